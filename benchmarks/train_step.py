@@ -1,0 +1,129 @@
+"""Cost of Supermask Pruning in training: one step against the dense step of the same model, in one run.
+
+    python benchmarks/train_step.py --csv results/train_step.csv
+
+Soft-Attention LSTM with Flickr8k's sizes on random features: 32 images x 5 captions of 8 to 18 words. Dense and
+pruned steps alternate; times are process CPU seconds, medians. Memory is that of weights, gates, masks and both
+optimizers' states. The last line printed is one JSON document.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from laconic.compress.prune import Pruner
+from laconic.compress.supermask import Supermask
+from laconic.models.layers import Features
+from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
+from laconic.train import Training, cross_entropy, make_optimizer
+
+VOCABULARY, GRID, POSITIONS, IMAGES, CAPTIONS, WORDS = 2544, 1280, 49, 32, 5, 18
+
+
+def batch() -> tuple[Features, torch.Tensor]:
+    """Random features and captions of random lengths."""
+    torch.manual_seed(0)
+    features = Features(torch.rand(IMAGES, POSITIONS, GRID), torch.rand(IMAGES, GRID))
+    tokens = torch.randint(4, VOCABULARY, (IMAGES, CAPTIONS, WORDS + 2))
+    lengths = torch.randint(8, WORDS + 1, (IMAGES, CAPTIONS, 1)) + 2
+    tokens[torch.arange(WORDS + 2) >= lengths] = 0
+    return features, tokens
+
+
+def tensors(value: object) -> list[torch.Tensor]:
+    """All tensors inside nested dicts, lists and modules."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, nn.Module):
+        own = [t for m in value.modules() for t in vars(m).values() if isinstance(t, torch.Tensor)]
+        return [*value.parameters(), *value.buffers(), *own]
+    if isinstance(value, dict):
+        return [t for v in value.values() for t in tensors(v)]
+    if isinstance(value, list | tuple):
+        return [t for v in value for t in tensors(v)]
+    return []
+
+
+def make_step(pruned: bool, precision: str) -> tuple[Callable[[], None], Callable[[], int]]:
+    """A function that trains one step, and one that tells the bytes it holds on to."""
+    torch.manual_seed(1)
+    model = SoftAttention(SoftAttentionConfig(VOCABULARY, GRID, GRID)).train()
+    optimizer = make_optimizer(model, Training())
+    pruner = Pruner(model, Supermask(0.95), steps=1000) if pruned else None
+    if pruner is not None:
+        pruner.attach(optimizer)
+    features, tokens = batch()
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            logits = model(features, tokens)
+        cross_entropy(logits, tokens).backward()
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(weights, 5.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def held() -> int:
+        state = [model, optimizer.state_dict()["state"], pruner.state_dict() if pruner else None]
+        unique = {t.data_ptr(): t.numel() * t.element_size() for t in tensors(state)}
+        return sum(unique.values())
+
+    return step, held
+
+
+def measure(precision: str, repeats: int) -> list[dict[str, object]]:
+    """Interleaved medians of both kinds of step."""
+    kinds = {kind: make_step(kind == "smp", precision) for kind in ("dense", "smp")}
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    peaks = dict.fromkeys(kinds, 0)
+    for repeat in range(repeats + 2):
+        for kind, (step, held) in kinds.items():
+            started = time.process_time()
+            step()
+            elapsed = time.process_time() - started
+            peaks[kind] = max(peaks[kind], held())
+            if repeat >= 2:  # the first steps allocate
+                seconds[kind].append(elapsed)
+    medians = {kind: statistics.median(times) for kind, times in seconds.items()}
+    return [
+        {
+            "precision": precision,
+            "step": kind,
+            "cpu_seconds": round(medians[kind], 4),
+            "bytes": peaks[kind],
+            "time_ratio": round(medians[kind] / medians["dense"], 3),
+            "memory_ratio": round(peaks[kind] / peaks["dense"], 3),
+            "command": "python benchmarks/train_step.py",
+        }
+        for kind in kinds
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--csv", type=Path, help="write the rows there")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = [row for precision in ("bf16", "float32") for row in measure(precision, options.repeats)]
+    for row in rows:
+        print(*(f"{key}={value}" for key, value in row.items() if key != "command"), file=sys.stderr)
+    if options.csv:
+        with options.csv.open("w", newline="", encoding="utf8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Training batches: images or their cached features, with all captions of each image.
+
+The order of an epoch and the mirroring of each image follow from (seed, epoch) alone, so a resumed run sees exactly
+what an unbroken one would. Knows nothing of models or losses.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laconic.data import Dataset, Skipped, readable
+from laconic.errors import DataError
+from laconic.models.layers import Features
+from laconic.text import Vocabulary, pad
+
+
+class Source(Protocol):
+    """Inputs of a model by row: a FeatureCache or a PixelCache."""
+
+    @property
+    def valid(self) -> np.ndarray: ...
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]: ...
+
+    def batch(self, rows: np.ndarray, mirrored: np.ndarray | None = None) -> Tensor | Features: ...
+
+
+@dataclass(frozen=True)
+class PixelCache:
+    """All images of a data set in memory, resized: uint8 (images, size, size, 3)."""
+
+    pixels: np.ndarray
+    valid: np.ndarray
+    skipped: tuple[Skipped, ...]
+
+    @classmethod
+    def read(cls, examples: Dataset, size: int) -> "PixelCache":
+        """Reads and resizes every image; those that cannot be read are listed."""
+        pixels = np.zeros((len(examples), size, size, 3), np.uint8)
+        valid = np.zeros(len(examples), bool)
+        skipped: list[Skipped] = []
+        for row, image in readable(examples, size, skipped):
+            pixels[row], valid[row] = image, True
+        return cls(pixels, valid, tuple(skipped))
+
+    def batch(self, rows: np.ndarray, mirrored: np.ndarray | None = None) -> Tensor:
+        """uint8 (rows, size, size, 3); `mirrored` (rows,) flips some left to right."""
+        images = self.pixels[rows]
+        if mirrored is not None:
+            images[mirrored] = images[mirrored, :, ::-1]
+        return torch.from_numpy(images)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """An endless supply of batches, addressed by (epoch, step).
+
+    Attributes:
+        source: inputs by row.
+        tokens: int64 (images, captions, length), <bos> first, padded with 0; an image with fewer captions than the
+            others has rows of padding, which count for nothing.
+        rows: rows of source and tokens to train on.
+        size: images per batch; an incomplete last batch is dropped.
+        mirror: flips each image with probability one half.
+    """
+
+    source: Source
+    tokens: np.ndarray
+    rows: np.ndarray
+    size: int
+    seed: int
+    mirror: bool = False
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        return len(self.rows) // self.size
+
+    def __call__(self, epoch: int, step: int) -> tuple[Tensor | Features, Tensor]:
+        """Inputs and tokens (size, captions, longest) of one step."""
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(self.rows)
+        mirrored = rng.random(len(order)) < 0.5 if self.mirror else np.zeros(len(order), bool)
+        part = slice(step * self.size, (step + 1) * self.size)
+        rows, mirrored = order[part], mirrored[part]
+        tokens = self.tokens[rows]
+        longest = int((tokens != 0).sum(-1).max())
+        inputs = self.source.batch(rows, mirrored if self.mirror else None)
+        return inputs, torch.from_numpy(tokens[:, :, :longest].astype(np.int64))
+
+
+def make_batches(
+    source: Source,
+    captions: Sequence[Sequence[str]],
+    vocabulary: Vocabulary,
+    *,
+    max_length: int,
+    size: int,
+    seed: int,
+    mirror: bool = False,
+) -> Batches:
+    """Encodes the captions and leaves out images that are unreadable or have none.
+
+    Raises:
+        DataError: where fewer images than one batch are left.
+    """
+    usable = np.array([bool(some) for some in captions], dtype=bool) & source.valid
+    rows = np.flatnonzero(usable)
+    if len(rows) < max(1, size):
+        raise DataError(
+            f"{len(rows)} usable training images are fewer than one batch of {size}: "
+            "give more images or a smaller training.batch"
+        )
+    encoded = [[vocabulary.encode(caption, max_length) for caption in some] for some in captions]
+    most = max(len(some) for some in encoded)
+    flat = pad([ids for some in encoded for ids in [*some, *([[]] * (most - len(some)))]])
+    tokens = flat.reshape(len(encoded), most, -1).astype(np.int32)
+    return Batches(source, tokens, rows, size, seed, mirror)

@@ -1,0 +1,149 @@
+"""The command line: one frozen dataclass of options and one short function per verb, in the table VERBS.
+
+Every error that the user can do something about is one line on standard error and exit code 2; Ctrl-C is 130.
+Torch is imported by the verbs that need it, so that `--help`, `score` and `inspect` start at once.
+
+    arguments   words to values, through tyro; verbs know nothing of it
+    training    demo, train
+    scores      evaluate, score
+    packed      pack, inspect, caption
+"""
+
+import difflib
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+import laconic
+from laconic.cli.arguments import Verb, parse, say
+from laconic.cli.packed import Caption, Inspect, Pack, caption, inspect, pack
+from laconic.cli.scores import Evaluate, Score, evaluate, score
+from laconic.cli.training import Train, demo_options, run_demo, train, train_defaults
+from laconic.errors import ConfigError, LaconicError
+
+WRONG_USE, STOPPED, BROKEN_PIPE = 2, 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit code. `argv` is sys.argv without the program's name by default."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except LaconicError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        _fail(_how_to_go_on(arguments))
+        return STOPPED
+    except BrokenPipeError:  # `laconic inspect FILE | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        if not error.strerror:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview(), file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else WRONG_USE
+    if arguments[0] in ("--version", "-V"):
+        print(f"laconic {laconic.__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in VERBS:
+        near = difflib.get_close_matches(name, VERBS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(VERBS)}"
+        raise ConfigError(f"no verb {name!r}; {hint}")
+    verb = VERBS[name]
+    try:
+        options = parse(name, verb, rest)
+    except SystemExit:  # tyro has printed its help
+        print(f"example:\n  {verb.example}")
+        return 0
+    return verb.run(options) or 0
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    return "\n".join(
+        [
+            "usage: laconic VERB ...",
+            "",
+            "Makes image captioners small and fast.",
+            "",
+            *(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items()),
+            "",
+            "laconic VERB --help shows a verb's options; laconic --version the version.",
+            "",
+            "example:",
+            "  laconic demo",
+        ]
+    )
+
+
+# Messages
+
+
+def _fail(message: str) -> int:
+    say(message)
+    return WRONG_USE
+
+
+def _how_to_go_on(arguments: list[str]) -> str:
+    if arguments[:1] == ["train"]:
+        again = [*arguments, *(["--resume"] if "--resume" not in arguments else [])]
+        return f"stopped; continue with: {shlex.join(['laconic', *again])}"
+    if arguments[:1] == ["demo"]:
+        return f"stopped; continue with: {shlex.join(['laconic', *arguments])}"
+    return "stopped"
+
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb(
+        "train, prune, pack, score and caption generated scenes in a few minutes",
+        "laconic demo --out runs/demo",
+        demo_options,
+        run_demo,
+    ),
+    "train": Verb(
+        "train a captioner as a recipe says",
+        "laconic train recipes/flickr8k_smp95.toml --data.root data/flickr8k --training.epochs 10",
+        lambda: Train,
+        train,
+        train_defaults,
+    ),
+    "evaluate": Verb(
+        "caption a data set and score the captions",
+        "laconic evaluate tiny.safetensors --data flickr8k --root data/flickr8k --split val --beam 3",
+        lambda: Evaluate,
+        evaluate,
+    ),
+    "score": Verb(
+        "score a file of captions",
+        "laconic score --references captions_val.json --results mine.json --json -",
+        lambda: Score,
+        score,
+    ),
+    "pack": Verb(
+        "pack a trained captioner into one small file",
+        "laconic pack runs/flickr8k_smp95 -o tiny.safetensors",
+        lambda: Pack,
+        pack,
+    ),
+    "inspect": Verb(
+        "show what a packed file holds",
+        "laconic inspect tiny.safetensors",
+        lambda: Inspect,
+        inspect,
+    ),
+    "caption": Verb(
+        "caption photos",
+        "laconic caption tiny.safetensors photo.jpg holiday/",
+        lambda: Caption,
+        caption,
+    ),
+}

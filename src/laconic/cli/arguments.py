@@ -1,0 +1,104 @@
+"""From words on the command line to values: options through tyro, and the files that paths stand for.
+
+Knows no verb.
+"""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import arg
+
+from laconic.errors import ConfigError
+
+if TYPE_CHECKING:
+    from laconic.captioner import ImageCaptioner
+
+MODEL = "model.safetensors"  # of a finished run's folder
+
+JsonTarget = Annotated[Path | None, arg(metavar="OUT")]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One row of VERBS: what it does, an example, its options and the function that takes them.
+
+    `defaults` is for a verb whose defaults lie in a file that the options name: it gives what they override,
+    first for None, then for what a first reading of the options gave.
+    """
+
+    summary: str
+    example: str
+    options: Callable[[], type]
+    run: Callable[[Any], int | None]
+    defaults: Callable[[Any], Any] | None = None
+
+
+def parse(name: str, verb: Verb, words: list[str]) -> Any:
+    """The verb's options. Raises ConfigError, one line, for wrong use; SystemExit once help is printed."""
+    if verb.defaults is None:
+        return _read(name, verb, words)
+    first = _read(name, verb, words, default=verb.defaults(None))
+    return _read(name, verb, words, default=verb.defaults(first))
+
+
+def _read(name: str, verb: Verb, words: list[str], **default: Any) -> Any:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(verb.options(), prog=f"laconic {name}", args=words, **default)
+    except SystemExit as exit_:
+        if not exit_.code:
+            raise
+        raise ConfigError(_one_line(said.getvalue(), f"laconic {name} --help")) from None
+
+
+def _one_line(frame: str, help_command: str) -> str:
+    """What tyro says in a frame of several parts: what is wrong, then options that may be meant."""
+    parts: list[list[str]] = [[]]
+    for line in frame.splitlines():
+        text = line.strip("│╭╮╰╯| ").strip()
+        if text and not text.strip("─-+"):
+            parts.append([])
+        elif text and not line.startswith(("╭", "+")):
+            parts[-1].append(text)
+    problem = " ".join(parts[0]).rstrip(".")
+    meant = [line.split()[0] for part in parts[1:] for line in part if line.startswith("--")]
+    hint = f"did you mean {meant[0]}?" if "meant:" in frame and meant else f"see `{help_command}`"
+    return f"{problem[:1].lower()}{problem[1:]}; {hint}"
+
+
+# Files
+
+
+def model_file(path: Path) -> Path:
+    """The packed file that a path stands for: itself, or that of a finished run's folder."""
+    if not path.is_dir():
+        return path
+    model = path / MODEL
+    if model.is_file():
+        return model
+    if (path / "recipe.json").exists():
+        raise ConfigError(f"{path}: holds an unfinished run; continue it with `laconic train ... --resume`")
+    raise ConfigError(f"{path}: no {MODEL} in it; give a packed file or the folder of a finished run")
+
+
+def open_captioner(path: Path) -> "ImageCaptioner":
+    """Loads a packed captioner, onto the GPU where there is one."""
+    source = model_file(path)
+    import torch
+
+    from laconic.captioner import load
+
+    return load(source).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def say(message: str) -> None:
+    """One line on standard error."""
+    line = " ".join(part.strip() for part in message.splitlines())
+    print(f"laconic: {line}", file=sys.stderr)

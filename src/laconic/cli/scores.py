@@ -1,0 +1,136 @@
+"""The verbs that score: `evaluate` a captioner on a data set, `score` a file of captions."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from laconic.cli.arguments import JsonTarget, open_captioner, say
+from laconic.config import expand
+from laconic.console import check_target, console_for, list_skipped, scores_table, watching, write_json
+from laconic.decode import Decoding
+from laconic.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from laconic.data import Dataset
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Captions a data set and scores the captions against its references."""
+
+    file: Annotated[Path, Positional, arg(metavar="FILE")]
+    """A packed captioner, or the folder of a finished run."""
+    data: str = "flickr8k"
+    """Data set: flickr8k, flickr30k, coco or scenes."""
+    root: Annotated[str, arg(metavar="DIR")] = ""
+    """Folder of the data set; may use ~ and environment variables."""
+    split: str = "val"
+    """Part of the data set: train, val or test."""
+    beam: int = 3
+    """Beams of the search; 1 is greedy."""
+    max_length: int = 20
+    """Words of a caption at most."""
+    length_penalty: float = 0.0
+    """Beams are ranked by log-probability / length ** this."""
+    limit: int = 0
+    """Images to use, from the first; 0 for all."""
+    metrics: tuple[Literal["METEOR", "SPICE"], ...] = ()
+    """Further metrics; they need Java and the `metrics` extra."""
+    captions: JsonTarget = None
+    """Write the captions here, as COCO results."""
+    json: JsonTarget = None
+    """Write the scores here; - for standard output, which then holds nothing else."""
+
+
+def evaluate(options: Evaluate) -> None:
+    """Scores, what scores do not show, and the images that could not be read."""
+    decoding = Decoding(options.beam, options.max_length, options.length_penalty)
+    check_target(options.captions, "--captions")
+    check_target(options.json, "--json")
+    from laconic.evaluation import evaluate_images
+
+    captioner = open_captioner(options.file)
+    examples, root = _examples(options)
+    console = console_for(options.json)
+    with watching(console) as watch:
+        scores, captions, skipped = evaluate_images(
+            captioner,
+            examples,
+            decoding,
+            names=("Bleu", "ROUGE_L", "CIDEr", *options.metrics),
+            progress=lambda done, of: watch.stage("captioning", done, of),
+        )
+    from laconic.metrics import caption_quality
+
+    quality = caption_quality(list(captions.values()), _training_captions(options.data, root))
+    console.print(scores_table(scores, scores.unavailable, quality))
+    list_skipped(console, [image.reason for image in skipped])
+    rows = [{"image_id": image, "caption": caption} for image, caption in captions.items()]
+    write_json(rows, options.captions)
+    document = {
+        "file": str(options.file),
+        "data": options.data,
+        "split": options.split,
+        "decoding": asdict(decoding),
+        "scores": dict(scores),
+        "unavailable": scores.unavailable,
+        "quality": asdict(quality),
+        "skipped": [asdict(image) for image in skipped],
+    }
+    write_json(document, options.json)
+
+
+def _examples(options: Evaluate) -> "tuple[Dataset, Path | None]":
+    from laconic import data
+
+    if options.limit < 0:
+        raise ConfigError(f"--limit {options.limit}: give 0 for all, or at least 1")
+    root = expand(options.root) if options.root else None
+    examples = data.load(options.data, root, options.split)
+    count = min(options.limit or len(examples), len(examples))
+    return [examples[index] for index in range(count)], root
+
+
+def _training_captions(name: str, root: Path | None) -> set[str] | None:
+    """What a captioner trained on this data set may have copied; None where there is no such split."""
+    from laconic import data
+
+    try:
+        examples = data.load(name, root, "train")
+    except DataError:
+        return None
+    return {caption for index in range(len(examples)) for caption in examples[index].captions}
+
+
+@dataclass(frozen=True)
+class Score:
+    """Scores captions that any captioner wrote; files in COCO's formats."""
+
+    references: Annotated[Path, arg(metavar="REFS.json")]
+    """Annotations: {"annotations": [{"image_id": .., "caption": ..}, ..]}."""
+    results: Annotated[Path, arg(metavar="RES.json")]
+    """Results: [{"image_id": .., "caption": ..}, ..]."""
+    metrics: tuple[Literal["METEOR", "SPICE"], ...] = ()
+    """Further metrics; they need Java and the `metrics` extra."""
+    json: JsonTarget = None
+    """Write the scores here; - for standard output, which then holds nothing else."""
+
+
+def score(options: Score) -> None:
+    """Scores a result file."""
+    from laconic import metrics
+
+    check_target(options.json, "--json")
+    references = metrics.load_references(options.references)
+    results = metrics.load_results(options.results)
+    wanted = ("Bleu", "ROUGE_L", "CIDEr", *options.metrics)
+    scores = metrics.evaluate(references, results, metrics=wanted, subset=True)
+    console_for(options.json).print(scores_table(scores, scores.unavailable))
+    if len(results) < len(references):
+        say(
+            f"{len(results):,} of {len(references):,} images with references have a result; "
+            "CIDEr weighs words by these alone, so compare it only with scores on the same images"
+        )
+    write_json(dict(scores), options.json)

@@ -1,0 +1,122 @@
+"""The verbs that train: `demo` and `train`. Knows how a recipe meets the command line, not what it does."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from laconic.config import read_toml
+from laconic.console import console_for, list_skipped, run_table, watching
+from laconic.errors import ConfigError
+
+if TYPE_CHECKING:
+    from laconic.recipes import DataRecipe, Recipe
+
+
+def run_demo(options: Any) -> None:
+    """Runs the built-in story."""
+    from laconic import demo
+
+    demo.run_demo(options)
+
+
+def demo_options() -> type:
+    from laconic.demo import Demo
+
+    return Demo
+
+
+def _recipe_type() -> type:
+    from laconic.recipes import Recipe
+
+    return Recipe
+
+
+@dataclass(frozen=True)
+class Train:
+    """Trains a captioner as a recipe says, from photos to scores. Every key of the recipe is an option."""
+
+    recipe: Annotated[Path, Positional, arg(metavar="RECIPE.toml")]
+    """What to train, on what and how."""
+    settings: Annotated[Any, arg(name="", constructor_factory=_recipe_type)] = None
+    """The recipe's values, which options override."""
+    out: Annotated[Path | None, arg(aliases=("-o",), metavar="DIR")] = None
+    """Folder of the run; runs/<name of the recipe> by default."""
+    cache: Annotated[Path, arg(metavar="DIR")] = Path("cache")
+    """Folder of cached image features, shared by all runs."""
+    resume: FlagCreatePairsOff[bool] = False
+    """Go on with an interrupted run."""
+    threads: int = 0
+    """Processor threads; 0 for all."""
+
+
+def train(options: Train) -> None:
+    """Carries out a recipe and shows what came of it."""
+    import torch
+
+    from laconic.recipes import Recipe, run
+
+    if options.threads < 0:
+        raise ConfigError(f"--threads {options.threads}: give 0 for all, or at least 1")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    written = read_toml(options.recipe, Recipe).decoder.options
+    recipe = _without_defaults(options.settings, written)
+    folder = options.out or Path("runs") / options.recipe.stem
+    console = console_for()
+    with watching(console) as watch:
+        result = run(recipe, folder, options.cache, resume=options.resume, watch=watch)
+    console.print(run_table(result))
+    list_skipped(console, result["skipped"])
+    for line in _next_commands(folder, recipe.data):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def train_defaults(first: Train | None) -> Train:
+    """What options override: any recipe's defaults until the file is known, then its values."""
+    from laconic.recipes import Recipe
+
+    recipe = Recipe() if first is None else read_toml(first.recipe, Recipe)
+    return Train(recipe=tyro.MISSING, settings=_with_defaults(recipe))
+
+
+def _with_defaults(recipe: "Recipe") -> "Recipe":
+    """All options of the recipe's decoder spelled out, so that each becomes one of the command line."""
+    decoder = recipe.decoder
+    options = {**_decoder_defaults(decoder.name), **decoder.options}
+    return replace(recipe, decoder=replace(decoder, options=options))
+
+
+def _without_defaults(recipe: "Recipe", written: Mapping[str, Any]) -> "Recipe":
+    """The inverse: only what the file wrote or an option changed, since a run is known by what it sets."""
+    defaults = _decoder_defaults(recipe.decoder.name)
+    options = {
+        key: value
+        for key, value in recipe.decoder.options.items()
+        if key in written or key not in defaults or value != defaults[key]
+    }
+    return replace(recipe, decoder=replace(recipe.decoder, options=options))
+
+
+def _decoder_defaults(name: str) -> dict[str, Any]:
+    from laconic.models.captioners import CAPTIONERS
+
+    if name not in CAPTIONERS:
+        raise ConfigError(f"captioner {name!r} is unknown; choose one of {', '.join(CAPTIONERS)}")
+    return {f.name: f.default for f in fields(CAPTIONERS[name][0]) if f.default is not MISSING}
+
+
+def _next_commands(folder: Path, data: "DataRecipe") -> list[str]:
+    packed = f"{folder.name}.safetensors"
+    root = ["--root", data.root] if data.root else []
+    return [
+        "Next:",
+        "  " + shlex.join(["laconic", "pack", str(folder), "-o", packed]),
+        # A root such as $LACONIC_SHARED/... is left unquoted: laconic expands it, as the shell would.
+        "  " + " ".join(["laconic evaluate", shlex.quote(packed), "--data", data.name, *root, "--split val"]),
+        "  " + shlex.join(["laconic", "caption", packed, "photo.jpg"]),
+    ]

@@ -1,0 +1,121 @@
+"""Dataclasses as configuration: from and to TOML and JSON, with errors that name the key.
+
+A configuration is a frozen dataclass of plain values and further such dataclasses. Defaults are no-ops, so adding an
+option never changes an old run: its digest covers only what differs from the defaults. Knows nothing of what the
+options mean.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from laconic.errors import ConfigError
+
+C = TypeVar("C")
+
+SHARED = "LACONIC_SHARED"  # where reference data lies; recipes write paths as $LACONIC_SHARED/...
+
+
+def read_toml(path: Path, kind: type[C]) -> C:
+    """Reads a TOML file into the dataclass `kind`; ConfigError names file and key."""
+    try:
+        text = path.read_text(encoding="utf8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give the path of a recipe (.toml)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); give a recipe (.toml)") from None
+    try:
+        return from_mapping(tomllib.loads(text), kind, str(path))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def from_mapping(values: Mapping[str, Any], kind: type[C], where: str) -> C:
+    """Builds the dataclass `kind`, nested ones too; unknown keys and wrong types are ConfigErrors at `where`."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected a table, got {values!r}")
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
+            raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
+    arguments = {key: _convert(value, hints[key], f"{where}: {key}") for key, value in values.items()}
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in arguments
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{where}: key {missing[0]!r} is missing")
+    return kind(**arguments)
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The inverse of `from_mapping`: nested dict of JSON-able values."""
+    mapping = dataclasses.asdict(config)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in mapping.items()}
+
+
+def digest(*values: Any) -> str:
+    """Sixteen hex digits that change whenever any of the JSON-able values does."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines such as 'training.epochs: 3 -> 20' for every value that differs."""
+    lines: list[str] = []
+    for key in [*new, *(k for k in old if k not in new)]:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a} -> {b}")
+    return lines
+
+
+def expand(path: str) -> Path:
+    """A path as a recipe writes it: ~ and environment variables; LACONIC_SHARED is ../shared where unset."""
+    value = os.environ.get(SHARED, "../shared")
+    path = path.replace(f"${{{SHARED}}}", value).replace(f"${SHARED}", value)
+    return Path(os.path.expandvars(path)).expanduser()
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    origin, choices = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(value, hint, where)  # type: ignore[arg-type]
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in choices:
+            return None
+        rest = [choice for choice in choices if choice is not type(None)]
+        return _convert(value, rest[0], where)
+    if origin is Literal:
+        if value not in choices:
+            raise ConfigError(f"{where} = {value!r}; choose one of {', '.join(map(repr, choices))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where} = {value!r}; expected a list")
+        return tuple(_convert(item, choices[0], where) for item in value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} = {value!r}; expected a table")
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where} = {value!r}; expected {hint.__name__}")
+    return value

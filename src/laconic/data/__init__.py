@@ -1,0 +1,84 @@
+"""Data sets for captioning: images with reference captions, from files or generated.
+
+    from laconic import data
+    train = data.load("flickr8k", "path/to/flickr8k", "train")
+    train[0].captions, train[0].pixels().shape
+
+A data set is any sized, indexable collection of Example. No torch here: arrays are numpy's.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+from laconic.data.examples import Dataset, Example, Skipped, readable
+from laconic.data.folder import load_folder
+from laconic.data.images import Pixels, preprocess, read_image, resize
+from laconic.data.karpathy import load_karpathy, write_karpathy
+from laconic.data.scenes import Scene, Scenes, load_scenes
+from laconic.errors import ConfigError
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Example",
+    "Pixels",
+    "Scene",
+    "Scenes",
+    "Skipped",
+    "load",
+    "load_karpathy",
+    "preprocess",
+    "read_image",
+    "readable",
+    "resize",
+    "write_karpathy",
+]
+
+
+def load(
+    name: str, /, root: str | Path | None = None, split: str = "train", **options: Any
+) -> Dataset:
+    """Load one split of a data set of DATASETS.
+
+    `root` is the folder of the data (not used by the generated scenes); `options` are the keyword
+    arguments of the loader: load_scenes, load_karpathy or load_folder. Raises ConfigError for an
+    unknown name or option or a root that is needed, DataError for data that cannot be used.
+    """
+    if name not in DATASETS:
+        raise ConfigError(f"no data set {name!r}; there are {', '.join(DATASETS)}")
+    loader = DATASETS[name]
+    fixed = ("root", "split", "name")
+    known = [key for key in inspect.signature(loader).parameters if key not in fixed]
+    for key in options:
+        if key not in known:
+            raise ConfigError(
+                f"data set {name!r} has no option {key!r}; it has {', '.join(known) or 'none'}"
+            )
+    return loader(None if root is None else Path(root), split, **options)
+
+
+def _on_disk(name: str, loader: Callable[..., Dataset]) -> Callable[..., Dataset]:
+    @wraps(loader)
+    def load_from(root: Path | None, split: str, **options: Any) -> Dataset:
+        if root is None:
+            raise ConfigError(f"data set {name!r} lies on disk; give its folder as root")
+        return loader(root, split, **options)
+
+    return load_from
+
+
+def _karpathy(name: str) -> Callable[..., Dataset]:
+    return _on_disk(name, partial(load_karpathy, name=name))
+
+
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "scenes": load_scenes,
+    "flickr8k": _karpathy("flickr8k"),
+    "flickr30k": _karpathy("flickr30k"),
+    "coco": _karpathy("coco"),
+    "folder": _on_disk("folder", load_folder),
+}
+"""Name -> loader, called as loader(root: Path | None, split: str, **options)."""

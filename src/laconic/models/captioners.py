@@ -1,0 +1,32 @@
+"""The table of captioners, and building one from a configuration.
+
+A captioner is an nn.Module over an encoder's Features: `forward(features, tokens)` for teacher forcing, and the
+Captioner protocol of laconic.decode for search. Its config dataclass has `vocabulary`, `grid_channels` and
+`pooled_channels`, which follow from vocabulary and encoder; the rest is up to the user.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from laconic.config import from_mapping
+from laconic.errors import ConfigError
+from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
+
+CAPTIONERS: dict[str, tuple[type, type[nn.Module]]] = {
+    "soft_attention": (SoftAttentionConfig, SoftAttention),
+}
+
+
+def build_captioner(name: str, options: Mapping[str, Any], vocabulary: int, encoder: nn.Module) -> nn.Module:
+    """A captioner by name for a vocabulary size and an encoder; ConfigError for unknown names and options."""
+    if name not in CAPTIONERS:
+        raise ConfigError(f"captioner {name!r} is unknown; choose one of {', '.join(CAPTIONERS)}")
+    config, module = CAPTIONERS[name]
+    sizes = {
+        "vocabulary": vocabulary,
+        "grid_channels": encoder.grid_channels,
+        "pooled_channels": encoder.pooled_channels,
+    }
+    return module(from_mapping({**options, **sizes}, config, f"captioner {name}"))

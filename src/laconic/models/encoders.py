@@ -1,0 +1,63 @@
+"""The table of encoders, and loading of published ImageNet weights.
+
+An encoder is an nn.Module: images (N, 3, H, W), RGB / 127.5 - 1, to Features, with attributes `grid_channels` and
+`pooled_channels`.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from laconic.errors import ConfigError, FormatError
+from laconic.models.inception_v1 import InceptionV1
+from laconic.models.mobilenet import MobileNetV1, MobileNetV2
+
+ENCODERS: dict[str, Callable[..., nn.Module]] = {
+    "mobilenet_v1": MobileNetV1,
+    "mobilenet_v1_050": partial(MobileNetV1, 0.5),
+    "mobilenet_v1_025": partial(MobileNetV1, 0.25),
+    "mobilenet_v2": MobileNetV2,
+    "inception_v1": InceptionV1,
+}
+
+# What numpy and zipfile raise on damaged, encrypted, lying or altogether different files.
+UNREADABLE = (
+    OSError, ValueError, TypeError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
+
+
+def build_encoder(name: str, stride: int, norm: bool) -> nn.Module:
+    """An encoder by name; `stride` 16 or 32 of its grid; `norm` keeps batch norm for training from scratch."""
+    if name not in ENCODERS:
+        raise ConfigError(f"encoder {name!r} is unknown; choose one of {', '.join(ENCODERS)}")
+    if stride not in (16, 32):
+        raise ConfigError(f"encoder stride {stride} is not possible; choose 16 (finer) or 32")
+    return ENCODERS[name](stride=stride, norm=norm)
+
+
+def load_imagenet(encoder: nn.Module, path: Path) -> None:
+    """Loads folded ImageNet weights from a .npz file of float32 arrays named like the encoder's parameters.
+
+    Names of a classifier are passed over. Raises FormatError where the file cannot be read or does not fit.
+    """
+    state = encoder.state_dict()
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            missing = sorted(state.keys() - set(arrays.files))
+            if missing:
+                raise FormatError(f"{path}: weights of another network: no array {missing[0]!r} in it")
+            loaded = {name: torch.from_numpy(arrays[name]) for name in state}
+    except UNREADABLE as error:
+        raise FormatError(f"{path}: cannot read encoder weights ({error}); give a .npz file") from error
+    for name, array in loaded.items():
+        if array.shape != state[name].shape:
+            raise FormatError(
+                f"{path}: {name} has shape {tuple(array.shape)}, expected {tuple(state[name].shape)}"
+            )
+    encoder.load_state_dict(loaded)

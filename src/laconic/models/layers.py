@@ -1,0 +1,104 @@
+"""Building blocks of the encoders: convolutions with TensorFlow SAME padding and optional batch norm.
+
+Knows nothing of any particular network. Weights published for TensorFlow need its padding rule: the extra
+row or column of an odd padding goes after the image, whereas PyTorch pads both sides alike.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu6": F.relu6,
+    "relu": F.relu,
+    "none": lambda x: x,
+}
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder hands to a captioner.
+
+    Attributes:
+        grid: (images, positions, channels), the map to attend over, row by row.
+        pooled: (images, pooled channels), the global average of the last layer.
+    """
+
+    grid: Tensor
+    pooled: Tensor
+
+    def __len__(self) -> int:
+        return len(self.grid)
+
+    def __getitem__(self, rows: Tensor | slice) -> "Features":
+        return Features(self.grid[rows], self.pooled[rows])
+
+
+def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Padding before and after one axis under TensorFlow's SAME rule."""
+    total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+    return total // 2, total - total // 2
+
+
+def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
+    """Pads (..., height, width) so that a stride-s window sees ceil(size / s) positions."""
+    top, bottom = same_padding(x.shape[-2], kernel, stride)
+    left, right = same_padding(x.shape[-1], kernel, stride)
+    if not (top or bottom or left or right):
+        return x
+    return F.pad(x, (left, right, top, bottom), value=value)
+
+
+class Conv(nn.Conv2d):
+    """Convolution, batch norm unless folded, activation.
+
+    Parameters are `weight` (out, in / groups, k, k) and `bias`; with `norm` the bias lives in the batch norm
+    until `fold_batch_norm` moves scale and shift into weight and bias.
+    """
+
+    norm: nn.BatchNorm2d | None
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str = "relu6",
+        norm: bool = False,
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=not norm)
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        self.norm = nn.BatchNorm2d(outputs, eps=1e-3) if norm else None
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        before, after = same_padding(x.shape[-1], kernel, stride)
+        if before == after and x.shape[-1] == x.shape[-2]:
+            padding: int = before
+        else:
+            x, padding = pad_same(x, kernel, stride), 0
+        x = F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
+        if self.norm is not None:
+            x = self.norm(x)
+        return ACTIVATIONS[self.activation](x)
+
+
+@torch.no_grad()
+def fold_batch_norm(module: nn.Module) -> None:
+    """Moves every batch norm's scale and shift into its convolution; evaluation results stay the same."""
+    for conv in module.modules():
+        if not isinstance(conv, Conv) or conv.norm is None:
+            continue
+        norm = conv.norm
+        if norm.running_mean is None or norm.running_var is None:
+            raise TypeError("a batch norm without running statistics cannot be folded")
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        conv.weight.mul_(scale[:, None, None, None])
+        conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
+        conv.norm = None

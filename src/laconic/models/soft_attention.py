@@ -1,0 +1,254 @@
+"""Soft-Attention captioner (Xu et al. 2015) in the form the Supermask Pruning paper uses.
+
+Each step feeds [word ; previous context] to an LSTM or GRU, attends over the grid with the new output (additive
+attention, separate key and value projections), and predicts the next word from the output alone; the context goes
+into the next step. Initial hidden state: a projection of the pooled feature; the LSTM's cell starts at zero.
+
+Knows nothing of pixels, data sets or search. Every matrix is read once per call, not once per time step: a pruned
+matrix costs one masking per training step.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from laconic.errors import ConfigError
+from laconic.models.layers import Features
+from laconic.models.unrolled import UnrolledAttention, UnrolledLinear
+
+
+@dataclass(frozen=True)
+class SoftAttentionConfig:
+    """Sizes and regularisation; the defaults are the paper's dense model.
+
+    Attributes:
+        vocabulary: number of words, specials included.
+        grid_channels, pooled_channels: of the encoder's Features.
+        word, hidden: embedding size; size of the recurrent state and of the attention.
+        cell: "lstm" or "gru".
+        dropout: on the recurrent input and output (0.35 dense, 0.11 sparse in the paper).
+        attention_dropout: on the attention map (0.1 dense, 0.03 sparse in the paper).
+    """
+
+    vocabulary: int
+    grid_channels: int
+    pooled_channels: int
+    word: int = 256
+    hidden: int = 512
+    cell: Literal["lstm", "gru"] = "lstm"
+    dropout: float = 0.35
+    attention_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "grid_channels", "pooled_channels", "word", "hidden"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"soft_attention: {name} = {getattr(self, name)}; give at least 1")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"soft_attention: {name} = {getattr(self, name)}; give 0 <= {name} < 1")
+
+
+class Memory(NamedTuple):
+    """What the decoder sees of an image: keys and values, (images, positions, hidden)."""
+
+    keys: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class State:
+    """Search state: `image` (rows,) says which image of the memory a row belongs to.
+
+    hidden, cell, context: (rows, hidden); a GRU leaves `cell` untouched.
+    """
+
+    memory: Memory
+    image: Tensor
+    hidden: Tensor
+    cell: Tensor
+    context: Tensor
+
+
+class SoftAttention(nn.Module):
+    """Soft-Attention captioner; parameters as listed in the paper (11,923,178 at full size with an LSTM)."""
+
+    def __init__(self, config: SoftAttentionConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.embedding = nn.Embedding(c.vocabulary, c.word)
+        self.initial = nn.Linear(c.pooled_channels, c.hidden, bias=False)
+        self.key = nn.Linear(c.grid_channels, c.hidden, bias=False)
+        self.value = nn.Linear(c.grid_channels, c.hidden, bias=False)
+        self.query = nn.Linear(c.hidden, c.hidden, bias=False)
+        self.score = nn.Linear(c.hidden, 1, bias=False)
+        inputs = c.word + 2 * c.hidden  # [word ; context ; hidden]
+        gates = 4 if c.cell == "lstm" else 2
+        self.gates = nn.Linear(inputs, gates * c.hidden)
+        self.candidate = nn.Linear(inputs, c.hidden) if c.cell == "gru" else None
+        self.output = nn.Linear(c.hidden, c.vocabulary)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Glorot-uniform matrices, embedding included; zero biases, but one for the LSTM's forget gate (its
+        forget bias) and for both GRU gates, as TensorFlow's cells have it."""
+        for module in self.children():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.xavier_uniform_(module.weight)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        hidden = self.config.hidden
+        with torch.no_grad():
+            if self.config.cell == "lstm":
+                self.gates.bias[hidden : 2 * hidden] = 1.0
+            else:
+                self.gates.bias.fill_(1.0)
+
+    def forward(self, features: Features, tokens: Tensor) -> Tensor:
+        """Logits of every next word under teacher forcing.
+
+        Args:
+            features: of N images.
+            tokens: (N, S, T) S captions per image, <bos> first, padded with 0 behind <eos>.
+
+        Returns:
+            (M, vocabulary): one row for each non-padding entry of `tokens[..., 1:]`, in row-major order.
+        """
+        order = Order(tokens)
+        memory, hidden, cell = self._encode(features)
+        hidden, cell = hidden[order.image], cell[order.image]
+        attention = UnrolledAttention(memory.keys[order.image], self.score.weight)
+        values = memory.values[order.image]
+        query = UnrolledLinear(self.query.weight)
+        words = F.dropout(self.embedding(order.inputs), self.config.dropout, self.training)
+        from_words, step = self._recurrence(words)
+        context = torch.zeros_like(hidden)
+        outputs = []
+        for t, rows in enumerate(order.live):
+            hidden, cell = step(from_words[t, :rows], context[:rows], hidden[:rows], cell[:rows])
+            output = F.dropout(hidden, self.config.dropout, self.training)
+            outputs.append(output)
+            rows = order.live[t + 1] if t + 1 < len(order.live) else 0
+            if rows:
+                weights = torch.softmax(attention(query(output[:rows])), -1)
+                weights = F.dropout(weights, self.config.attention_dropout, self.training)
+                context = torch.bmm(weights.unsqueeze(1), values[:rows]).squeeze(1)
+                context = F.dropout(context, self.config.dropout, self.training)
+        return self.output(torch.cat(outputs)[order.row_major])  # type: ignore[no-any-return]
+
+    # The Captioner protocol of laconic.decode
+
+    @torch.inference_mode()
+    def start(self, images: Features) -> State:
+        """One row per image."""
+        memory, hidden, cell = self._encode(images)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return State(memory, rows, hidden, cell, torch.zeros_like(hidden))
+
+    @torch.inference_mode()
+    def step(self, state: State, tokens: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, State]:
+        """The k best next words of each row after `tokens` (rows,): log-probabilities, ids, new state."""
+        ids = torch.as_tensor(tokens, device=state.hidden.device)
+        from_words, step = self._recurrence(self.embedding(ids)[None])
+        hidden, cell = step(from_words[0], state.context, state.hidden, state.cell)
+        energy = torch.tanh_(state.memory.keys[state.image] + self.query(hidden).unsqueeze(1))
+        weights = torch.softmax(self.score(energy).squeeze(-1), -1)
+        context = torch.bmm(weights.unsqueeze(1), state.memory.values[state.image]).squeeze(1)
+        log_probs = F.log_softmax(self.output(hidden).float(), -1)
+        best = log_probs.topk(min(k, log_probs.shape[-1]), -1)
+        new = replace(state, hidden=hidden, cell=cell, context=context)
+        return best.values.cpu().numpy(), best.indices.cpu().numpy(), new
+
+    @torch.inference_mode()
+    def select(self, state: State, rows: np.ndarray) -> State:
+        """Repeats, drops or reorders rows."""
+        index = torch.as_tensor(rows, device=state.hidden.device)
+        return State(
+            state.memory,
+            state.image[index],
+            state.hidden[index],
+            state.cell[index],
+            state.context[index],
+        )
+
+    # Parts
+
+    def _encode(self, features: Features) -> tuple[Memory, Tensor, Tensor]:
+        memory = Memory(self.key(features.grid), self.value(features.grid))
+        hidden = self.initial(features.pooled)
+        return memory, hidden, torch.zeros_like(hidden)
+
+    def _recurrence(self, words: Tensor) -> tuple[Tensor, "Recurrence"]:
+        """The words' share of the gates for all steps (T, rows, ...) and the function for one step."""
+        matrix = self.gates.weight
+        size = words.shape[-1]
+        from_words = F.linear(words, matrix[:, :size], self.gates.bias)
+        if self.candidate is None:
+            return from_words, LSTM(UnrolledLinear(matrix[:, size:]))
+        candidate = self.candidate.weight
+        share = F.linear(words, candidate[:, :size], self.candidate.bias)
+        return torch.cat([from_words, share], -1), GRU(
+            UnrolledLinear(matrix[:, size:]), UnrolledLinear(candidate[:, size:])
+        )
+
+
+class LSTM(NamedTuple):
+    """One LSTM step, gates in the order input, forget, candidate, output."""
+
+    matrix: UnrolledLinear  # (4 hidden, 2 hidden), for [context ; hidden]
+
+    def __call__(
+        self, from_word: Tensor, context: Tensor, hidden: Tensor, cell: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        gates = from_word + self.matrix(torch.cat([context, hidden], -1))
+        i, f, g, o = gates.chunk(4, -1)
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(cell), cell
+
+
+class GRU(NamedTuple):
+    """One GRU step as TensorFlow's GRUCell: the reset gate acts before the candidate's matrix."""
+
+    matrix: UnrolledLinear  # (2 hidden, 2 hidden): reset, update
+    candidate: UnrolledLinear  # (hidden, 2 hidden)
+
+    def __call__(
+        self, from_word: Tensor, context: Tensor, hidden: Tensor, cell: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        width = 2 * hidden.shape[-1]
+        gates = from_word[:, :width] + self.matrix(torch.cat([context, hidden], -1))
+        r, u = torch.sigmoid(gates).chunk(2, -1)
+        new = self.candidate(torch.cat([context, r * hidden], -1))
+        return u * hidden + (1 - u) * torch.tanh(from_word[:, width:] + new), cell
+
+
+Recurrence = LSTM | GRU
+
+
+class Order:
+    """Rows of a batch by falling length, so that at each step the live ones come first.
+
+    Attributes:
+        image: (rows,) image of each row.
+        inputs: (steps, rows) word fed at each step.
+        live: rows still to be predicted at each step.
+        row_major: indices that put the steps' outputs, one after another, into row-major order of the tokens.
+    """
+
+    def __init__(self, tokens: Tensor) -> None:
+        images, captions, _ = tokens.shape
+        flat = tokens.flatten(0, 1)
+        wanted = flat[:, 1:] != 0
+        lengths = wanted.sum(1)
+        order = lengths.argsort(descending=True, stable=True)
+        device = tokens.device
+        self.image = torch.arange(images, device=device).repeat_interleave(captions)[order]
+        self.inputs = flat[order, :-1].t()
+        self.live = [rows for rows in wanted.sum(0).tolist() if rows]
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=device)
+        starts = torch.tensor([0, *self.live], device=device).cumsum(0)[:-1]
+        self.row_major = (place[:, None] + starts)[wanted[:, : len(starts)]]

@@ -1,0 +1,295 @@
+"""The only training loop: cross-entropy under teacher forcing, with validation, checkpoints and resume.
+
+Pruning enters through the Pruner's hooks, data through Batches, scores through `validate`; the loop itself knows
+nothing of them. Stop it at any instant and start it again: it goes on from the last checkpoint and ends with the
+same weights as an unbroken run.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from laconic.batches import Batches
+from laconic.checkpoint import load_checkpoint, save_checkpoint
+from laconic.compress.prune import Pruner
+from laconic.errors import TrainingError
+from laconic.models.layers import Features
+
+SELECTION = "CIDEr"  # the score that picks the best checkpoint
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of a run.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch: images per step, each with all its captions.
+        learning_rate: of Adam, after a linear warm-up and along a cosine to zero.
+        encoder_learning_rate: 0 freezes the encoder and caches its features.
+        warmup: steps of linear warm-up.
+        weight_decay: decoupled (AdamW).
+        clip: bound of the gradient's norm.
+        label_smoothing: of the cross-entropy.
+        precision: "bf16" computes matrix products in bfloat16 under autocast; weights stay float32.
+        mirror: flips training images left to right at random.
+        seed: of initial weights, order and dropout.
+        checkpoint_minutes: at most so long between two checkpoints; one is made after each epoch anyway.
+    """
+
+    epochs: int = 15
+    batch: int = 32
+    learning_rate: float = 1e-3
+    encoder_learning_rate: float = 0.0
+    warmup: int = 100
+    weight_decay: float = 0.0
+    clip: float = 5.0
+    label_smoothing: float = 0.0
+    precision: Literal["float32", "bf16"] = "bf16"
+    mirror: bool = True
+    seed: int = 1
+    checkpoint_minutes: float = 5.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is, for whoever shows it."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    facts: Mapping[str, float]  # learning rate, sparsity, latest scores ...
+
+
+Validate = Callable[[nn.Module], dict[str, float]]
+Show = Callable[[Progress], None]
+
+
+def cosine(step: int, steps: int, warmup: int) -> float:
+    """Factor of the learning rate at a step: linear warm-up, then half a cosine down to zero."""
+    ramp = min(1.0, (step + 1) / max(1, warmup))
+    return ramp * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def cross_entropy(logits: Tensor, tokens: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean negative log-likelihood of the words after <bos>; logits (M, vocabulary) as the captioner gives them."""
+    following = tokens[:, :, 1:]
+    return F.cross_entropy(logits.float(), following[following != 0], label_smoothing=smoothing)
+
+
+def make_optimizer(model: nn.Module, settings: Training) -> torch.optim.AdamW:
+    """AdamW over decoder and, unless frozen, encoder, each with its own learning rate."""
+    groups: dict[str, list[nn.Parameter]] = {"decoder": [], "encoder": []}
+    for name, parameter in model.named_parameters():
+        groups["encoder" if name.startswith("encoder.") else "decoder"].append(parameter)
+    rates = {"decoder": settings.learning_rate, "encoder": settings.encoder_learning_rate}
+    chosen = [
+        {"params": params, "lr": rates[name], "peak": rates[name]}
+        for name, params in groups.items()
+        if params and rates[name] > 0
+    ]
+    return torch.optim.AdamW(chosen, weight_decay=settings.weight_decay, fused=True)
+
+
+class Run:
+    """One training run in a folder: `log.jsonl`, `last.pt` to go on from, `best.pt` to ship.
+
+    Args:
+        model: an ImageCaptioner, or any module `model(inputs, tokens) -> logits`.
+        batches: what it learns from.
+        settings: how.
+        folder: where log and checkpoints go.
+        pruner: already on the model, not yet attached.
+        validate: gives scores, CIDEr among them, after each epoch.
+        show: told about progress.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        settings: Training,
+        folder: Path,
+        *,
+        pruner: Pruner | None = None,
+        validate: Validate | None = None,
+        show: Show | None = None,
+    ) -> None:
+        self.model, self.batches, self.settings, self.folder = model, batches, settings, folder
+        self.pruner, self.validate, self.show = pruner, validate, show
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model.to(self.device)
+        self.optimizer = make_optimizer(model, settings)
+        if pruner is not None:
+            pruner.attach(self.optimizer)
+        self.steps = settings.epochs * len(batches)
+        self.step = 0
+        self.seconds = 0.0  # of training, over all sittings
+        self.best: dict[str, float] = {}
+        self.scores: dict[str, float] = {}
+        self._saved_at = time.monotonic()
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.pt"
+
+    @property
+    def best_path(self) -> Path:
+        return self.folder / "best.pt"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.jsonl"
+
+    # The loop
+
+    def fit(self) -> dict[str, float]:
+        """Trains to the end, leaves the best checkpoint's weights in the model, and returns its scores."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        per_epoch = len(self.batches)
+        while self.step < self.steps:
+            epoch, position = divmod(self.step, per_epoch)
+            started = time.perf_counter()
+            loss = self._train_step(epoch, position)
+            self.seconds += time.perf_counter() - started
+            self.step += 1
+            if self.step % 20 == 0 or self.step == self.steps:
+                self._note(epoch, loss)
+            if self.step % per_epoch == 0:
+                self._end_of_epoch(epoch)
+            elif time.monotonic() - self._saved_at > 60 * self.settings.checkpoint_minutes:
+                self.save()
+        if self.best_path.exists():
+            self.model.load_state_dict(load_checkpoint(self.best_path)["model"])
+        return self.best or self.scores
+
+    def _train_step(self, epoch: int, position: int) -> float:
+        settings = self.settings
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * cosine(self.step, self.steps, settings.warmup)
+        inputs, tokens = self.batches(epoch, position)
+        inputs, tokens = self._to_device(inputs), tokens.to(self.device)
+        enabled = settings.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+            logits = self.model(inputs, tokens)
+        loss = cross_entropy(logits, tokens, settings.label_smoothing)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"loss is {loss.item()} at step {self.step}: lower training.learning_rate; "
+                f"the last good checkpoint is {self.last}"
+            )
+        loss.backward()
+        weights = [p for group in self.optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(weights, settings.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+    def _to_device(self, inputs: Tensor | Features) -> Tensor | Features:
+        if isinstance(inputs, Features):
+            return Features(inputs.grid.to(self.device), inputs.pooled.to(self.device))
+        return inputs.to(self.device)
+
+    def _end_of_epoch(self, epoch: int) -> None:
+        if self.validate is not None:
+            if self.pruner is None or not self.pruner.near_target:
+                self.scores = self.validate(self.model)
+                self._keep_if_best(eligible=self.pruner is None)
+            else:
+                with self.pruner.trimmed():  # what is scored is what would be shipped
+                    self.scores = self.validate(self.model)
+                    self._keep_if_best(eligible=True)
+            self._write({"epoch": epoch + 1, "step": self.step, **self.scores})
+        self.save()
+
+    def _keep_if_best(self, eligible: bool) -> None:
+        if eligible and self.scores[SELECTION] > self.best.get(SELECTION, -math.inf):
+            self.best = {**self.scores, "step": self.step}
+            save_checkpoint({"model": self.model.state_dict(), "scores": self.best}, self.best_path)
+
+    # Log and progress
+
+    def _note(self, epoch: int, loss: float) -> None:
+        facts: dict[str, float] = {"lr": self.optimizer.param_groups[0]["lr"]}
+        if self.pruner is not None:
+            facts |= self.pruner.statistics()
+        row = {"step": self.step, "loss": loss, **facts, "seconds": round(self.seconds, 2)}
+        self._write(row)
+        if self.show is not None:
+            progress = Progress(self.step, self.steps, epoch + 1, loss, {**facts, **self.scores})
+            self.show(progress)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        try:
+            with self.log.open("a", encoding="utf8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"{self.log}: cannot be written ({error}); free the disk and continue with --resume"
+            ) from error
+
+    # Checkpoints
+
+    def save(self) -> None:
+        """Writes everything needed to go on from here."""
+        state: dict[str, Any] = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "best": self.best,
+            "scores": self.scores,
+        }
+        if self.device.type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state()
+        if self.pruner is not None:
+            state["pruner"] = self.pruner.state_dict()
+        save_checkpoint(state, self.last)
+        self._saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Goes back to the last checkpoint, or to the start where there is none, and cuts the log there."""
+        if not self.last.exists():
+            self._cut_log()
+            return
+        state = load_checkpoint(self.last)
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.pruner is not None:
+                self.pruner.load_state_dict(state["pruner"])
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.best, self.scores = state["best"], state["scores"]
+            torch.set_rng_state(state["random"])
+            if "random_cuda" in state:
+                torch.cuda.set_rng_state(state["random_cuda"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise TrainingError(
+                f"{self.last}: checkpoint of another model or other settings ({error}); give --out another folder"
+            ) from error
+        self._cut_log()
+
+    def _cut_log(self) -> None:
+        if not self.log.exists():
+            return
+        kept = []
+        for line in self.log.read_text(encoding="utf8").splitlines():
+            try:
+                if json.loads(line)["step"] <= self.step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError):
+                continue  # a line cut short by a kill
+        temporary = self.log.with_name(self.log.name + ".tmp")
+        temporary.write_text("".join(kept), encoding="utf8")
+        temporary.replace(self.log)

@@ -1,0 +1,72 @@
+"""LearnedMask against the published code's numbers, and its draw."""
+
+import numpy as np
+import pytest
+import torch
+
+from laconic.compress import masks
+from laconic.compress.masks import LearnedMask, draw_bernoulli
+
+
+@pytest.fixture(scope="module")
+def arrays(golden):
+    with np.load(golden / "smp" / "e_supermask.npz") as file:
+        return {name: torch.from_numpy(file[name]) for name in file.files}
+
+
+def golden_mask(arrays, slope: bool) -> LearnedMask:
+    mask = LearnedMask(arrays["W"], 0.0, slope=slope)
+    with torch.no_grad():
+        mask.gates.copy_(arrays["G"])
+    return mask
+
+
+@pytest.mark.parametrize(("variant", "slope"), [("default", True), ("bypass", False)])
+def test_weights_and_gradients_agree_with_the_published_code(arrays, variant, slope, monkeypatch):
+    monkeypatch.setattr(masks, "draw_bernoulli", lambda p: arrays["U"][0] < p)
+    mask = golden_mask(arrays, slope)
+    weight, bias = arrays["W"].clone().requires_grad_(), arrays["b"].clone().requires_grad_()
+    effective = mask(weight)
+    assert torch.equal(effective, arrays[f"{variant}_W_eff_train"])
+    loss = (arrays["x"] @ effective.t() + bias - arrays["y"]).square().mean()
+    loss.backward()
+    torch.testing.assert_close(mask.gates.grad, arrays[f"{variant}_dLc_dG"])
+    torch.testing.assert_close(weight.grad, arrays[f"{variant}_dLc_dW"])
+    torch.testing.assert_close(bias.grad, arrays[f"{variant}_dLc_db"])
+    assert torch.equal(mask.eval()(weight), arrays[f"{variant}_W_eff_eval"])
+
+
+def test_evaluation_rounds_half_to_zero(arrays):
+    mask = golden_mask(arrays, True)
+    assert torch.equal(mask.keep, arrays["round_sigmoid_G"] > 0)
+    with torch.no_grad():
+        mask.gates.fill_(0.0)
+    assert not mask.keep.any()
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.0066, 0.5, 0.9933, 1.0])
+def test_draws_have_the_asked_frequency(probability):
+    torch.manual_seed(0)
+    draws = draw_bernoulli(torch.full((1001, 1001), probability))
+    deviation = 5 * (probability * (1 - probability) / draws.numel()) ** 0.5
+    assert abs(draws.double().mean().item() - probability) <= deviation + 1 / 65536
+
+
+def test_one_draw_until_redraw():
+    torch.manual_seed(0)
+    weight = torch.ones(64, 64)
+    mask = LearnedMask(weight, 0.0)
+    first = mask(weight).detach()
+    assert torch.equal(first, mask(weight))
+    mask.eval()
+    mask(weight)  # evaluation in between neither uses nor changes the draw
+    mask.train()
+    assert torch.equal(first, mask(weight))
+    mask.redraw()
+    assert not torch.equal(first, mask(weight))
+
+
+def test_rounding_instead_of_sampling():
+    weight = torch.randn(8, 8)
+    mask = LearnedMask(weight, 1.0, sampling="round")
+    assert torch.equal(mask(weight), weight)

@@ -1,0 +1,123 @@
+"""The sparsity loss and whole trajectories against the published code; the derived learning rate on many sizes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from laconic.compress import masks
+from laconic.compress.prune import Pruner
+from laconic.compress.supermask import Supermask, anneal, derive_learning_rate, sparsity_loss
+from laconic.errors import PruningError
+
+
+@pytest.fixture(scope="module")
+def arrays(golden):
+    with np.load(golden / "smp" / "e_supermask.npz") as file:
+        return {name: torch.from_numpy(file[name]) for name in file.files}
+
+
+@pytest.fixture(scope="module")
+def facts(golden):
+    return json.loads((golden / "smp" / "e_supermask.json").read_text())
+
+
+def published(arrays, target, weight, steps, rate):
+    """The golden layer, pruned with the published constants."""
+    layer = nn.Linear(4, 3)
+    method = Supermask(target, weight=weight, learning_rate=rate, epsilon=1e-2)
+    pruner = Pruner(layer, method, steps=steps)
+    with torch.no_grad():
+        layer.parametrizations.weight.original.copy_(arrays["W"])
+        layer.bias.copy_(arrays["b"])
+        layer.parametrizations.weight[0].gates.copy_(arrays["G"])
+    return layer, pruner
+
+
+def test_sparsity_loss_table(arrays, facts):
+    assert len(facts["sparsity_loss"]) > 10
+    for row in facts["sparsity_loss"]:
+        layer, pruner = published(arrays, row["target"], row["lambda"], row["n_max"], 100.0)
+        mask = layer.parametrizations.weight[0]
+        loss = sparsity_loss([mask], pruner.method, pruner.settings, row["n"], row["n_max"])
+        loss.backward()
+        # the published code computes 1 - alpha in float32
+        rounding = row["lambda"] * 1.2e-7
+        assert loss.item() == pytest.approx(row["weighted_loss"], rel=1e-5, abs=rounding)
+        expected = torch.tensor(row["dL_dG_row0"])
+        torch.testing.assert_close(mask.gates.grad[0], expected, rtol=1e-5, atol=rounding)
+
+
+@pytest.mark.parametrize(
+    ("key", "arrays_prefix", "noise", "rate", "weight"),
+    [("trajectory", "traj", "U", 100.0, 20.0), ("trajectory2", "traj2", "U2", 1.0, 2.0)],
+)
+def test_trajectory(arrays, facts, key, arrays_prefix, noise, rate, weight, monkeypatch):
+    trajectory = facts[key]
+    steps = trajectory["n_max"]
+    layer, pruner = published(arrays, trajectory["target"], weight, steps, rate)
+    gates = layer.parametrizations.weight[0].gates
+    own = [layer.parametrizations.weight.original, layer.bias]
+    optimizer = torch.optim.Adam(own, lr=1e-2, eps=1e-2)
+    for n, facts_of_step in enumerate(trajectory["steps"]):
+        monkeypatch.setattr(masks, "draw_bernoulli", lambda p, n=n: arrays[noise][n] < p)
+        optimizer.param_groups[0]["lr"] = facts_of_step["lr"]
+        loss = (layer(arrays["x"]) - arrays["y"]).square().mean()
+        (loss + pruner.penalty()).backward()
+        nn.utils.clip_grad_value_([*own, gates], 0.1)
+        optimizer.step()
+        pruner.step()
+        optimizer.zero_grad()
+        gates.grad = None
+        assert pruner.sparsity == pytest.approx(facts_of_step["sparsity_after"], abs=1e-6)
+        if (name := f"{arrays_prefix}_G_{n + 1}") in arrays:
+            torch.testing.assert_close(gates.detach(), arrays[name], rtol=2e-4, atol=2e-4)
+            original = own[0].detach()
+            torch.testing.assert_close(original, arrays[f"{arrays_prefix}_W_{n + 1}"], rtol=2e-4, atol=2e-4)
+
+
+def test_annealing_runs_from_zero_to_one():
+    assert anneal(0, 10) == 0
+    assert anneal(5, 10) == pytest.approx(0.5)
+    assert anneal(25, 10) == anneal(10, 10) == pytest.approx(1)
+
+
+def test_derivation_explains_the_published_run(monkeypatch):
+    # Soft-Attention, 97.5 %, lambda 20, learning rate 100: half the gates were off after 0.284 of the steps.
+    monkeypatch.setattr("laconic.compress.supermask.CROSSING", 0.282)
+    rate = derive_learning_rate(11_911_168, 531_325, 20.0, 1e-2, 5.0)
+    assert rate == pytest.approx(100, rel=0.02)
+
+
+def train_toy(width: int, steps: int, sparsity: float) -> Pruner:
+    """A regression whose target needs few of the inputs."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, width), nn.Tanh(), nn.Linear(width, 5))
+    pruner = Pruner(model, Supermask(sparsity), steps=steps)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    pruner.attach(optimizer)
+    for _ in range(steps):
+        x = torch.randn(64, 20)
+        loss = (model(x) - torch.sin(2 * x[:, :5])).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return pruner
+
+
+@pytest.mark.parametrize("width", [4, 40, 1000])
+@pytest.mark.parametrize("steps", [60, 600])
+@pytest.mark.parametrize("sparsity", [0.5, 0.9])
+def test_target_is_met_on_any_model_and_length(width, steps, sparsity):
+    pruner = train_toy(width, steps, sparsity)
+    assert pruner.sparsity == pytest.approx(sparsity, abs=0.05)
+    gates = torch.cat([m.gates.flatten() for m in pruner._masks.values()])
+    assert gates.isfinite().all()
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5])
+def test_impossible_sparsity(sparsity):
+    with pytest.raises(PruningError, match="0 <= sparsity < 1"):
+        Supermask(sparsity)

@@ -1,0 +1,22 @@
+"""What tests share: where reference data lies, and one torch thread so that two workers do not fight."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(os.environ.get("LACONIC_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of reference data (photos, weights, published scores); skips the test where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"reference data not found at {SHARED}; set LACONIC_SHARED")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of small golden values kept in the repository."""
+    return Path(__file__).parent / "golden"

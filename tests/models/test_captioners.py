@@ -1,0 +1,115 @@
+"""What every captioner of the table must do, and errors in building one."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from laconic.decode import Decoding, decode
+from laconic.errors import ConfigError
+from laconic.models.captioners import CAPTIONERS, build_captioner
+from laconic.models.layers import Features
+
+OPTIONS = [("soft_attention", {"cell": "lstm"}), ("soft_attention", {"cell": "gru"})]
+VOCABULARY = 30
+
+
+class Encoder(nn.Module):
+    grid_channels, pooled_channels = 3, 5
+
+
+@pytest.fixture(params=OPTIONS, ids=lambda row: "-".join([row[0], *row[1].values()]))
+def captioner(request):
+    name, options = request.param
+    torch.manual_seed(0)
+    small = {"word": 8, "hidden": 12, "dropout": 0.0, "attention_dropout": 0.0}
+    model = build_captioner(name, {**small, **options}, VOCABULARY, Encoder()).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)  # far from uniform, so that images matter
+    return model
+
+
+@pytest.fixture
+def features() -> Features:
+    torch.manual_seed(1)
+    return Features(torch.randn(4, 10, 3), torch.randn(4, 5))
+
+
+def test_every_captioner_is_tested_here():
+    assert {name for name, _ in OPTIONS} == set(CAPTIONERS)
+
+
+def test_logits_come_in_row_major_order_of_the_words(captioner, features):
+    tokens = torch.tensor([[[2, 5, 6, 3], [2, 3, 0, 0]]] * 4)
+    logits = captioner(features, tokens)
+    assert logits.shape == (4 * 4, VOCABULARY)
+    first = captioner(features, tokens[:, :1])
+    torch.testing.assert_close(logits.view(4, 4, -1)[:, :3], first.view(4, 3, -1))
+
+
+def test_a_batch_equals_its_images_alone(captioner, features):
+    tokens = torch.randint(4, VOCABULARY, (4, 3, 6))
+    together = captioner(features, tokens).view(4, -1)
+    for i in range(4):
+        alone = captioner(features[i : i + 1], tokens[i : i + 1]).view(-1)
+        torch.testing.assert_close(alone, together[i], rtol=1e-5, atol=1e-5)
+    for decoding in (Decoding(beam=1, max_length=9), Decoding(beam=4, max_length=9)):
+        found = decode(captioner, features, decoding)
+        assert len({h[0].tokens for h in found}) > 1
+        for i in range(4):
+            (alone,) = decode(captioner, features[i : i + 1], decoding)
+            assert [h.tokens for h in alone] == [h.tokens for h in found[i]]
+
+
+def test_search_steps_equal_teacher_forcing(captioner, features):
+    words = [7, 9, 4, 11, 3]
+    tokens = torch.tensor([[[2, *words]]] * 4)
+    expected = captioner(features, tokens).log_softmax(-1).view(4, len(words), -1)
+    state, before = captioner.start(features), 2
+    for t, word in enumerate(words):
+        values, ids, state = captioner.step(state, np.full(4, before), VOCABULARY)
+        assert values.dtype == np.float32
+        assert ids.dtype == np.int64
+        best = expected[:, t].topk(VOCABULARY).values.detach().numpy()
+        np.testing.assert_allclose(values, best, atol=1e-5)
+        picked = expected[:, t].gather(1, torch.from_numpy(ids)).detach().numpy()
+        np.testing.assert_allclose(values, picked, atol=1e-5)
+        before = word
+
+
+def test_one_step_of_training_learns(captioner, features):
+    captioner.train()
+    optimizer = torch.optim.Adam(captioner.parameters(), lr=1e-2)
+    tokens = torch.randint(4, VOCABULARY, (4, 2, 5))
+    losses = []
+    for _ in range(5):
+        logits = captioner(features, tokens)
+        loss = nn.functional.cross_entropy(logits, tokens[:, :, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None for p in captioner.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("softattention", {}, "softattention.*soft_attention"),
+        ("soft_attention", {"hiden": 3}, "hiden.*hidden"),
+        ("soft_attention", {"hidden": "big"}, "hidden = 'big'"),
+        ("soft_attention", {"cell": "rnn"}, "cell = 'rnn'.*'lstm', 'gru'"),
+        ("soft_attention", {"hidden": 0}, "hidden = 0"),
+    ],
+)
+def test_wrong_names_and_options_are_named(name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        build_captioner(name, options, VOCABULARY, Encoder())
+
+
+def test_sizes_follow_vocabulary_and_encoder_whatever_the_options_say():
+    options = {"vocabulary": 9**9, "grid_channels": 1, "word": 4, "hidden": 4}
+    config = build_captioner("soft_attention", options, VOCABULARY, Encoder()).config
+    assert (config.vocabulary, config.grid_channels, config.pooled_channels) == (VOCABULARY, 3, 5)

@@ -1,0 +1,274 @@
+"""The verbs: what is saved comes back, for modules and plain arrays."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from torch import nn
+
+from laconic import store
+from laconic.errors import ConfigError, FormatError
+
+FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "FORMAT.md"
+
+
+class Tiny(nn.Module):
+    """Every kind of entry: sparse, dense, 0-d, 4-D, tied, integer and boolean buffers, empty."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embed = nn.Embedding(50, 8)
+        self.conv = nn.Conv2d(2, 3, 3)
+        self.norm = nn.BatchNorm2d(3)
+        self.out = nn.Linear(8, 50)
+        self.out.weight = self.embed.weight
+        self.scale = nn.Parameter(torch.tensor(0.5))
+        self.register_buffer("mask", torch.tensor([True, False, True]))
+        self.register_buffer("empty", torch.zeros(0, 3))
+        with torch.no_grad():
+            self.embed.weight.mul_(torch.rand(50, 8) < 0.1)
+            self.conv.weight.mul_(torch.rand(3, 2, 3, 3) < 0.3)
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "tiny.safetensors"
+
+
+def test_a_module_comes_back_into_a_module(path):
+    model, other = Tiny(0), Tiny(1)
+    store.save(model, path, values="exact")
+    store.load_into(path, other)
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], weight, rtol=0, atol=0)
+    assert other.out.weight is other.embed.weight
+
+
+def test_load_is_a_mapping_in_the_models_order_with_config_and_vocabulary(path):
+    model = Tiny()
+    config = {"width": 8, "name": "tiny é", "nested": {"rates": [0.5, None, True]}}
+    size = store.save(model, path, config=config, vocabulary=["<pad>", "a", "naïve", "犬"])
+    packed = store.load(path)
+    assert size == path.stat().st_size == packed.file_bytes
+    assert list(packed) == list(model.state_dict())
+    assert (packed.config, packed.version) == (config, 1)
+    assert packed.vocabulary == ["<pad>", "a", "naïve", "犬"]
+    for name, weight in model.state_dict().items():
+        expected = weight.half().float() if weight.is_floating_point() else weight
+        np.testing.assert_array_equal(packed[name], expected.numpy(), strict=True)
+    with pytest.raises(KeyError):
+        packed["nothing"]
+    packed["scale"][...] = 9  # the caller's own copy, not the file
+    assert packed["scale"] == 0.5
+
+
+def test_membership_decodes_nothing(path, monkeypatch):
+    store.save({"w": np.ones(3, np.float32)}, path)
+    packed = store.load(path)
+    monkeypatch.setattr(store.Packed, "__getitem__", None)
+    assert "w" in packed
+    assert "v" not in packed
+    assert store.inspect(path).non_zeros == 3
+
+
+@pytest.mark.parametrize("values", store.VALUES)
+def test_tied_tensors_are_stored_once_and_repacking_gives_the_same_bytes(path, values):
+    store.save(Tiny(), path, values=values)
+    packed = store.load(path)
+    assert packed.ties == {"out.weight": "embed.weight"}
+    assert packed.stored_bytes("out.weight") == 0 < packed.stored_bytes("embed.weight")
+    np.testing.assert_array_equal(packed["out.weight"], packed["embed.weight"])
+    first = path.read_bytes()
+    store.save(packed, path, values=values)  # over the very file that is open
+    assert path.read_bytes() == first
+
+
+def test_equal_but_separate_tensors_are_not_tied(path):
+    one = torch.ones(4)
+    views = {"a": one, "b": one.clone(), "c": one[:2], "d": one.view(2, 2), "e": one}
+    store.save(views, path)
+    assert store.load(path).ties == {"e": "a"}
+    array = np.ones(4, np.float32)
+    store.save({"a": array, "b": array, "c": array.copy(), "d": array[::2]}, path)
+    assert store.load(path).ties == {"b": "a"}
+
+
+def test_memory_layout_and_half_precision_sources_do_not_matter(path):
+    array = torch.arange(12.0).view(3, 4)
+    weights = {
+        "transposed": array.t(),
+        "bfloat16": array.bfloat16(),
+        "half": array.half(),
+        "big endian": array.numpy().astype(">f4"),
+        "big endian integers": array.numpy().astype(">i8"),
+        "trained": nn.Parameter(array),
+    }
+    store.save(weights, path, values="exact")
+    packed = store.load(path)
+    np.testing.assert_array_equal(packed["transposed"], array.t().numpy())
+    for name in list(weights)[1:]:
+        np.testing.assert_array_equal(packed[name], array.numpy())
+        assert packed[name].dtype.isnative
+
+
+def test_a_tensor_named_like_a_part_does_not_collide(path):
+    thin = np.eye(20, dtype=np.float32)
+    weights = {"w": thin, "w.gaps": 2 * thin, "w.gaps.values": 3 * thin, "v": 4 * thin}
+    store.save(weights, path)
+    packed = store.load(path)
+    assert [packed.entries[name].codec for name in weights] == ["dense", "dense", "gaps", "gaps"]
+    for name, array in weights.items():
+        np.testing.assert_array_equal(packed[name], array)
+
+
+def test_bytes_are_golden_and_every_safetensors_reader_opens_them(path):
+    weights = {
+        "embed": np.where(
+            np.arange(600).reshape(20, 30) % 277 == 3, np.float32(0.1), np.float32(0)
+        ),
+        "bias": np.array([1.5, -2, 1e-9], np.float32),
+        "steps": np.array(7),
+    }
+    store.save(weights, path, config={"b": 1, "a": [True]}, vocabulary=["a", "dog"])
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert digest == "c315f0666040f9fcd75fbcbc5a3451d8197ca0769d75138d59cce2d32274944a"
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert set(file.keys()) == {"bias", "embed.gaps", "embed.values", "steps"}
+        assert file.get_tensor("embed.gaps").tolist() == [3, 255, 21, 255, 21]
+        assert json.loads(file.metadata()["config"]) == {"a": [True], "b": 1}
+
+
+def test_the_reader_printed_in_the_specification_reads(path):
+    (code,) = re.findall(r"```python\n(.*?)```", FORMAT_PAGE.read_text(), flags=re.S)
+    assert len(code.splitlines()) <= 30
+    names: dict = {}
+    exec(code, names)
+    model = Tiny()
+    store.save(model, path, config={"width": 8})
+    tensors, config = names["read"](path)
+    assert config == {"width": 8}
+    assert set(tensors) == set(model.state_dict())
+    for name, array in store.load(path).items():
+        np.testing.assert_array_equal(tensors[name], array, strict=True)
+
+
+def test_inspection_counts_what_is_stored(path):
+    model = Tiny()
+    store.save(model, path, config={"width": 8}, vocabulary=["a", "b"])
+    found = store.inspect(path)
+    stored = {name: w for name, w in model.state_dict().items() if name != "out.weight"}
+    non_zeros = sum(int(w.count_nonzero()) for w in stored.values())
+    weights = sum(w.numel() for w in stored.values())
+    assert (found.weights, found.non_zeros, found.dense_bytes) == (weights, non_zeros, 4 * weights)
+    assert found.sparsity == pytest.approx(1 - non_zeros / weights)
+    assert found.ratio == pytest.approx(4 * weights / path.stat().st_size)
+    rows = {row["name"]: row for row in json.loads(json.dumps(found.as_dict()))["tensors"]}
+    embed = int(model.embed.weight.count_nonzero())
+    assert rows["embed.weight"]["codec"] == "gaps"
+    assert rows["embed.weight"]["bits_per_non_zero"] == pytest.approx(24, abs=1)
+    assert rows["embed.weight"]["bytes"] == pytest.approx(3 * embed, abs=4)
+    assert rows["scale"] | {"path": None} == {
+        "name": "scale", "shape": [], "dtype": "F32", "codec": "dense", "non_zeros": 1, "bytes": 2,
+        "tied_to": None, "bits_per_non_zero": 16.0, "path": None,
+    }  # fmt: skip
+    assert rows["out.weight"]["bits_per_non_zero"] is None
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.tensor([1, float("nan")]), "not finite"),
+        (torch.tensor([70000.0]), "values='exact'"),
+        (torch.zeros(2, dtype=torch.float64), "convert it to float32"),
+        (torch.zeros(2, dtype=torch.complex64), "convert it to float32"),
+        (torch.eye(2).to_sparse(), "cannot be turned into an array"),
+        (torch.zeros(2, device="meta"), "cannot be turned into an array"),
+        (np.array(["a"]), "convert it to float32"),
+        (np.zeros((1,) * 9, np.float32), "shape must be a list of at most 8"),
+        ("text", "neither a tensor nor an array"),
+    ],
+)
+def test_what_cannot_be_stored_is_named_and_nothing_is_written(path, tensor, message):
+    with pytest.raises(FormatError, match=rf"tiny\.safetensors: .*'layer\.weight'.* {message}"):
+        store.save({"fine": torch.ones(2), "layer.weight": tensor}, path)
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "__metadata__", 3, "\ud800"])
+def test_names_no_safetensors_file_can_hold(path, name):
+    with pytest.raises(FormatError, match=r"name"):
+        store.save({name: torch.ones(2)}, path)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"config": {"x": float("nan")}},
+        {"config": {"x": object()}},
+        {"config": [1]},
+        {"config": {"x": "y" * 2**24}},
+        {"vocabulary": ["a", 3]},
+        {"vocabulary": ["\udc00"]},
+    ],
+)
+def test_configuration_and_vocabulary_must_fit_json_and_the_header(path, about):
+    with pytest.raises(FormatError, match=r"configuration|vocabulary|Unicode"):
+        store.save({"w": torch.ones(2)}, path, **about)
+
+
+def test_unknown_values_lists_the_choices(path):
+    with pytest.raises(ConfigError, match="half, exact"):
+        store.save({}, path, values="tiny")
+
+
+def test_a_model_that_does_not_fit_is_told_and_left_alone(path):
+    store.save({"a": torch.ones(2), "c": torch.ones(3), "n": torch.tensor(3)}, path)
+    model = nn.ParameterDict({"a": torch.zeros(2), "b": torch.zeros(2), "c": torch.zeros(4)})
+    with pytest.raises(
+        FormatError, match=r"1 missing in the file: 'b'; 1 not in the model: 'n'; 1 of"
+    ) as e:
+        store.load_into(path, model)
+    assert "'c' (file: [3] F32, model: [4] torch.float32)" in str(e.value)
+    assert not model["a"].any()
+    store.save({str(i): torch.ones(1) for i in range(6)}, path)
+    with pytest.raises(
+        FormatError, match=r"fit the model; 6 not in the model: '0', '1', '2', \.\.\.;"
+    ):
+        store.load_into(path, nn.Module())
+
+
+def test_a_model_in_another_float_keeps_its_dtype_and_integers_must_match(path):
+    store.save(nn.Linear(3, 2), path)
+    model = nn.Linear(3, 2).bfloat16()
+    store.load_into(store.load(path), model)
+    expected = torch.from_numpy(store.load(path)["weight"]).bfloat16()
+    torch.testing.assert_close(model.weight.data, expected)
+    store.save({"n": torch.tensor(300)}, path)
+    counter = nn.Module()
+    counter.register_buffer("n", torch.tensor(3, dtype=torch.uint8))
+    with pytest.raises(FormatError, match="another shape or kind"):
+        store.load_into(path, counter)
+
+
+def test_damage_found_while_decoding_leaves_the_model_unchanged(path):
+    store.save({"a": torch.ones(2), "b": torch.tensor([1.0, 2.0])}, path, values="exact")
+    data = bytearray(path.read_bytes())
+    data[-4:] = np.float32(np.nan).tobytes()
+    path.write_bytes(data)
+    model = nn.ParameterDict({"a": torch.zeros(2), "b": torch.zeros(2)})
+    with pytest.raises(FormatError, match=r"tiny.safetensors: tensor 'b': .*not finite"):
+        store.load_into(path, model)
+    assert not model["a"].any()
+
+
+def test_the_package_needs_no_torch():
+    code = "import sys, laconic.store; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,214 @@
+"""ImageCaptioner: from pixels to words, through one file and back; files that lie are refused."""
+
+import copy
+import time
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from laconic import store
+from laconic.captioner import (
+    DecoderConfig,
+    EncoderConfig,
+    ImageCaptioner,
+    ModelConfig,
+    load,
+    normalize,
+    save,
+)
+from laconic.data import preprocess
+from laconic.decode import Decoding
+from laconic.errors import ConfigError, FormatError
+from laconic.models.layers import Conv
+from laconic.text import SPECIALS, Vocabulary
+
+VOCABULARY = Vocabulary((*SPECIALS, *(f"word{i}" for i in range(26))))
+CONFIG = ModelConfig(
+    EncoderConfig("mobilenet_v1_025", size=32, stride=16, norm=True),
+    DecoderConfig(options={"word": 8, "hidden": 12, "cell": "gru"}),
+)
+
+
+def make(config: ModelConfig = CONFIG) -> ImageCaptioner:
+    torch.manual_seed(0)
+    captioner = ImageCaptioner(config, VOCABULARY)
+    captioner.train()
+    with torch.no_grad():  # weights under which images matter
+        for conv in captioner.encoder.modules():
+            if isinstance(conv, Conv):
+                conv.weight.mul_(conv.groups**0.5)
+        for _ in range(5):  # running statistics
+            captioner.encode(torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8))
+        for parameter in captioner.decoder.parameters():
+            parameter.mul_(4)
+    return captioner.eval()
+
+
+@pytest.fixture
+def images() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    shapes = [(32, 32), (50, 20), (7, 90), (64, 64), (32, 33)]
+    return [rng.integers(0, 50 * i + 20, (*shape, 3), dtype=np.uint8) for i, shape in enumerate(shapes)]
+
+
+def test_normalize_equals_preprocess_of_the_data_layer():
+    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    square = np.ascontiguousarray(image[:24, :24])
+    found = normalize(torch.from_numpy(square)[None])
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found[0].numpy(), preprocess(square, 24))
+
+
+def test_captions_are_words_of_the_vocabulary_and_do_not_depend_on_the_batch(images):
+    captioner = make()
+    captions = captioner.caption(images, Decoding(beam=2, max_length=6))
+    assert len(captions) == len(images)
+    assert len(set(captions)) > 1
+    assert {word for caption in captions for word in caption.split()} <= set(VOCABULARY.words[4:])
+    alone = captioner.caption(iter(images), Decoding(beam=2, max_length=6), batch=1)
+    assert alone == captions
+    assert captioner.caption([]) == []
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("values", ["exact", "half"])
+def test_a_file_gives_back_weights_words_and_captions(norm, values, images, tmp_path):
+    config = replace(CONFIG, encoder=replace(CONFIG.encoder, norm=norm))
+    captioner = make(config)
+    expected = captioner.caption(images, Decoding(beam=3, max_length=6))
+    size = save(captioner, tmp_path / "tiny.safetensors", values, CIDEr=0.5)
+    assert size == (tmp_path / "tiny.safetensors").stat().st_size
+    found = load(tmp_path / "tiny.safetensors")
+    assert not found.training
+    assert found.vocabulary == VOCABULARY
+    assert found.config == replace(config, encoder=replace(config.encoder, norm=False))
+    tolerance = 1e-3 if values == "half" else 0.0
+    for name, tensor in captioner.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], tensor, rtol=tolerance, atol=tolerance)
+    assert captioner.caption(images, Decoding(beam=3, max_length=6)) == expected  # folding is harmless
+    if values == "exact":
+        assert found.caption(images, Decoding(beam=3, max_length=6)) == expected
+    assert store.load(tmp_path / "tiny.safetensors").config["facts"] == {"CIDEr": 0.5}
+
+
+def test_teacher_forcing_takes_pixels_or_features():
+    captioner = make()
+    pixels = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    tokens = torch.tensor([[[2, 5, 3]], [[2, 6, 3]]])
+    with torch.inference_mode():
+        torch.testing.assert_close(captioner(pixels, tokens), captioner(captioner.encode(pixels), tokens))
+
+
+@pytest.mark.parametrize("size", [31, 2049, -1])
+def test_impossible_sizes_are_refused(size):
+    with pytest.raises(ConfigError, match=f"encoder size {size}"):
+        ImageCaptioner(replace(CONFIG, encoder=replace(CONFIG.encoder, size=size)), VOCABULARY)
+
+
+# Files that lie
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    path = tmp_path_factory.mktemp("packed") / "good.safetensors"
+    save(make(), path)
+    return store.load(path)
+
+
+def forge(packed, path, change, words=None):
+    config = copy.deepcopy(packed.config)
+    change(config)
+    vocabulary = list(packed.vocabulary) if words is None else words
+    store.save({name: packed[name] for name in packed}, path, config=config, vocabulary=vocabulary)
+
+
+def decoder(**options):
+    return lambda config: config["model"]["decoder"]["options"].update(options)
+
+
+def encoder(**options):
+    return lambda config: config["model"]["encoder"].update(options)
+
+
+LIES = {
+    "huge hidden": decoder(hidden=10**9),
+    "hidden beyond 64 bits": decoder(hidden=2**70),
+    "no hidden": decoder(hidden=0),
+    "negative word": decoder(word=-5),
+    "float hidden": decoder(hidden=12.5),
+    "text": decoder(hidden="12"),
+    "another cell": decoder(cell="lstm"),
+    "unknown cell": decoder(cell="rnn"),
+    "unknown option": decoder(layers=10**9),
+    "dropout of text": decoder(dropout="x"),
+    "options are a list": lambda config: config["model"]["decoder"].update(options=[1]),
+    "unknown encoder": encoder(name="resnet"),
+    "wider encoder": encoder(name="mobilenet_v1"),
+    "encoder name is a list": encoder(name=["mobilenet_v1_025"]),
+    "huge images": encoder(size=10**6),
+    "stride of none": encoder(stride=0),
+    "batch norm that is not there": encoder(norm=True),
+    "unknown decoder": lambda config: config["model"]["decoder"].update(name="transformer"),
+    "no model": lambda config: config.pop("model"),
+    "model is text": lambda config: config.update(model="tiny"),
+    "model is a list": lambda config: config.update(model=[]),
+    "another kind": lambda config: config.update(kind="classifier"),
+    "no kind": lambda config: config.pop("kind"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lying_configuration_is_refused_quickly_and_cheaply(lie, packed, tmp_path):
+    path = tmp_path / "lie.safetensors"
+    forge(packed, path, LIES[lie])
+    tracemalloc.start()
+    started = time.perf_counter()
+    with pytest.raises(FormatError, match=r"lie\.safetensors: ") as raised:
+        load(path)
+    assert time.perf_counter() - started < 2
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+    assert "\n" not in str(raised.value)
+
+
+WORDS = list(VOCABULARY.words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        WORDS[:-1],
+        [*WORDS, "more"],
+        [],
+        WORDS[4:],
+        [*WORDS[:-1], WORDS[4]],
+        [*WORDS[:-1], "two words"],
+        [*WORDS[:-1], "\x1b[31m"],
+        [*WORDS, *map(str, range(200_000))],
+    ],
+    ids=["short", "long", "none", "no specials", "twice", "spaces", "escape", "huge"],
+)
+def test_a_wrong_vocabulary_is_refused(words, packed, tmp_path):
+    forge(packed, tmp_path / "lie.safetensors", lambda _: None, words)
+    with pytest.raises(FormatError, match=r"lie\.safetensors: "):
+        load(tmp_path / "lie.safetensors")
+
+
+def test_weights_without_a_vocabulary_are_no_captioner(packed, tmp_path):
+    weights = {name: packed[name] for name in packed}
+    store.save(weights, tmp_path / "bare.safetensors", config=packed.config)
+    with pytest.raises(FormatError, match=r"bare\.safetensors: holds weights but no image captioner"):
+        load(tmp_path / "bare.safetensors")
+
+
+def test_a_tensor_of_another_shape_is_refused(packed, tmp_path):
+    weights = {name: packed[name] for name in packed}
+    name = "decoder.key.weight"
+    weights[name] = weights[name][:, :-1]
+    path = tmp_path / "lie.safetensors"
+    store.save(weights, path, config=packed.config, vocabulary=packed.vocabulary)
+    with pytest.raises(FormatError, match=name):
+        load(path)

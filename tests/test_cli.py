@@ -1,0 +1,474 @@
+"""The command line: every verb end to end on tiny models, and every mistake as one line with exit code 2."""
+
+import io
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from laconic import data, metrics, recipes, store
+from laconic.batches import PixelCache
+from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
+from laconic.cli import VERBS, main
+from laconic.config import to_mapping
+from laconic.console import watching
+from laconic.data import Example, write_karpathy
+from laconic.decode import Decoding
+from laconic.evaluation import evaluate, evaluate_images
+from laconic.text import Vocabulary
+from laconic.train import Progress
+
+RECIPE = """
+[data]
+name = "scenes"
+min_count = 1
+train = 64
+val = 8
+[encoder]
+name = "mobilenet_v1_025"
+size = 64
+stride = 16
+norm = true
+[decoder.options]
+word = 16
+hidden = 32
+[pruning]
+method = "supermask"
+sparsity = 0.8
+where = "all"
+[training]
+epochs = 1
+batch = 16
+encoder_learning_rate = 0.001
+precision = "float32"
+mirror = false
+"""
+
+CAPTIONS = {1: ["a dog runs", "the dog is running"], 2: ["a red boat", "a boat on the sea"]}
+
+
+@pytest.fixture(scope="module")
+def captioner() -> ImageCaptioner:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        EncoderConfig("mobilenet_v1_025", 64, 16), DecoderConfig(options={"word": 8, "hidden": 16})
+    )
+    words = Vocabulary.build([c for some in CAPTIONS.values() for c in some], 1)
+    return ImageCaptioner(config, words)
+
+
+@pytest.fixture(scope="module")
+def packed(captioner: ImageCaptioner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("packed") / "tiny.safetensors"
+    save(captioner, path, scores={"CIDEr": 0.5})
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def picture(path: Path, seed: int = 0) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def coco(folder: Path, results: dict[int, str]) -> list[str]:
+    """Arguments of `score` for CAPTIONS and these results."""
+    rows = [{"image_id": i, "caption": c} for i, some in CAPTIONS.items() for c in some]
+    (folder / "refs.json").write_text(json.dumps({"annotations": rows}))
+    (folder / "res.json").write_text(json.dumps([{"image_id": i, "caption": c} for i, c in results.items()]))
+    return ["--references", str(folder / "refs.json"), "--results", str(folder / "res.json")]
+
+
+# Help and start
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb_ends_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith(f"  laconic {verb}")
+
+
+def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    assert all(f"\n  {verb} " in overview for verb in VERBS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("laconic 0.")
+    assert main([]) == 2
+
+
+def test_help_score_and_inspect_never_import_torch(tmp_path: Path, packed: Path) -> None:
+    score = ["score", *coco(tmp_path, {1: "a dog", 2: "a boat"})]
+    program = f"""
+import sys
+from laconic.cli import main
+for words in {[["--help"], ["score", "--help"], score, ["inspect", str(packed)]]!r}:
+    assert main(words) == 0, words
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
+
+
+def test_a_process_fails_with_one_line_and_code_2(tmp_path: Path) -> None:
+    program = "import sys; from laconic.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "inspect", "nowhere.safetensors"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("laconic: nowhere.safetensors: ")
+    assert done.stderr.count("\n") == 1
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("evalute x", "did you mean 'evaluate'?"),
+        ("inspect", "FILE"),
+        ("inspect a b", "unrecognized options: b"),
+        ("inspect MODEL --jsn -", "did you mean --json?"),
+        ("inspect nowhere", "nowhere: "),
+        ("inspect pickle.pt", "pickle.pt: "),
+        ("inspect photo.png", "photo.png: "),
+        ("inspect empty", "no model.safetensors in it"),
+        ("inspect run", "unfinished run"),
+        ("inspect MODEL --json nowhere/x.json", "no folder nowhere"),
+        ("inspect MODEL --json empty", "is a folder"),
+        ("score --references list.json --results list.json", "list.json: expected"),
+        ("score --references nowhere.json --results list.json", "nowhere.json: cannot be read"),
+        ("score --references broken.json --results list.json", "broken.json: is not JSON"),
+        ("score --references broken.json", "RES.json"),
+        ("score --references a --results b --metrics BLEURT", "invalid choice 'BLEURT'"),
+        ("pack nowhere -o x.safetensors", "nowhere: "),
+        ("pack MODEL -o nowhere/x.safetensors", "no folder nowhere"),
+        ("pack MODEL -o MODEL", "is the file to pack"),
+        ("pack MODEL -o empty", "is a folder"),
+        ("pack MODEL -o x --values tiny", "invalid choice 'tiny'"),
+        ("pack run -o x", "unfinished run"),
+        ("caption MODEL", "IMAGE..."),
+        ("caption MODEL empty", "empty: holds no image"),
+        ("caption MODEL list.json", "list.json: not a JPEG"),
+        ("caption pickle.pt photo.png", "pickle.pt: "),
+        ("caption MODEL photo.png --beam 0", "beam is 0"),
+        ("caption MODEL photo.png --beam two", "'two'"),
+        ("evaluate MODEL --data flickr8k", "give its folder as root"),
+        ("evaluate MODEL --data flickr9k", "no data set 'flickr9k'"),
+        ("evaluate MODEL --data flickr8k --root empty", "dataset_flickr8k.json"),
+        ("evaluate MODEL --data scenes --split dev", "no split 'dev'"),
+        ("evaluate MODEL --data scenes --limit -1", "--limit -1"),
+        ("evaluate MODEL --data folder --root pictures", "no image has captions"),
+        ("evaluate MODEL --data scenes --length-penalty 11", "length_penalty is 11"),
+        ("train nowhere.toml", "nowhere.toml: no such file"),
+        ("train empty", "empty: cannot be read"),
+        ("train broken.json", "broken.json: not valid TOML"),
+        ("train unknown.toml", "unknown key 'epoch'; did you mean 'epochs'?"),
+        ("train recipe.toml --training.epoch 3", "did you mean --training.epochs?"),
+        ("train recipe.toml --training.epochs many", "'many'"),
+        ("train recipe.toml --training.epochs", "--training.epochs"),
+        ("train recipe.toml --pruning.method magic", "'magic'"),
+        ("train recipe.toml --threads -1", "--threads -1"),
+        ("train recipe.toml --out run", "run: "),
+        ("train recipe.toml --out list.json", "list.json: cannot be written"),
+        ("train recipe.toml --decoder.options.cell rnn", "'rnn'"),
+        ("train recipe.toml --data.name flickr8k --data.root empty", "dataset_flickr8k.json"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(
+    here: Path, packed: Path, capsys: pytest.CaptureFixture[str], line: str, says: str
+) -> None:
+    (here / "empty").mkdir()
+    (here / "run").mkdir()
+    (here / "run/recipe.json").write_text("{}")
+    (here / "pictures").mkdir()
+    picture(here / "pictures/a.png")
+    picture(here / "photo.png")
+    (here / "pickle.pt").write_bytes(pickle.dumps({"a": 1}))
+    (here / "list.json").write_text("[]")
+    (here / "broken.json").write_text('{"a": ')
+    (here / "recipe.toml").write_text(RECIPE)
+    (here / "unknown.toml").write_text("[training]\nepoch = 3\n")
+    assert main([str(packed) if word == "MODEL" else word for word in line.split()]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("laconic: ")
+    assert said.err.count("\n") == 1
+    assert says in said.err
+
+
+def test_an_unwritable_place_is_one_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("laconic.console.os.replace", full)
+    assert main(["inspect", str(packed), "--json", "x.json"]) == 2
+    assert capsys.readouterr().err == "laconic: No space left on device\n"
+
+
+def test_a_bug_keeps_its_traceback(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "inspect", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["inspect", str(packed)])
+
+
+# score
+
+
+def test_score_writes_exactly_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = {1: "a dog runs", 2: "a boat in the sea"}
+    assert main(["score", *coco(tmp_path, results), "--json", "-"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert list(found) == ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"]
+    assert found == dict(metrics.evaluate(CAPTIONS, results))
+    assert "BLEU-1" in said.err
+
+
+def test_score_of_some_images_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "scores.json"
+    assert main(["score", *coco(tmp_path, {1: "a dog runs"}), "--json", str(target)]) == 0
+    said = capsys.readouterr()
+    assert "1 of 2 images" in said.err
+    assert "CIDEr" in said.out
+    assert json.loads(target.read_text()) == dict(metrics.evaluate(CAPTIONS, {1: "a dog runs"}, subset=True))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["refs.json", "res.json", "scores.json"]
+
+
+def test_a_missing_metric_is_named_and_never_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")  # no Java, whether or not pycocoevalcap is there
+    words = ["score", *coco(tmp_path, {1: "a", 2: "b"}), "--metrics", "METEOR", "--json", "-"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "METEOR" not in json.loads(said.out)
+    assert "METEOR" in said.err
+    assert "not available: " in said.err
+    assert "install" in said.err
+
+
+# pack, inspect, caption
+
+
+def test_pack_keeps_weights_and_facts(here: Path, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pack", str(packed), "-o", "exact.safetensors", "--values", "exact"]) == 0
+    inspection = store.inspect(here / "exact.safetensors")
+    said = capsys.readouterr().out
+    assert f"{inspection.file_bytes:,} bytes" in said
+    assert f"{inspection.dense_bytes:,} bytes" in said
+    assert inspection.file_bytes > packed.stat().st_size
+    assert inspection.config["facts"] == {"scores": {"CIDEr": 0.5}}
+    before, after = load(packed).state_dict(), load(here / "exact.safetensors").state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_inspect_as_json_and_as_table(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(packed), "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads(json.dumps(store.inspect(packed).as_dict()))
+    assert main(["inspect", str(packed)]) == 0
+    table = capsys.readouterr().out
+    assert all(tensor["name"] in table for tensor in found["tensors"])
+    assert f"{found['non_zeros']:,}" in table
+
+
+def test_caption_goes_on_past_bad_images(
+    here: Path, packed: Path, captioner: ImageCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "[more]").mkdir()  # not markup
+    paths = [picture(here / "a.png", 1), picture(here / "[more]/b.jpg", 2)]
+    (here / "cut.jpg").write_bytes(paths[1].read_bytes()[:300])
+    words = ["caption", str(packed), "a.png", "cut.jpg", "nowhere.png", "[more]", "--beam", "2"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    wanted = load(packed).caption([data.read_image(path) for path in paths], Decoding(beam=2))
+    assert said.out.splitlines() == [f"a.png: {wanted[0]}", f"[more]/b.jpg: {wanted[1]}"]
+    assert [line.split(": ")[1] for line in said.err.splitlines()] == ["cut.jpg", "nowhere.png"]
+    assert main([*words, "--json", "-"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows == [
+        {"image": "a.png", "caption": wanted[0]},
+        {"image": "[more]/b.jpg", "caption": wanted[1]},
+    ]
+
+
+# evaluate
+
+
+def test_evaluate_lists_unreadable_images(
+    here: Path, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    examples = [
+        Example(i, rng.integers(0, 256, (30, 30, 3), np.uint8), ("a dog runs", "a dog")) for i in range(4)
+    ]
+    write_karpathy(here / "set", "flickr8k", {"train": examples[:1], "val": examples[1:]})
+    (here / "set/images/val_000001.png").write_bytes(b"\x89PNG\r\n\x1a\ncut")
+    words = ["evaluate", str(packed), "--root", "set", "--beam", "1", "--captions", "caps.json"]
+    assert main([*words, "--json", "-"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert [Path(image["name"]).name for image in found["skipped"]] == ["val_000001.png"]
+    assert "1 images skipped" not in said.out
+    assert "val_000001.png" in said.err
+    captions = metrics.load_results(here / "caps.json")
+    assert list(captions) == [1, 3]
+    references = {image: ["a dog runs", "a dog"] for image in captions}
+    assert found["scores"] == dict(metrics.evaluate(references, captions))
+    assert found["quality"]["novel_share"] is not None
+
+
+def test_reading_as_it_goes_equals_the_cache(captioner: ImageCaptioner) -> None:
+    examples = [data.load("scenes", None, "val", count=40)[i] for i in range(40)]
+    slow, captions = evaluate(captioner, PixelCache.read(examples, 64), examples, Decoding(beam=2))
+    seen: list[tuple[int, int]] = []
+    fast, streamed, skipped = evaluate_images(
+        captioner, examples, Decoding(beam=2), progress=lambda *at: seen.append(at)
+    )
+    assert (streamed, dict(fast), skipped) == (captions, dict(slow), [])
+    assert seen[-1] == (40, 40)
+
+
+# train
+
+
+def test_from_recipe_to_captions(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "small.toml").write_text(RECIPE)
+    assert main(["train", "small.toml"]) == 0
+    shown = capsys.readouterr().out
+    for text in (
+        "training: 4 of 4",
+        "sparsity",
+        "scoring: 8 of 8",
+        "CIDEr",
+        "decoder non-zeros",
+        "laconic pack",
+    ):
+        assert text in shown
+    result = json.loads((here / "runs/small/result.json").read_text())
+    assert f"{result['non_zeros']['decoder']:,}" in shown
+    assert main(["train", "small.toml"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert main(["train", "small.toml", "--training.epochs", "2"]) == 2
+    assert "training.epochs: 1 -> 2" in capsys.readouterr().err
+    next_commands = [line.split()[1:] for line in shown.splitlines() if line.startswith("  laconic")]
+    pack, score, caption = next_commands
+    assert main(pack) == 0
+    assert main(["inspect", pack[-1]]) == 0
+    assert main([*score, "--limit", "8", "--json", "scores.json"]) == 0
+    # The run scored float32 weights, the packed file holds float16: close, not equal.
+    scores = json.loads((here / "scores.json").read_text())["scores"]
+    assert scores["Bleu_1"] == pytest.approx(result["scores"]["Bleu_1"], abs=0.1)
+    picture(here / caption[-1])
+    capsys.readouterr()
+    assert main(caption) == 0
+    assert capsys.readouterr().out.startswith("photo.jpg: ")
+
+
+def watch_run(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[tuple[recipes.Recipe, Path, Path, bool]]:
+    calls: list[tuple[recipes.Recipe, Path, Path, bool]] = []
+
+    def run(recipe: recipes.Recipe, folder: Path, cache: Path, *, resume: bool, watch: Any) -> Any:
+        calls.append((recipe, folder, cache, resume))
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(recipes, "run", run)
+    return calls
+
+
+RESULT = {
+    "scores": {"CIDEr": 0.441, "Bleu_4": 0.2, "ROUGE_L": 0.4},
+    "non_zeros": {"encoder": 9, "encoder_weights": 9, "decoder": 1, "decoder_weights": 20},
+    "bytes": 1234,
+    "seconds": {"features": 3.0, "training": 90.0, "scoring": 1.0},
+    "skipped": ["[x].jpg: truncated"],
+}
+
+
+def test_every_key_of_a_recipe_is_an_option(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "small.toml").write_text(RECIPE)
+    calls = watch_run(monkeypatch, RESULT)
+    words = "train --training.epochs 7 small.toml --decoder.options.cell gru --data.root r -o o --resume"
+    assert main(words.split()) == 0
+    recipe, folder, cache, resume = calls[0]
+    assert (recipe.training.epochs, recipe.data.root, recipe.pruning.sparsity) == (7, "r", 0.8)
+    # Defaults stay unsaid, so that the run is the same one whoever starts it.
+    assert recipe.decoder.options == {"word": 16, "hidden": 32, "cell": "gru"}
+    assert (folder, cache, resume) == (Path("o"), Path("cache"), True)
+    shown = capsys.readouterr().out
+    for text in ("44.10", "1 of 20 (5.0%)", "1,234 bytes", "1.5 min", "[x].jpg: truncated", "--root r"):
+        assert text in shown
+    assert main(["train", "small.toml"]) == 0
+    from_file = recipes.Recipe(**{k: getattr(calls[1][0], k) for k in to_mapping(calls[1][0])})
+    assert from_file.decoder.options == {"word": 16, "hidden": 32}
+
+
+def test_ctrl_c_says_how_to_go_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "my recipe.toml").write_text(RECIPE)
+    watch_run(monkeypatch, KeyboardInterrupt())
+    assert main(["train", "my recipe.toml", "--threads", "1"]) == 130
+    assert capsys.readouterr().err == (
+        "laconic: stopped; continue with: laconic train 'my recipe.toml' --threads 1 --resume\n"
+    )
+
+
+# How a run is shown
+
+
+AT = Progress(20, 40, 3, 2.31, {"lr": 5e-4, "sparsity": 0.421, "penalty": 1.0, "CIDEr": 0.412})
+FACTS = "epoch 3  loss 2.310  sparsity 42.1%  rate 5.0e-04  CIDEr 41.2"
+
+
+def test_lines_where_there_is_no_terminal() -> None:
+    out = io.StringIO()
+    with watching(Console(file=out, width=120)) as watch:
+        for done in range(1, 101):
+            watch.stage("val features", done, 100)
+        watch.progress(AT)
+        watch.say("[bold]said")
+    assert out.getvalue().splitlines() == [
+        "val features: 1 of 100",
+        "val features: 100 of 100",
+        f"training: 20 of 40  {FACTS}",
+        "[bold]said",
+    ]
+
+
+def test_bars_in_a_terminal() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
+    with watching(console) as watch:
+        watch.stage("val features", 50, 100)
+        watch.progress(AT)
+    shown = out.getvalue()
+    assert "val features" in shown
+    assert " 50%" in shown
+    assert FACTS in shown
+    assert max(map(len, shown.splitlines())) <= 90  # 80 and control codes: nothing wraps

@@ -1,0 +1,217 @@
+"""Feature cache: never stale, resumable at any image, equal to a direct evaluation, clear failures."""
+
+import json
+import os
+import shutil
+from collections import namedtuple
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from laconic import features
+from laconic.captioner import EncoderConfig, normalize
+from laconic.data import Example, load
+from laconic.errors import TrainingError
+from laconic.features import cache_features, cache_key
+from laconic.models.encoders import build_encoder
+from laconic.models.layers import Conv
+
+CONFIG = EncoderConfig("mobilenet_v1_025", size=32, stride=16)
+COUNT = 11
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    """Random weights under which images matter."""
+    torch.manual_seed(0)
+    encoder = build_encoder(CONFIG.name, CONFIG.stride, CONFIG.norm)
+    with torch.no_grad():
+        for conv in encoder.modules():
+            if isinstance(conv, Conv):
+                conv.weight.mul_(conv.groups**0.5)
+                conv.bias.zero_()
+    return encoder
+
+
+def examples(seed: int = 0) -> list[Example]:
+    rng = np.random.default_rng(seed)
+    return [Example(i, rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for i in range(COUNT)]
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(features, "BATCH", 2)
+    monkeypatch.setattr(features, "FLUSH_EVERY", 4)
+
+
+@pytest.fixture
+def files(tmp_path) -> list[Example]:
+    """Three images in files, the second of them broken."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, example in enumerate(examples()[:3]):
+        Image.fromarray(example.pixels()).save(folder / f"{i}.png")
+    (folder / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
+    return [Example(i, folder / f"{i}.png") for i in range(3)]
+
+
+def test_both_views_equal_the_encoder_to_half_precision(encoder, tmp_path):
+    cache = cache_features(encoder, CONFIG, examples(), tmp_path, mirror=True)
+    assert (cache.grid.shape, cache.grid.dtype) == ((2, COUNT, 4, 128), np.float16)
+    assert isinstance(cache.grid, np.memmap)
+    assert cache.valid.all()
+    assert len(cache) == COUNT
+    pixels = np.stack([example.pixels() for example in examples()])
+    rows = np.array([7, 0, 7, 3])
+    mirrored = np.array([True, False, False, True])
+    batch = cache.batch(rows, mirrored)
+    shown = np.stack([pixels[r][:, ::-1] if m else pixels[r] for r, m in zip(rows, mirrored, strict=True)])
+    with torch.inference_mode():
+        expected = encoder.eval()(normalize(torch.from_numpy(shown)))
+    for found, wanted in ((batch.grid, expected.grid), (batch.pooled, expected.pooled)):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+    assert not torch.equal(batch.grid[0], batch.grid[2])
+    torch.testing.assert_close(cache.batch(rows).grid[0], batch.grid[2])
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [2, 4, 8, 10])
+def test_a_stopped_extraction_goes_on_and_equals_one_pass(encoder, after, tmp_path):
+    whole = cache_features(encoder, CONFIG, examples(), tmp_path / "whole", mirror=True)
+
+    def stop(done: int, of: int) -> None:
+        assert of == COUNT
+        if done == after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        cache_features(encoder, CONFIG, examples(), tmp_path / "parts", mirror=True, progress=stop)
+    seen: list[int] = []
+    parts = cache_features(
+        encoder,
+        CONFIG,
+        examples(),
+        tmp_path / "parts",
+        mirror=True,
+        progress=lambda done, _: seen.append(done),
+    )
+    assert seen[0] == after // 4 * 4 + 2  # from the last resume point
+    assert seen[-1] == COUNT
+    for name in ("grid", "pooled", "valid"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+
+
+def test_a_finished_cache_computes_nothing(encoder, tmp_path, monkeypatch):
+    first = cache_features(encoder, CONFIG, examples(), tmp_path)
+    monkeypatch.setattr(features, "_extract", None)
+    again = cache_features(encoder, CONFIG, examples(), tmp_path)
+    np.testing.assert_array_equal(again.grid, first.grid)
+
+
+def test_key_changes_with_everything_that_matters(encoder, files):
+    keys = [cache_key(encoder, CONFIG, files, False), cache_key(encoder, CONFIG, files, True)]
+    for change in ({"size": 64}, {"stride": 32}, {"norm": True}, {"name": "mobilenet_v1"}):
+        keys.append(cache_key(encoder, replace(CONFIG, **change), files, False))
+    keys += [cache_key(encoder, CONFIG, some, False) for some in (files[:2], files[::-1])]
+    with torch.no_grad():
+        encoder.block3.pointwise.weight[0, 0, 0, 0] += 1e-6
+        keys.append(cache_key(encoder, CONFIG, files, False))
+        encoder.block3.pointwise.weight[0, 0, 0, 0] -= 1e-6
+    path = files[0].image
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1000))
+    keys.append(cache_key(encoder, CONFIG, files, False))
+    path.write_bytes(path.read_bytes() + b"\0")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    keys.append(cache_key(encoder, CONFIG, files, False))
+    path.unlink()
+    keys.append(cache_key(encoder, CONFIG, files, False))
+    assert len(set(keys)) == len(keys)
+    assert all(len(key) == 16 for key in keys)
+
+
+def test_images_without_a_file_are_told_apart_by_what_they_show(encoder):
+    """Generated scenes of every split, seed and size are numbered alike."""
+    sets = [
+        examples(),
+        examples(seed=1),
+        load("scenes", split="train", count=5),
+        load("scenes", split="val", count=5),
+        load("scenes", split="train", count=5, seed=1),
+        load("scenes", split="train", count=5, size=64),
+    ]
+    keys = {cache_key(encoder, CONFIG, some, False) for some in sets}
+    assert len(keys) == len(sets)
+    assert cache_key(encoder, CONFIG, examples(), False) in keys
+
+
+def test_broken_images_are_listed_and_marked(encoder, files, tmp_path):
+    for _ in range(2):  # computed, then read back
+        cache = cache_features(encoder, CONFIG, files, tmp_path / "cache")
+        assert cache.valid.tolist() == [True, False, True]
+        (skipped,) = cache.skipped
+        assert skipped.name.endswith("1.png")
+        assert "damaged" in skipped.reason
+        assert not cache.grid[0, 1].any()
+        assert cache.grid[0, 2].any()
+
+
+def test_a_set_of_broken_images_only(encoder, files, tmp_path):
+    cache = cache_features(encoder, CONFIG, files[1:2], tmp_path / "cache")
+    assert not cache.valid.any()
+    assert len(cache.skipped) == 1
+
+
+def test_too_little_disk_is_refused_before_anything_is_written(encoder, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 9_000, 9_000))
+    with pytest.raises(TrainingError, match=r"feature cache needs 0\.0 GB.*--cache"):
+        cache_features(encoder, CONFIG, examples(), tmp_path)
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_a_folder_that_cannot_be_written(encoder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="feature cache cannot be written"):
+        cache_features(encoder, CONFIG, examples(), tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "state", ["", "{", "[]", "{}", '{"done": "x", "skipped": []}', '{"done": 3, "skipped": [1]}']
+)
+def test_a_damaged_state_is_named(encoder, state, tmp_path):
+    cache_features(encoder, CONFIG, examples(), tmp_path)
+    (path,) = tmp_path.rglob("state.json")
+    path.write_text(state)
+    with pytest.raises(TrainingError, match="damaged feature cache.*delete the folder"):
+        cache_features(encoder, CONFIG, examples(), tmp_path)
+
+
+@pytest.mark.parametrize("done", [4, COUNT])
+@pytest.mark.parametrize("data", [b"", b"garbage", None])
+def test_damaged_arrays_are_named(encoder, done, data, tmp_path):
+    """A file cut short, too, which a writable memory map would fill up with zeros."""
+    cache_features(encoder, CONFIG, examples(), tmp_path)
+    (state,) = tmp_path.rglob("state.json")
+    state.write_text(json.dumps({"done": done, "skipped": []}))
+    array = state.with_name("grid.npy")
+    array.write_bytes(array.read_bytes()[:-500] if data is None else data)
+    with pytest.raises(TrainingError, match="damaged feature cache.*delete the folder"):
+        cache_features(encoder, CONFIG, examples(), tmp_path)
+
+
+def test_shapes_are_what_the_encoder_gives(tmp_path):
+    """Sizes that no stride divides, too."""
+    for size, stride in ((50, 16), (33, 32), (64, 16)):
+        config = EncoderConfig("mobilenet_v1_025", size, stride)
+        encoder = build_encoder(config.name, stride, norm=False)
+        cache = cache_features(encoder, config, examples()[:2], tmp_path)
+        assert cache.grid.shape[2] == (-(-size // stride)) ** 2
+        assert cache.valid.all()
