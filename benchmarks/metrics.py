@@ -55,9 +55,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return clock() - before
 
 
-def compare(
-    ours: Callable[[], object], theirs: Callable[[], object], repeats: int
-) -> tuple[float, float]:
+def compare(ours: Callable[[], object], theirs: Callable[[], object], repeats: int) -> tuple[float, float]:
     pairs = [(cpu_seconds(ours), cpu_seconds(theirs)) for _ in range(repeats)]
     mine, other = zip(*pairs, strict=True)
     return statistics.median(mine), statistics.median(other)
@@ -120,10 +118,7 @@ def main() -> None:
         mine, other = compare(ours, theirs, arguments.repeats)
         rows.append(dict(zip(COLUMNS, (what, mine, other, other / mine, command), strict=True)))
         print(f"{what:<34}{mine:>10.4f}{other:>16.3f}{other / mine:>7.1f}x")
-    rows = [
-        {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
-        for row in rows
-    ]
+    rows = [{key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()} for row in rows]
     if arguments.csv:
         partial = arguments.csv.with_suffix(".partial")
         with partial.open("w", newline="", encoding="utf-8") as file:

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-import pytest
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+
+import pytest  # noqa: E402
 
 SHARED = Path(os.environ.get("LACONIC_SHARED", Path(__file__).parents[2] / "shared"))
 

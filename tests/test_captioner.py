@@ -40,10 +40,13 @@ def make(config: ModelConfig = CONFIG) -> ImageCaptioner:
         for conv in captioner.encoder.modules():
             if isinstance(conv, Conv):
                 conv.weight.mul_(conv.groups**0.5)
-        for _ in range(5):  # running statistics
+                if conv.norm is not None:
+                    conv.norm.momentum = 0.5
+        for _ in range(12):  # running statistics
             captioner.encode(torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8))
         for parameter in captioner.decoder.parameters():
             parameter.mul_(4)
+        captioner.decoder.initial.weight.mul_(10)
     return captioner.eval()
 
 

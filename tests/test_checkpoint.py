@@ -59,7 +59,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(where, what, failure, kept, t
         save_checkpoint({"step": 1}, path)
     with monkeypatch.context() as broken:
         broken.setattr(where, what, failure)
-        with pytest.raises(TrainingError, match="last.pt: checkpoint cannot be written") as raised:
+        with pytest.raises(TrainingError, match=r"last\.pt: checkpoint cannot be written") as raised:
             save_checkpoint(STATE, path)
     said = "the previous checkpoint is intact" if kept else "nothing was kept"
     assert said in str(raised.value)
@@ -94,7 +94,7 @@ def test_an_absent_checkpoint(tmp_path):
 
 
 def test_damage_anywhere_is_one_clear_error(tmp_path):
-    """Cut anywhere, or overwritten in places: FormatError, or (for slack bytes) a state, never anything else."""
+    """Cut anywhere, or overwritten in places: FormatError, or a state where slack bytes were hit."""
     path = tmp_path / "last.pt"
     save_checkpoint(STATE, path)
     whole = path.read_bytes()
@@ -114,7 +114,7 @@ def test_damage_anywhere_is_one_clear_error(tmp_path):
         try:
             load_checkpoint(path)
         except FormatError as error:
-            assert "\n" not in str(error)
+            assert "\n" not in str(error)  # noqa: PT017
 
 
 class Bomb:

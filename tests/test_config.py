@@ -102,9 +102,7 @@ def test_files_that_are_no_recipes(tmp_path):
         st.booleans(),
         st.lists(st.integers()).map(tuple),
         st.dictionaries(st.text(), st.integers() | st.text()),
-        st.builds(
-            Inner, st.floats(allow_nan=False), st.sampled_from(["lstm", "gru"]), st.none() | st.floats(0, 1)
-        ),
+        st.builds(Inner, st.floats(allow_nan=False), st.sampled_from(["lstm", "gru"]), st.none() | st.floats(0, 1)),
     )
 )
 def test_round_trip(config):

@@ -59,12 +59,8 @@ def test_packed_file_captions_the_pictures_left_behind(shown: Demo) -> None:
     assert all(caption in page for caption in captions)
 
 
-def test_second_call_trains_nothing_and_prints_the_table(
-    shown: Demo, capsys: pytest.CaptureFixture[str]
-) -> None:
-    models = {
-        name: (shown.out / name / "model.safetensors").stat().st_mtime_ns for name in ("dense", "pruned")
-    }
+def test_second_call_trains_nothing_and_prints_the_table(shown: Demo, capsys: pytest.CaptureFixture[str]) -> None:
+    models = {name: (shown.out / name / "model.safetensors").stat().st_mtime_ns for name in ("dense", "pruned")}
     before = (shown.out / "demo.json").read_text(encoding="utf8")
     run_demo(shown)
     for name, when in models.items():

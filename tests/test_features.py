@@ -78,7 +78,7 @@ def test_both_views_equal_the_encoder_to_half_precision(encoder, tmp_path):
     torch.testing.assert_close(cache.batch(rows).grid[0], batch.grid[2])
 
 
-class Stop(Exception):
+class Stop(Exception):  # noqa: N818
     pass
 
 
@@ -183,14 +183,12 @@ def test_a_folder_that_cannot_be_written(encoder, tmp_path):
         cache_features(encoder, CONFIG, examples(), tmp_path / "file")
 
 
-@pytest.mark.parametrize(
-    "state", ["", "{", "[]", "{}", '{"done": "x", "skipped": []}', '{"done": 3, "skipped": [1]}']
-)
+@pytest.mark.parametrize("state", ["", "{", "[]", "{}", '{"done": "x", "skipped": []}', '{"done": 3, "skipped": [1]}'])
 def test_a_damaged_state_is_named(encoder, state, tmp_path):
     cache_features(encoder, CONFIG, examples(), tmp_path)
     (path,) = tmp_path.rglob("state.json")
     path.write_text(state)
-    with pytest.raises(TrainingError, match="damaged feature cache.*delete the folder"):
+    with pytest.raises(TrainingError, match=r"damaged feature cache.*delete the folder"):
         cache_features(encoder, CONFIG, examples(), tmp_path)
 
 
@@ -203,7 +201,7 @@ def test_damaged_arrays_are_named(encoder, done, data, tmp_path):
     state.write_text(json.dumps({"done": done, "skipped": []}))
     array = state.with_name("grid.npy")
     array.write_bytes(array.read_bytes()[:-500] if data is None else data)
-    with pytest.raises(TrainingError, match="damaged feature cache.*delete the folder"):
+    with pytest.raises(TrainingError, match=r"damaged feature cache.*delete the folder"):
         cache_features(encoder, CONFIG, examples(), tmp_path)
 
 

@@ -105,7 +105,7 @@ def test_another_recipe_may_not_use_the_folder(finished):
         run(other, folder, folder.parent / "cache")
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818
     pass
 
 
@@ -165,9 +165,9 @@ def test_initial_weights_are_taken_over_and_must_fit(finished):
     assert found.vocabulary == packed.vocabulary
     for name, tensor in packed.state_dict().items():
         assert torch.equal(found.state_dict()[name], tensor)
-    with pytest.raises(ConfigError, match="has encoder.*stride=16.*asks for.*stride=32"):
+    with pytest.raises(ConfigError, match=r"has encoder.*stride=16.*asks for.*stride=32"):
         build(replace(folded, encoder=replace(folded.encoder, stride=32)), train)
-    with pytest.raises(ConfigError, match="has decoder.*asks for"):
+    with pytest.raises(ConfigError, match=r"has decoder.*asks for"):
         build(replace(folded, decoder=DecoderConfig(options={"word": 12, "hidden": 17})), train)
 
 

@@ -99,9 +99,7 @@ class ImageCaptioner(nn.Module):
             features = images if isinstance(images, Features) else self.encode(images)
             return decode(cast(Captioner[Any], self.decoder), features, decoding)
 
-    def caption(
-        self, images: Iterable[np.ndarray], decoding: Decoding | None = None, batch: int = 32
-    ) -> list[str]:
+    def caption(self, images: Iterable[np.ndarray], decoding: Decoding | None = None, batch: int = 32) -> list[str]:
         """One caption for each image, uint8 (H, W, 3) RGB of any size."""
         decoding = decoding or Decoding()
         captions: list[str] = []
@@ -130,9 +128,7 @@ def load(path: Path) -> ImageCaptioner:
     """Reads a packed captioner; FormatError where the file is damaged or holds something else."""
     packed = store.load(path)
     if packed.config.get("kind") != KIND or packed.vocabulary is None:
-        raise FormatError(
-            f"{path}: holds weights but no image captioner; use a file that `laconic pack` wrote"
-        )
+        raise FormatError(f"{path}: holds weights but no image captioner; use a file that `laconic pack` wrote")
     try:
         config = from_mapping(packed.config["model"], ModelConfig, "model")
         vocabulary = Vocabulary(tuple(packed.vocabulary))

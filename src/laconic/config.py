@@ -1,7 +1,7 @@
 """Dataclasses as configuration: from and to TOML and JSON, with errors that name the key.
 
 A configuration is a frozen dataclass of plain values and further such dataclasses. Defaults are no-ops, so adding an
-option never changes an old run: its digest covers only what differs from the defaults. Knows nothing of what the
+option changes no old run: what is missing in a stored configuration is the default. Knows nothing of what the
 options mean.
 """
 

@@ -167,9 +167,7 @@ def inspection_table(inspection: "Inspection") -> Table:
     stored = sum(tensor.bytes for tensor in inspection.tensors)
     bits = f"{8 * stored / inspection.non_zeros:.2f}" if inspection.non_zeros else ""
     kept = f"{1 - inspection.sparsity:.1%}"
-    table.add_row(
-        "all", f"{inspection.weights:,}", f"{inspection.non_zeros:,}", kept, "", f"{stored:,}", bits
-    )
+    table.add_row("all", f"{inspection.weights:,}", f"{inspection.non_zeros:,}", kept, "", f"{stored:,}", bits)
     return table
 
 

@@ -98,9 +98,7 @@ class Sampling:
         top_k = 1 if self.top_k is None else self.top_k
         _at_least_one(count=self.count, max_length=self.max_length, top_k=top_k)
         if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ConfigError(
-                f"temperature is {self.temperature}, must be above 0; decode with beam 1 for 0"
-            )
+            raise ConfigError(f"temperature is {self.temperature}, must be above 0; decode with beam 1 for 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,9 +341,7 @@ def _roll_out(
             state = captioner.select(state, going.nonzero()[0])
 
 
-def _allowed(
-    log_probs: Floats, ids: Ints, forbidden: tuple[int, ...], image: Ints, step: int
-) -> Floats:
+def _allowed(log_probs: Floats, ids: Ints, forbidden: tuple[int, ...], image: Ints, step: int) -> Floats:
     """Checked copy of `log_probs` (rows, k) with -inf for forbidden words. `image` is each row's.
 
     Raises TrainingError where a row has no finite log-probability to go on with, or holds NaN or
@@ -353,8 +349,7 @@ def _allowed(
     """
     if log_probs.ndim != 2 or log_probs.shape != ids.shape or len(ids) != len(image):
         raise ValueError(
-            f"captioner.step gave log-probabilities {log_probs.shape} and ids {ids.shape} "
-            f"for {len(image)} rows"
+            f"captioner.step gave log-probabilities {log_probs.shape} and ids {ids.shape} for {len(image)} rows"
         )
     # Rounding may lift log 1 a little above 0; more than that is no log-probability. NaN is not
     # below anything, so it is caught here too.

@@ -47,13 +47,14 @@ DECODING = Decoding(beam=3)
 
 @dataclass(frozen=True)
 class Demo:
-    """What to show.
+    """The whole path on generated pictures: train, prune, pack, score and caption, with a page to look at.
 
     Attributes:
         out: folder of everything that is made.
         sparsity: share of the weights that Supermask Pruning removes, encoder and captioner alike.
         epochs: passes over the training scenes, the same for both models.
-        train, val: scenes to learn from and to score on.
+        train: scenes to learn from.
+        val: scenes to score on.
         pictures: captioned on the page; neither model has seen them.
         threads: of the processor; 0 for all, up to four.
     """
@@ -185,11 +186,7 @@ def read_curves(log: Path) -> dict[str, list[tuple[int, float]]]:
 def kept_by_layer(file: Path) -> list[Layer]:
     """Matrices and convolutions of a packed captioner, in the order of the model."""
     tensors = store.inspect(file).tensors
-    return [
-        Layer(t.name.removesuffix(".weight"), math.prod(t.shape), t.non_zeros)
-        for t in tensors
-        if len(t.shape) > 1
-    ]
+    return [Layer(t.name.removesuffix(".weight"), math.prod(t.shape), t.non_zeros) for t in tensors if len(t.shape) > 1]
 
 
 def caption_pictures(demo: Demo) -> list[Picture]:

@@ -84,9 +84,7 @@ def cache_key(encoder: nn.Module, config: EncoderConfig, examples: Dataset, mirr
                 images.update(b"missing")
         else:
             images.update(np.ascontiguousarray(example.pixels()).data)
-    return digest(
-        FORMAT, encoder_digest(encoder), to_mapping(config), images.hexdigest(), mirror, torch.__version__
-    )
+    return digest(FORMAT, encoder_digest(encoder), to_mapping(config), images.hexdigest(), mirror, torch.__version__)
 
 
 def cache_features(
@@ -131,9 +129,7 @@ def cache_features(
     return FeatureCache(arrays["grid"], arrays["pooled"], np.asarray(arrays["valid"]), skipped)
 
 
-def feature_shapes(
-    encoder: nn.Module, config: EncoderConfig, images: int, views: int
-) -> dict[str, tuple[int, ...]]:
+def feature_shapes(encoder: nn.Module, config: EncoderConfig, images: int, views: int) -> dict[str, tuple[int, ...]]:
     """Shapes of the arrays on disk."""
     side = -(-config.size // config.stride)
     return {

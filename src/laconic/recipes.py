@@ -18,7 +18,7 @@ from laconic.batches import Batches, PixelCache, Source, make_batches
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
 from laconic.compress.prune import Pruner
 from laconic.compress.supermask import Supermask
-from laconic.config import differences, expand, to_mapping
+from laconic.config import differences, expand, from_mapping, to_mapping
 from laconic.data import Dataset
 from laconic.decode import Decoding
 from laconic.errors import ConfigError, TrainingError
@@ -38,7 +38,8 @@ class DataRecipe:
         root: its folder; may use ~ and environment variables.
         min_count: words rarer than this become <unk>.
         max_length: captions are cut to so many words.
-        train, val: images used of each split, 0 for all.
+        train: training images used, 0 for all.
+        val: validation images used, 0 for all.
     """
 
     name: str = "flickr8k"
@@ -57,7 +58,9 @@ class Pruning:
         method: "none" or "supermask".
         sparsity: share of weights to remove.
         where: part of the model.
-        weight, learning_rate, init: lambda, learning rate and initial value of the gates.
+        weight: of the sparsity loss (lambda).
+        learning_rate: of the gates.
+        init: initial value of the gates.
     """
 
     method: Literal["none", "supermask"] = "none"
@@ -77,14 +80,14 @@ class Recipe:
         imagenet: .npz file of encoder weights; empty trains the encoder from scratch.
     """
 
-    data: DataRecipe = DataRecipe()
-    encoder: EncoderConfig = EncoderConfig()
+    data: DataRecipe = field(default_factory=DataRecipe)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
     imagenet: str = ""
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     initial: str = ""
-    pruning: Pruning = Pruning()
-    training: Training = Training()
-    decoding: Decoding = Decoding()
+    pruning: Pruning = field(default_factory=Pruning)
+    training: Training = field(default_factory=Training)
+    decoding: Decoding = field(default_factory=Decoding)
 
 
 Stage = Callable[[str, int, int], None]  # name, done, of
@@ -160,9 +163,7 @@ def run(
             "training": round(fitting.seconds, 1),
             "scoring": round(time.perf_counter() - scoring, 1),
         },
-        "skipped": [
-            f"{skipped.name}: {skipped.reason}" for source in inputs.values() for skipped in source.skipped
-        ],
+        "skipped": [skipped.reason for source in inputs.values() for skipped in source.skipped],
     }
     write_json(folder / "captions.json", [{"image_id": k, "caption": v} for k, v in captions.items()])
     write_json(folder / "result.json", result)
@@ -177,16 +178,15 @@ def run(
 def claim(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
     """Takes the folder for this recipe; gives the result where the run is already finished."""
     recipe_file, result = folder / "recipe.json", folder / "result.json"
-    wanted = json.loads(json.dumps(to_mapping(recipe)))
     if recipe_file.exists():
         try:
-            held = json.loads(recipe_file.read_text(encoding="utf8"))
+            held = from_mapping(json.loads(recipe_file.read_text(encoding="utf8")), Recipe, str(recipe_file))
             done = json.loads(result.read_text(encoding="utf8")) if result.exists() else None
-            if not isinstance(held, dict) or not isinstance(done, dict | None):
+            if not isinstance(done, dict | None):
                 raise ValueError("not a JSON object")
-        except ValueError as error:
+        except (ValueError, ConfigError) as error:
             raise TrainingError(f"{folder}: damaged run ({error}); give --out another folder") from None
-        changed = differences(held, wanted)
+        changed = differences(to_mapping(held), to_mapping(recipe))
         if changed:
             raise TrainingError(
                 f"{folder}: holds a run with other settings ({'; '.join(changed[:3])}); give --out another folder"
@@ -200,9 +200,9 @@ def claim(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
         return None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(recipe_file, wanted)
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error}); give --out another folder") from None
+    write_json(recipe_file, to_mapping(recipe))
     return None
 
 
@@ -288,26 +288,27 @@ def make_pruner(captioner: ImageCaptioner, pruning: Pruning, steps: int) -> Prun
         learning_rate=pruning.learning_rate,
     )
     prefix = "" if pruning.where == "all" else f"{pruning.where}."
-    return Pruner(
-        captioner, method, steps=steps, where=lambda name, w: w.requires_grad and name.startswith(prefix)
-    )
+    return Pruner(captioner, method, steps=steps, where=lambda name, w: w.requires_grad and name.startswith(prefix))
 
 
 def non_zeros(captioner: ImageCaptioner) -> dict[str, int]:
     """Weights and non-zeros of encoder and decoder, biases included."""
     counts: dict[str, int] = {}
     for part in ("encoder", "decoder"):
-        weights = [p for p in captioner.get_submodule(part).parameters()]
+        weights = list(captioner.get_submodule(part).parameters())
         counts[part] = sum(int(torch.count_nonzero(w)) for w in weights)
         counts[f"{part}_weights"] = sum(w.numel() for w in weights)
     return counts
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically."""
+    """Writes JSON atomically; TrainingError where that fails."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf8")
+        temporary.replace(path)
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be written ({error}); free the disk or give --out another") from error
 
 
 def _first(examples: Dataset, count: int) -> Dataset:

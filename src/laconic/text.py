@@ -188,9 +188,7 @@ def _read_document(path: Path) -> dict[str, object]:
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise FormatError(f"not a vocabulary: no 'format' that says {_FORMAT!r}")
     if document.get("version") != _VERSION:
-        raise FormatError(
-            f"vocabulary version {document.get('version')!r:.20} is not {_VERSION}; update laconic"
-        )
+        raise FormatError(f"vocabulary version {document.get('version')!r:.20} is not {_VERSION}; update laconic")
     return document
 
 

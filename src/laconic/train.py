@@ -185,8 +185,7 @@ class Run:
         loss = cross_entropy(logits, tokens, settings.label_smoothing)
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"loss is {loss.item()} at step {self.step}: lower training.learning_rate; "
-                f"the last good checkpoint is {self.last}"
+                f"loss is {loss.item()} at step {self.step}: lower training.learning_rate and start again"
             )
         loss.backward()
         weights = [p for group in self.optimizer.param_groups for p in group["params"]]

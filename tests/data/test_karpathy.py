@@ -168,14 +168,10 @@ def test_no_document_and_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 scalars = st.none() | st.booleans() | st.integers() | st.text(max_size=4)
 keys = st.sampled_from(["filename", "filepath", "split", "imgid", "cocoid", "sentences", "raw"])
-anything = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(keys, inner, max_size=4)
-)
+anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(keys, inner, max_size=4))
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(keys, anything, max_size=4))
 def test_any_entry_is_read_or_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     (tmp_path / "0.jpg").touch()

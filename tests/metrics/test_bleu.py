@@ -21,14 +21,10 @@ def slow_bleu(references: list[list[str]], candidates: list[str]) -> list[float]
         words += len(tokens)
         length += min((abs(len(r.split()) - len(tokens)), len(r.split())) for r in group)[1]
         for n in range(4):
-            grams = [
-                Counter(zip(*(c.split()[k:] for k in range(n + 1)), strict=False)) for c in group
-            ]
+            grams = [Counter(zip(*(c.split()[k:] for k in range(n + 1)), strict=False)) for c in group]
             own = Counter(zip(*(tokens[k:] for k in range(n + 1)), strict=False))
             guess[n] += sum(own.values())
-            correct[n] += sum(
-                min(count, max(g[gram] for g in grams)) for gram, count in own.items()
-            )
+            correct[n] += sum(min(count, max(g[gram] for g in grams)) for gram, count in own.items())
     scores, product = [], 1.0
     for n in range(4):
         product *= (correct[n] + 1e-15) / (guess[n] + 1e-9)
@@ -44,14 +40,10 @@ CAPTION = st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)
 @settings(max_examples=60)
 @given(st.data())
 def test_equals_the_definition(data: st.DataObject) -> None:
-    references = data.draw(
-        st.lists(st.lists(CAPTION, min_size=1, max_size=4), min_size=1, max_size=5)
-    )
+    references = data.draw(st.lists(st.lists(CAPTION, min_size=1, max_size=4), min_size=1, max_size=5))
     size = len(references)
     candidates = data.draw(st.lists(CAPTION, min_size=size, max_size=size))
-    np.testing.assert_allclose(
-        Bleu(references).corpus(candidates), slow_bleu(references, candidates), rtol=1e-12
-    )
+    np.testing.assert_allclose(Bleu(references).corpus(candidates), slow_bleu(references, candidates), rtol=1e-12)
 
 
 def test_golden_sentences_and_corpus(golden: Path) -> None:

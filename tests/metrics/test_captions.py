@@ -34,9 +34,7 @@ CONTENT = [
 
 @pytest.mark.parametrize("load", [load_references, load_results])
 @pytest.mark.parametrize("content", CONTENT, ids=range(len(CONTENT)))
-def test_other_content_is_one_error_that_names_the_file(
-    tmp_path: Path, load: object, content: bytes
-) -> None:
+def test_other_content_is_one_error_that_names_the_file(tmp_path: Path, load: object, content: bytes) -> None:
     path = tmp_path / "captions.json"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"captions\.json: ") as caught:
@@ -44,9 +42,7 @@ def test_other_content_is_one_error_that_names_the_file(
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_or_huge_file_is_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_or_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         load_results(tmp_path / "nowhere.json")
     with pytest.raises(DataError, match="cannot be read"):

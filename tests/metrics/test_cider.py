@@ -55,9 +55,7 @@ CAPTION = st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)
 @settings(max_examples=60)
 @given(st.data())
 def test_equals_the_definition(data: st.DataObject) -> None:
-    references = data.draw(
-        st.lists(st.lists(CAPTION, min_size=1, max_size=4), min_size=1, max_size=5)
-    )
+    references = data.draw(st.lists(st.lists(CAPTION, min_size=1, max_size=4), min_size=1, max_size=5))
     candidates = data.draw(
         st.lists(
             CAPTION.map(lambda c: c.replace("dog", "zebra")),
@@ -66,12 +64,8 @@ def test_equals_the_definition(data: st.DataObject) -> None:
         )
     )
     cider = CiderD(references)
-    np.testing.assert_allclose(
-        cider.score(candidates), slow_cider(references, candidates, True), atol=1e-12
-    )
-    np.testing.assert_allclose(
-        cider.plain_score(candidates), slow_cider(references, candidates, False), atol=1e-12
-    )
+    np.testing.assert_allclose(cider.score(candidates), slow_cider(references, candidates, True), atol=1e-12)
+    np.testing.assert_allclose(cider.plain_score(candidates), slow_cider(references, candidates, False), atol=1e-12)
 
 
 @pytest.mark.parametrize("documents", [113287, 5])
@@ -82,9 +76,7 @@ def test_golden_rewards_with_given_document_frequency(golden: Path, documents: i
     cider = CiderD(data["references"], frequency)
     sampled = [caption for group in data["hypotheses"] for caption in group]
     images = [i for i, group in enumerate(data["hypotheses"]) for _ in group]
-    np.testing.assert_allclose(
-        cider.score(sampled, images).reshape(expected.shape), expected, atol=1e-12
-    )
+    np.testing.assert_allclose(cider.score(sampled, images).reshape(expected.shape), expected, atol=1e-12)
 
 
 def test_golden_corpus(golden: Path) -> None:

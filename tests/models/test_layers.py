@@ -47,9 +47,7 @@ def test_convolution_is_a_sum_over_tensorflow_windows(kernel, stride, size):
 def test_padding_never_wins_a_max_pooling(kernel, stride, size):
     x = -1 - torch.rand(2, 3, size, size)
     expected = [
-        x[:, :, rows, columns].amax((2, 3))
-        for line in windows(x, kernel, stride)
-        for rows, _, columns, _ in line
+        x[:, :, rows, columns].amax((2, 3)) for line in windows(x, kernel, stride) for rows, _, columns, _ in line
     ]
     torch.testing.assert_close(max_pool(x, kernel, stride).flatten(2), torch.stack(expected, -1))
 

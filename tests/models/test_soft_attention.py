@@ -70,9 +70,7 @@ def plain_logits(model: SoftAttention, features: Features, image: int, words: li
             new = m.candidate.weight @ torch.cat([x, r * hidden]) + m.candidate.bias
             hidden = u * hidden + (1 - u) * new.tanh()
         logits.append(m.output.weight @ hidden + m.output.bias)
-        scores = torch.stack(
-            [m.score.weight[0] @ (m.key.weight @ p + m.query.weight @ hidden).tanh() for p in grid]
-        )
+        scores = torch.stack([m.score.weight[0] @ (m.key.weight @ p + m.query.weight @ hidden).tanh() for p in grid])
         weights = scores.softmax(0)
         context = sum(w * (m.value.weight @ p) for w, p in zip(weights, grid, strict=True))
     return logits

@@ -52,9 +52,7 @@ def test_every_shape_and_density_round_trips(codec, values, shape, density, seed
     np.testing.assert_array_equal(decoded, array.astype(np.float32), strict=True)
 
 
-@given(
-    size=st.integers(0, 3000), density=st.sampled_from([0, 0.001, 0.004, 0.1]), seed=st.integers(0)
-)
+@given(size=st.integers(0, 3000), density=st.sampled_from([0, 0.001, 0.004, 0.1]), seed=st.integers(0))
 def test_gap_stream_is_the_one_the_specification_describes(size, density, seed):
     array = sparse((size,), density, seed)
     assert CODECS["gaps"].encode(array)[".gaps"].tolist() == gaps_by_hand(array.tolist())
@@ -82,9 +80,7 @@ def test_the_smaller_codec_wins_and_a_hopeless_one_is_not_tried(monkeypatch):
     dense, thin = sparse((40, 40), 1.0, 0), sparse((40, 40), 0.1, 0)
     assert smallest(thin, np.count_nonzero(thin), list(CODECS))[0] == "gaps"
     assert smallest(dense, np.count_nonzero(dense), list(CODECS))[0] == "dense"
-    monkeypatch.setitem(
-        CODECS, "gaps", CODECS["gaps"].__class__(**vars(CODECS["gaps"]) | {"encode": None})
-    )
+    monkeypatch.setitem(CODECS, "gaps", CODECS["gaps"].__class__(**vars(CODECS["gaps"]) | {"encode": None}))
     assert smallest(dense, np.count_nonzero(dense), list(CODECS))[0] == "dense"
 
 

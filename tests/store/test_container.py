@@ -126,9 +126,7 @@ HEADER_LIES = {
     "values as integers": lambda h: h["w.values"].update(dtype="I16"),
     "gaps as truth": lambda h: h["w.gaps"].update(dtype="BOOL"),
     "shape": lambda h: h["n"].update(shape=[2]),
-    "empty and huge": lambda h: h.update(
-        z={"dtype": "U8", "shape": [0, 2**60], "data_offsets": [0, 0]}
-    ),
+    "empty and huge": lambda h: h.update(z={"dtype": "U8", "shape": [0, 2**60], "data_offsets": [0, 0]}),
     "not an object": lambda h: h.update(n=[]),
     "unknown entry": lambda h: h.update(z={"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}),
     "missing entry": lambda h: h.pop("w.gaps"),

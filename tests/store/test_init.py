@@ -131,9 +131,7 @@ def test_a_tensor_named_like_a_part_does_not_collide(path):
 
 def test_bytes_are_golden_and_every_safetensors_reader_opens_them(path):
     weights = {
-        "embed": np.where(
-            np.arange(600).reshape(20, 30) % 277 == 3, np.float32(0.1), np.float32(0)
-        ),
+        "embed": np.where(np.arange(600).reshape(20, 30) % 277 == 3, np.float32(0.1), np.float32(0)),
         "bias": np.array([1.5, -2, 1e-9], np.float32),
         "steps": np.array(7),
     }
@@ -232,16 +230,12 @@ def test_unknown_values_lists_the_choices(path):
 def test_a_model_that_does_not_fit_is_told_and_left_alone(path):
     store.save({"a": torch.ones(2), "c": torch.ones(3), "n": torch.tensor(3)}, path)
     model = nn.ParameterDict({"a": torch.zeros(2), "b": torch.zeros(2), "c": torch.zeros(4)})
-    with pytest.raises(
-        FormatError, match=r"1 missing in the file: 'b'; 1 not in the model: 'n'; 1 of"
-    ) as e:
+    with pytest.raises(FormatError, match=r"1 missing in the file: 'b'; 1 not in the model: 'n'; 1 of") as e:
         store.load_into(path, model)
     assert "'c' (file: [3] F32, model: [4] torch.float32)" in str(e.value)
     assert not model["a"].any()
     store.save({str(i): torch.ones(1) for i in range(6)}, path)
-    with pytest.raises(
-        FormatError, match=r"fit the model; 6 not in the model: '0', '1', '2', \.\.\.;"
-    ):
+    with pytest.raises(FormatError, match=r"fit the model; 6 not in the model: '0', '1', '2', \.\.\.;"):
         store.load_into(path, nn.Module())
 
 

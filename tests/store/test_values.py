@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from laconic.store.values import decode, encode
 
 FINITE = st.floats(-65504, 65504, width=32)
-ARRAYS = hnp.arrays(
-    np.float32, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0), elements=FINITE
-)
+ARRAYS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0), elements=FINITE)
 
 
 @given(ARRAYS)
@@ -20,9 +18,7 @@ def test_half_keeps_the_documented_error_bound(array):
     assert np.all(error <= np.maximum(np.abs(array) * 2.0**-11, 2.0**-25))
 
 
-@given(
-    hnp.arrays(np.float32, 7, elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
-)
+@given(hnp.arrays(np.float32, 7, elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
 def test_exact_keeps_every_bit_but_the_sign_of_zero(array):
     kept = decode(encode(array, "exact"))
     np.testing.assert_array_equal(kept.view(np.uint32), (array + np.float32(0)).view(np.uint32))

@@ -5,6 +5,7 @@ Knows no verb.
 
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from laconic.captioner import ImageCaptioner
 
 MODEL = "model.safetensors"  # of a finished run's folder
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 JsonTarget = Annotated[Path | None, arg(metavar="OUT")]
 
@@ -59,18 +62,18 @@ def _read(name: str, verb: Verb, words: list[str], **default: Any) -> Any:
 
 
 def _one_line(frame: str, help_command: str) -> str:
-    """What tyro says in a frame of several parts: what is wrong, then options that may be meant."""
+    """What tyro says in a frame with a title and several parts: what is wrong, then options that may be meant."""
     parts: list[list[str]] = [[]]
-    for line in frame.splitlines():
-        text = line.strip("│╭╮╰╯| ").strip()
-        if text and not text.strip("─-+"):
-            parts.append([])
-        elif text and not line.startswith(("╭", "+")):
+    for line in _COLOUR.sub("", frame).splitlines()[1:]:
+        text = line.strip("│╰╯ ")
+        if text.strip("─-"):
             parts[-1].append(text)
-    problem = " ".join(parts[0]).rstrip(".")
-    meant = [line.split()[0] for part in parts[1:] for line in part if line.startswith("--")]
-    hint = f"did you mean {meant[0]}?" if "meant:" in frame and meant else f"see `{help_command}`"
-    return f"{problem[:1].lower()}{problem[1:]}; {hint}"
+        elif parts[-1]:
+            parts.append([])
+    problem = " ".join(parts[0]).rstrip(".") or "wrong use"
+    named = [line.split()[0] for part in parts[1:] for line in part if line.startswith("--")]
+    hint = f"did you mean {named[0]}?" if named and "meant:" in frame else f"see `{help_command}`"
+    return f"{problem[0].lower()}{problem[1:]}; {hint}"
 
 
 # Files

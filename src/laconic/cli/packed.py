@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from laconic.cli.arguments import JsonTarget, model_file, open_captioner, say
-from laconic.console import check_target, console_for, inspection_table, size_line, write_json
+from laconic.console import STDOUT, check_target, console_for, inspection_table, size_line, write_json
 from laconic.decode import Decoding
 from laconic.errors import ConfigError, DataError
 
@@ -98,7 +98,7 @@ def caption(options: Caption) -> int:
     rows: list[dict[str, str]] = []
     for index, text in caption_images(captioner, examples, decoding, skipped):
         rows.append({"image": examples[index].name, "caption": text})
-        if options.json is None:
+        if options.json != STDOUT:
             print(f"{examples[index].name}: {text}", flush=True)
     for problem in [*problems, *(image.reason for image in skipped)]:
         say(problem)

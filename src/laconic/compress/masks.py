@@ -73,9 +73,7 @@ class LearnedMask(nn.Module):
 
     gates: nn.Parameter
 
-    def __init__(
-        self, weight: Tensor, init: float, sampling: Sampling = "bernoulli", slope: bool = True
-    ) -> None:
+    def __init__(self, weight: Tensor, init: float, sampling: Sampling = "bernoulli", slope: bool = True) -> None:
         super().__init__()
         self.gates = nn.Parameter(torch.full_like(weight, init, dtype=torch.float32))
         self.sampling = sampling

@@ -77,9 +77,7 @@ class Pruner:
         PruningError: where no weight matches, a weight already carries a parametrization, or steps < 1.
     """
 
-    def __init__(
-        self, model: nn.Module, method: Supermask, *, steps: int, where: Where | None = None
-    ) -> None:
+    def __init__(self, model: nn.Module, method: Supermask, *, steps: int, where: Where | None = None) -> None:
         if steps < 1:
             raise PruningError(f"steps={steps}: give the number of training steps, at least 1")
         self.model = model

@@ -104,16 +104,14 @@ def derive_learning_rate(gates: int, steps: int, weight: float, epsilon: float, 
     return distance * gates * epsilon / (weight * annealed)
 
 
-def sparsity_loss(
-    masks: list[LearnedMask], method: Supermask, settings: Settings, step: int, steps: int
-) -> Tensor:
+def sparsity_loss(masks: list[LearnedMask], method: Supermask, settings: Settings, step: int, steps: int) -> Tensor:
     """lambda * alpha(n) * |s_target - s|, s over all masks together (eq. 7), with gradients to the gates.
 
     The gradient of the rounding is taken as one, so each gate gets +-lambda alpha / N * s(G) (1 - s(G)).
     """
     total = sum(m.gates.numel() for m in masks)
     gates = [m.gates for m in masks]
-    gap = method.sparsity - 1 + _Kept.apply(*gates) / total
+    gap: Tensor = method.sparsity - 1 + _Kept.apply(*gates) / total
     scale = settings.weight * anneal(step, steps)
     if method.penalty == "l2":
         return scale * gap.square()

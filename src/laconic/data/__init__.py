@@ -38,9 +38,7 @@ __all__ = [
 ]
 
 
-def load(
-    name: str, /, root: str | Path | None = None, split: str = "train", **options: Any
-) -> Dataset:
+def load(name: str, /, root: str | Path | None = None, split: str = "train", **options: Any) -> Dataset:
     """Load one split of a data set of DATASETS.
 
     `root` is the folder of the data (not used by the generated scenes); `options` are the keyword
@@ -54,9 +52,7 @@ def load(
     known = [key for key in inspect.signature(loader).parameters if key not in fixed]
     for key in options:
         if key not in known:
-            raise ConfigError(
-                f"data set {name!r} has no option {key!r}; it has {', '.join(known) or 'none'}"
-            )
+            raise ConfigError(f"data set {name!r} has no option {key!r}; it has {', '.join(known) or 'none'}")
     return loader(None if root is None else Path(root), split, **options)
 
 

@@ -17,9 +17,7 @@ def load_folder(root: Path, split: str = "all") -> tuple[Example, ...]:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the folder that holds the images")
     names = sorted(
-        path.relative_to(root)
-        for path in root.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and path.is_file()
+        path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file()
     )
     visible = [name for name in names if not any(part.startswith(".") for part in name.parts)]
     if not visible:

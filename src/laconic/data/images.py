@@ -47,9 +47,7 @@ def read_image(path: str | PathLike[str], min_side: int | None = None) -> Pixels
         if error.strerror:  # the file system's own errors carry one, Pillow's never do
             raise DataError(f"{fspath(path)}: cannot be opened: {error.strerror}") from error
         raise DataError(_damaged(path, error)) from error
-    except (
-        Exception
-    ) as error:  # decoders of hostile bytes raise anything: SyntaxError, struct.error, EOFError...
+    except Exception as error:  # decoders of hostile bytes raise anything: SyntaxError, struct.error, EOFError...
         raise DataError(_damaged(path, error)) from error
 
 
@@ -114,9 +112,7 @@ def _open_image(file: BinaryIO) -> ImageFile:
         raise DataError("not a JPEG, PNG, WebP, GIF or BMP image; convert it or leave it out")
     width, height = image.size
     if not 0 < width * height <= MAX_PIXELS:
-        raise DataError(
-            f"{width} x {height} pixels; at most {MAX_PIXELS:,} pixels are read; make it smaller"
-        )
+        raise DataError(f"{width} x {height} pixels; at most {MAX_PIXELS:,} pixels are read; make it smaller")
     return image
 
 

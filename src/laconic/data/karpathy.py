@@ -110,9 +110,7 @@ def _read_entries(source: Path) -> list[tuple[str, dict[str, Any]]]:
             raise DataError(f"{source}: {size:,} bytes; at most {MAX_JSON_BYTES:,} are read")
         document = json.loads(source.read_bytes())
     except OSError as error:
-        raise DataError(
-            f"{source}: {error.strerror}; put the annotations there, or give annotations=FILE"
-        ) from error
+        raise DataError(f"{source}: {error.strerror}; put the annotations there, or give annotations=FILE") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{source}: not readable as JSON: {error}") from error
     images = document.get("images") if isinstance(document, dict) else None
@@ -160,9 +158,7 @@ def _find_files(root: Path, names: list[tuple[str, str]]) -> dict[tuple[str, str
     return found
 
 
-def _report_missing(
-    root: Path, missing: list[tuple[str, str]], total: int, skipped: list[Skipped] | None
-) -> None:
+def _report_missing(root: Path, missing: list[tuple[str, str]], total: int, skipped: list[Skipped] | None) -> None:
     files = ["/".join(filter(None, name)) for name in missing]
     if missing and (skipped is None or len(missing) == total):
         raise DataError(

@@ -238,9 +238,7 @@ def _checks(size: int, rng: np.random.Generator) -> Floats:
     count = np.float32(rng.uniform(3, 4.5))
     columns, rows = (_edge(_waves(axis * count) / count, size) for axis in (x, y))
     tone = _pastel(rng)
-    return _mix(
-        columns + rows - 2 * columns * rows, _rows((238, 236, 230))[0], tone * np.float32(0.8)
-    )
+    return _mix(columns + rows - 2 * columns * rows, _rows((238, 236, 230))[0], tone * np.float32(0.8))
 
 
 def _sand(size: int, rng: np.random.Generator) -> Floats:

@@ -91,9 +91,7 @@ _TEMPLATES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-def describe(
-    things: Sequence[Thing], relation: str, ground: str, rng: np.random.Generator
-) -> tuple[str, ...]:
+def describe(things: Sequence[Thing], relation: str, ground: str, rng: np.random.Generator) -> tuple[str, ...]:
     """Five different captions in random order, lower case, of WORDS[0] to WORDS[1] words each."""
     captions: list[str] = []
     for wordings in _TEMPLATES[relation]:
@@ -104,9 +102,7 @@ def describe(
     return tuple(captions[int(index)] for index in rng.permutation(len(captions)))
 
 
-def _fill(
-    wording: str, things: Sequence[Thing], relation: str, ground: str, rng: np.random.Generator
-) -> str:
+def _fill(wording: str, things: Sequence[Thing], relation: str, ground: str, rng: np.random.Generator) -> str:
     def phrase(match: re.Match[str]) -> str:
         field = match[1]
         if field == "ground":

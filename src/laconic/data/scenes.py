@@ -72,20 +72,14 @@ class Scenes:
             raise IndexError(f"scene {index} of {self.count}")
         index %= self.count
         # Words draw from a stream of their own: a change of wording never changes a picture.
-        stream = np.random.SeedSequence(
-            self.seed, spawn_key=(list(COUNTS).index(self.split), index)
-        )
+        stream = np.random.SeedSequence(self.seed, spawn_key=(list(COUNTS).index(self.split), index))
         look, words = (np.random.Generator(np.random.PCG64(child)) for child in stream.spawn(2))
         scene = compose(look, self.size)
         boxes = np.array([thing.box for thing in scene.things], dtype=np.float32)
-        return Example(
-            index, scene, describe(scene.things, scene.relation, scene.ground, words), boxes
-        )
+        return Example(index, scene, describe(scene.things, scene.relation, scene.ground, words), boxes)
 
 
-def load_scenes(
-    root: Path | None, split: str, count: int | None = None, seed: int = 0, size: int = 96
-) -> Scenes:
+def load_scenes(root: Path | None, split: str, count: int | None = None, seed: int = 0, size: int = 96) -> Scenes:
     """The split's usual number of scenes (COUNTS), or `count`. Nothing is read from `root`."""
     return Scenes(COUNTS.get(split, 1) if count is None else count, split, seed, size)
 
@@ -159,9 +153,7 @@ def _front(rng: np.random.Generator) -> tuple[Thing, ...]:
 
 def _between(rng: np.random.Generator) -> tuple[Thing, ...]:
     y = float(rng.uniform(0.3, 0.7))
-    return tuple(
-        _thing(rng, x, y, ("small", "medium"), spread=(0.005, 0.05)) for x in (0.5, 0.18, 0.82)
-    )
+    return tuple(_thing(rng, x, y, ("small", "medium"), spread=(0.005, 0.05)) for x in (0.5, 0.18, 0.82))
 
 
 def _over(rng: np.random.Generator) -> tuple[Thing, ...]:

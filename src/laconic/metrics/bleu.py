@@ -32,9 +32,7 @@ class Bleu:
         key = image[counts.caption] * (self._table.size + 1) + counts.gram
         ranking = np.argsort(key, kind="stable")
         self._keys, starts = np.unique(key[ranking], return_index=True)
-        self._most = (
-            np.maximum.reduceat(counts.count[ranking], starts) if len(starts) else counts.count
-        )
+        self._most = np.maximum.reduceat(counts.count[ranking], starts) if len(starts) else counts.count
         self._lengths = np.split(counts.words, np.cumsum(per_image)[:-1])
 
     def corpus(self, candidates: Sequence[str]) -> tuple[float, ...]:
@@ -50,9 +48,7 @@ class Bleu:
     def _statistics(self, candidates: Sequence[str]) -> tuple[Ints, Ints, Ints, Ints]:
         """Clipped matches and n-grams (captions, 4), words and reference length (captions,)."""
         if len(candidates) != len(self._lengths):
-            raise DataError(
-                f"{len(candidates)} candidates for {len(self._lengths)} images; give one each"
-            )
+            raise DataError(f"{len(candidates)} candidates for {len(self._lengths)} images; give one each")
         counts = self._table.count(candidates)
         key = counts.caption * (self._table.size + 1) + counts.gram
         clipped = np.zeros(len(key))

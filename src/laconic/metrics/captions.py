@@ -58,17 +58,14 @@ def as_references(references: References) -> dict[ImageId, list[str]]:
         for image, captions in references.items():
             if not isinstance(captions, Sequence) or isinstance(captions, str | bytes):
                 raise DataError(
-                    f"references of image {image!r} must be a list of captions, "
-                    f"not {type(captions).__name__}"
+                    f"references of image {image!r} must be a list of captions, not {type(captions).__name__}"
                 )
             found[_image(image)] = [_caption(caption, image) for caption in captions]
     if not found:
         raise DataError("no reference captions; give at least one image with one caption")
     empty = [image for image, captions in found.items() if not captions]
     if empty:
-        raise DataError(
-            f"image {empty[0]!r} has no reference captions; add one or leave the image out"
-        )
+        raise DataError(f"image {empty[0]!r} has no reference captions; add one or leave the image out")
     return found
 
 
@@ -84,8 +81,7 @@ def as_results(results: Results) -> dict[ImageId, str]:
             found[image] = caption
     else:
         raise DataError(
-            "results must map image id to a caption, or be a COCO result list, "
-            f"not {type(results).__name__}"
+            f"results must map image id to a caption, or be a COCO result list, not {type(results).__name__}"
         )
     if not found:
         raise DataError("no results; give at least one image with its caption")
@@ -115,13 +111,9 @@ def _image(image: Any) -> ImageId:
 
 def _caption(caption: Any, image: Any) -> str:
     if not isinstance(caption, str):
-        raise DataError(
-            f"the caption of image {image!r} must be a string, not {type(caption).__name__}"
-        )
+        raise DataError(f"the caption of image {image!r} must be a string, not {type(caption).__name__}")
     if len(caption) > MAX_CAPTION:
-        raise DataError(
-            f"the caption of image {image!r} has {len(caption)} characters, over {MAX_CAPTION}"
-        )
+        raise DataError(f"the caption of image {image!r} has {len(caption)} characters, over {MAX_CAPTION}")
     return caption
 
 

@@ -110,9 +110,7 @@ class CiderD:
         log_documents = float(np.log(documents))
         return log_documents - np.log(np.maximum(frequency, 1.0)), log_documents
 
-    def _similarity(
-        self, candidates: Sequence[str], images: Sequence[int] | None, *, clipped: bool
-    ) -> Floats:
+    def _similarity(self, candidates: Sequence[str], images: Sequence[int] | None, *, clipped: bool) -> Floats:
         image = self._image_of(candidates, images)
         counts = self._table.count(candidates)
         known = counts.gram < self._table.size
@@ -150,9 +148,7 @@ class CiderD:
     def _image_of(self, candidates: Sequence[str], images: Sequence[int] | None) -> Ints:
         image = np.arange(self._images) if images is None else np.asarray(images, dtype=np.int64)
         if len(image) != len(candidates):
-            raise DataError(
-                f"{len(candidates)} candidates for {len(image)} images; give one image index each"
-            )
+            raise DataError(f"{len(candidates)} candidates for {len(image)} images; give one image index each")
         if len(image) and (image.min() < 0 or image.max() >= self._images):
             raise DataError(f"image indices must lie in 0..{self._images - 1}")
         return image

@@ -95,9 +95,7 @@ def spice(references: Sequence[Sequence[str]], candidates: Sequence[str]) -> flo
         command = [java, *ENGLISH, "-Xmx8G", "-jar", str(folder / "spice-1.0.jar"), str(source)]
         command += ["-cache", str(Path(work, "cache")), "-out", str(target), "-subset", "-silent"]
         Path(work, "cache").mkdir()
-        run = subprocess.run(
-            command, cwd=work, env={**os.environ, "JDK_JAVA_OPTIONS": options}, capture_output=True
-        )
+        run = subprocess.run(command, cwd=work, env={**os.environ, "JDK_JAVA_OPTIONS": options}, capture_output=True)
         try:
             scores = [float(row["scores"]["All"]["f"]) for row in json.loads(target.read_bytes())]
             return sum(scores) / len(scores)
@@ -109,18 +107,14 @@ def _package(metric: str) -> Path:
     spec = importlib.util.find_spec("pycocoevalcap")
     places = list(spec.submodule_search_locations or ()) if spec else []
     if not places:
-        raise MissingError(
-            f"{metric}: pycocoevalcap is not installed; pip install 'laconic[metrics]'"
-        )
+        raise MissingError(f"{metric}: pycocoevalcap is not installed; pip install 'laconic[metrics]'")
     return Path(places[0])
 
 
 def _java(metric: str) -> str:
     java = shutil.which("java")
     if java is None:
-        raise MissingError(
-            f"{metric}: the program java is not on the PATH; install Java 8 or later"
-        )
+        raise MissingError(f"{metric}: the program java is not on the PATH; install Java 8 or later")
     return java
 
 

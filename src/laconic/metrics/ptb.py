@@ -127,9 +127,7 @@ INSIDE = str.maketrans(
     | dict.fromkeys("\u00ad\u058a\u2010\u2011", "")
 )
 # Tokens that coco-caption drops, and what Java rewrites into one of them.
-PUNCTUATION = (
-    "'' ' `` ` . ? ! , : - -- --- ---- ... .... ..... ; &quot; &apos; &mdash; &ndash; &nbsp;"
-)
+PUNCTUATION = "'' ' `` ` . ? ! , : - -- --- ---- ... .... ..... ; &quot; &apos; &mdash; &ndash; &nbsp;"
 DROPPED = frozenset(PUNCTUATION.split()) | frozenset(
     '"\u2013\u2014\u2015\u2018\u2019\u201b\u201c\u201d\u2026\u2039\u203a\u00ab\u00bb'
 )

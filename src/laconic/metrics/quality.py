@@ -33,9 +33,7 @@ class CaptionQuality:
     broken_share: float
 
 
-def caption_quality(
-    captions: Sequence[str], training: Collection[str] | None = None
-) -> CaptionQuality:
+def caption_quality(captions: Sequence[str], training: Collection[str] | None = None) -> CaptionQuality:
     """Describe `captions`, raw or tokenized; `training` are the captions learnt from.
 
     Raises DataError if there are no captions.
@@ -55,6 +53,5 @@ def caption_quality(
         distinct_share=distinct / count,
         novel_share=novel,
         mean_words=sum(len(caption.split()) for caption in tokens) / count,
-        broken_share=sum(caption.rpartition(" ")[2] in FUNCTION_WORDS for caption in tokens)
-        / count,
+        broken_share=sum(caption.rpartition(" ")[2] in FUNCTION_WORDS for caption in tokens) / count,
     )

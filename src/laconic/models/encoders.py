@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from laconic.errors import ConfigError, FormatError
+from laconic.models.convnet import ConvNet
 from laconic.models.inception_v1 import InceptionV1
 from laconic.models.mobilenet import MobileNetV1, MobileNetV2
 
@@ -24,6 +25,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v1_025": partial(MobileNetV1, 0.25),
     "mobilenet_v2": MobileNetV2,
     "inception_v1": InceptionV1,
+    "convnet": ConvNet,
 }
 
 # What numpy and zipfile raise on damaged, encrypted, lying or altogether different files.
@@ -57,7 +59,5 @@ def load_imagenet(encoder: nn.Module, path: Path) -> None:
         raise FormatError(f"{path}: cannot read encoder weights ({error}); give a .npz file") from error
     for name, array in loaded.items():
         if array.shape != state[name].shape:
-            raise FormatError(
-                f"{path}: {name} has shape {tuple(array.shape)}, expected {tuple(state[name].shape)}"
-            )
+            raise FormatError(f"{path}: {name} has shape {tuple(array.shape)}, expected {tuple(state[name].shape)}")
     encoder.load_state_dict(loaded)

@@ -4,6 +4,7 @@ Knows nothing of any particular network. Weights published for TensorFlow need i
 row or column of an odd padding goes after the image, whereas PyTorch pads both sides alike.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,7 +73,8 @@ class Conv(nn.Conv2d):
         norm: bool = False,
     ) -> None:
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=not norm)
-        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        # Kaiming's fan-out rule, per group: nn.init counts all outputs of a depthwise kernel
+        nn.init.normal_(self.weight, std=math.sqrt(2 * groups / (kernel * kernel * outputs)))
         self.norm = nn.BatchNorm2d(outputs, eps=1e-3) if norm else None
         self.activation = activation
 

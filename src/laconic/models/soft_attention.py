@@ -200,9 +200,7 @@ class LSTM(NamedTuple):
 
     matrix: UnrolledLinear  # (4 hidden, 2 hidden), for [context ; hidden]
 
-    def __call__(
-        self, from_word: Tensor, context: Tensor, hidden: Tensor, cell: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, from_word: Tensor, context: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         gates = from_word + self.matrix(torch.cat([context, hidden], -1))
         i, f, g, o = gates.chunk(4, -1)
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
@@ -215,9 +213,7 @@ class GRU(NamedTuple):
     matrix: UnrolledLinear  # (2 hidden, 2 hidden): reset, update
     candidate: UnrolledLinear  # (hidden, 2 hidden)
 
-    def __call__(
-        self, from_word: Tensor, context: Tensor, hidden: Tensor, cell: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, from_word: Tensor, context: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         width = 2 * hidden.shape[-1]
         gates = from_word[:, :width] + self.matrix(torch.cat([context, hidden], -1))
         r, u = torch.sigmoid(gates).chunk(2, -1)

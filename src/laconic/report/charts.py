@@ -39,9 +39,7 @@ def line_chart(title: str, lines: Sequence[Line], *, top: float | None = None) -
         across = LEFT + (WIDTH - LEFT - RIGHT) * x / right
         return across, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(y, high) / high
 
-    label = f"{title}; " + ", ".join(
-        f"{line.name} ends at {line.points[-1][1]:.3g}" for line in lines if line.points
-    )
+    label = f"{title}; " + ", ".join(f"{line.name} ends at {line.points[-1][1]:.3g}" for line in lines if line.points)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">',
         *(_tick(tick, place(0, tick)[1], high) for tick in ticks),

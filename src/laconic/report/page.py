@@ -176,9 +176,7 @@ def _sizes(dense: Contender, pruned: Contender) -> str:
         for kind, model in (("dense", dense), ("pruned", pruned))
     )
     note = "Encoder, captioner and vocabulary, to scale."
-    return (
-        f'<section><h2>The two files</h2><p class="note">{note}</p><div class="bars">{bars}</div></section>'
-    )
+    return f'<section><h2>The two files</h2><p class="note">{note}</p><div class="bars">{bars}</div></section>'
 
 
 def _gallery(pictures: Sequence[Picture]) -> str:
@@ -186,10 +184,7 @@ def _gallery(pictures: Sequence[Picture]) -> str:
         return ""
     note = "Pictures that neither model has seen. In grey, one of the five reference captions."
     figures = "\n".join(_figure(picture) for picture in pictures)
-    return (
-        f'<section><h2>What they see</h2><p class="note">{note}</p>'
-        f'<div class="gallery">{figures}</div></section>'
-    )
+    return f'<section><h2>What they see</h2><p class="note">{note}</p><div class="gallery">{figures}</div></section>'
 
 
 def _figure(picture: Picture) -> str:
@@ -239,13 +234,8 @@ def _layers(layers: Sequence[Layer]) -> str:
         f'<span class="kept">{100 * layer.kept:.1f} %</span></li>'
         for layer in layers
     )
-    note = (
-        "Share of the weights that each layer of the pruned model kept. Nobody set these; they were learned."
-    )
-    return (
-        f'<section><h2>Where the weights went</h2><p class="note">{note}</p>'
-        f'<ul class="layers">{rows}</ul></section>'
-    )
+    note = "Share of the weights that each layer of the pruned model kept. Nobody set these; they were learned."
+    return f'<section><h2>Where the weights went</h2><p class="note">{note}</p><ul class="layers">{rows}</ul></section>'
 
 
 def _commands(commands: Sequence[str]) -> str:

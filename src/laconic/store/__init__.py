@@ -149,9 +149,7 @@ def inspect(path: PathLike) -> Inspection:
     return describe(load(path))
 
 
-def _encode(
-    name: str, tensor: Any, values: str, names: Mapping[str, Any]
-) -> tuple[Entry, dict[str, Array]]:
+def _encode(name: str, tensor: Any, values: str, names: Mapping[str, Any]) -> tuple[Entry, dict[str, Array]]:
     """Index entry of one tensor, and its parts by their name in the file."""
     array = numpy_from(tensor)
     if array.dtype.kind == "f":
@@ -162,9 +160,7 @@ def _encode(
     else:
         stored = array.astype(array.dtype.newbyteorder("<"), order="C")
         if stored.dtype not in DTYPE_NAMES:
-            raise ValueError(
-                f"is {array.dtype.name}, which the format does not know; convert it to float32"
-            )
+            raise ValueError(f"is {array.dtype.name}, which the format does not know; convert it to float32")
         dtype, codecs = DTYPE_NAMES[stored.dtype], ["dense"]
     non_zeros = int(np.count_nonzero(stored))
     codec, parts = smallest(stored, non_zeros, codecs)
@@ -183,9 +179,7 @@ def _texts(config: Mapping[str, Any] | None, vocabulary: list[str] | None) -> di
         raise ValueError("the vocabulary holds something that is not text")
     options: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":")}
     try:
-        texts = {
-            "config": json.dumps(dict(config or {}), allow_nan=False, sort_keys=True, **options)
-        }
+        texts = {"config": json.dumps(dict(config or {}), allow_nan=False, sort_keys=True, **options)}
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the configuration is not JSON: {error}") from None
     if vocabulary is not None:

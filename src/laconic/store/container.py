@@ -155,9 +155,7 @@ def _map(path: Path) -> mmap.mmap:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise FormatError(
-                f"{path}: not a regular file; give a file written by laconic.store.save"
-            )
+            raise FormatError(f"{path}: not a regular file; give a file written by laconic.store.save")
         if status.st_size < 10:
             raise FormatError(f"{path}: {status.st_size} bytes are no model; {_DAMAGED}")
         with open(path, "rb") as file:
@@ -175,17 +173,11 @@ def _header(path: Path, data: mmap.mmap) -> dict[str, Any]:
                 f"{path}: a PyTorch checkpoint (pickle), which laconic never opens since it can "
                 "run code; load it in PyTorch and write it with laconic.store.save"
             )
-        raise FormatError(
-            f"{path}: not a safetensors file; give a file written by laconic.store.save"
-        )
+        raise FormatError(f"{path}: not a safetensors file; give a file written by laconic.store.save")
     if length > len(data) - 8:
-        raise FormatError(
-            f"{path}: cut short, its header alone needs {length + 8:,} bytes; {_DAMAGED}"
-        )
+        raise FormatError(f"{path}: cut short, its header alone needs {length + 8:,} bytes; {_DAMAGED}")
     if length > MAX_HEADER:
-        raise FormatError(
-            f"{path}: header of {length:,} bytes, the limit is {MAX_HEADER:,}; not loaded"
-        )
+        raise FormatError(f"{path}: header of {length:,} bytes, the limit is {MAX_HEADER:,}; not loaded")
     try:
         header = _parse_json(data[8 : 8 + length].decode())
     except ValueError as error:

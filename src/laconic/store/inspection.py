@@ -58,8 +58,7 @@ class Inspection:
         """Everything, derived figures included, as what JSON can hold."""
         derived = {"sparsity": self.sparsity, "dense_bytes": self.dense_bytes, "ratio": self.ratio}
         tensors = [
-            asdict(tensor)
-            | {"shape": list(tensor.shape), "bits_per_non_zero": tensor.bits_per_non_zero}
+            asdict(tensor) | {"shape": list(tensor.shape), "bits_per_non_zero": tensor.bits_per_non_zero}
             for tensor in self.tensors
         ]
         return asdict(self) | derived | {"tensors": tensors}

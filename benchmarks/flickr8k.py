@@ -1,0 +1,114 @@
+"""The Flickr8k study of the README: a dense captioner and its pruned twins, from photos to packed files.
+
+    python benchmarks/flickr8k.py
+
+Carries out the recipes (a finished run is not repeated, an interrupted one goes on), packs each captioner in half
+precision, scores the packed file on the validation split, and condenses everything into results/flickr8k.csv (a row
+per run) and results/flickr8k_epochs.csv (a row per epoch).
+"""
+
+import argparse
+import csv
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from laconic import data
+from laconic.captioner import load, save
+from laconic.config import expand, read_toml
+from laconic.console import console_for, watching
+from laconic.evaluation import evaluate_images
+from laconic.recipes import Recipe, run, write_json
+
+RECIPES = ("flickr8k_dense", "flickr8k_smp90", "flickr8k_smp95")
+
+
+def carry_out(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Runs, packs and scores one recipe; returns its row."""
+    path = Path("recipes") / f"{name}.toml"
+    recipe = read_toml(path, Recipe)
+    folder = options.runs / name
+    with watching(console_for()) as watch:
+        result = run(recipe, folder, options.cache, resume=True, watch=watch)
+    packed = score_packed(recipe, folder)
+    counts, seconds = result["non_zeros"], result["seconds"]
+    weights = counts["encoder_weights"] + counts["decoder_weights"]
+    return {
+        "recipe": name,
+        "sparsity": recipe.pruning.sparsity,
+        "epochs": recipe.training.epochs,
+        "CIDEr": round(100 * result["scores"]["CIDEr"], 2),
+        "Bleu_4": round(100 * result["scores"]["Bleu_4"], 2),
+        "ROUGE_L": round(100 * result["scores"]["ROUGE_L"], 2),
+        "decoder_weights": counts["decoder_weights"],
+        "decoder_non_zeros": counts["decoder"],
+        "encoder_weights": counts["encoder_weights"],
+        "float32_bytes": 4 * weights,
+        "packed_bytes": packed["bytes"],
+        "packed_CIDEr": round(100 * packed["CIDEr"], 2),
+        "features_seconds": seconds["features"],
+        "training_seconds": seconds["training"],
+        "scoring_seconds": seconds["scoring"],
+        "packing_seconds": packed["seconds"],
+        "command": f"laconic train {path}",
+    }
+
+
+def score_packed(recipe: Recipe, folder: Path) -> dict[str, float]:
+    """Bytes of the half-precision file and what it scores from raw photos, encoder included."""
+    result = folder / "packed.json"
+    if result.exists():
+        return json.loads(result.read_text(encoding="utf8"))  # type: ignore[no-any-return]
+    started = time.perf_counter()
+    file = folder / "packed.safetensors"
+    size = save(load(folder / "model.safetensors"), file, "half")
+    seconds = time.perf_counter() - started
+    examples = data.load(recipe.data.name, expand(recipe.data.root), "val")
+    scores, _, _ = evaluate_images(load(file), examples, recipe.decoding)
+    facts = {"bytes": size, "CIDEr": scores["CIDEr"], "seconds": round(seconds, 2)}
+    write_json(result, facts)
+    return facts
+
+
+def epochs(name: str, runs: Path) -> list[dict[str, Any]]:
+    """The last logged training row and the validation row of each epoch."""
+    rows: list[dict[str, Any]] = []
+    latest: dict[str, Any] = {}
+    for line in (runs / name / "log.jsonl").read_text(encoding="utf8").splitlines():
+        row = json.loads(line)
+        if "epoch" not in row:
+            latest = row
+            continue
+        facts = {key: latest.get(key, "") for key in ("loss", "lr", "sparsity", "gate_mean", "penalty", "seconds")}
+        rows.append({"recipe": name, "epoch": row["epoch"], "CIDEr_greedy": round(100 * row["CIDEr"], 2), **facts})
+    return rows
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--cache", type=Path, default=Path("cache"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = [carry_out(name, options) for name in RECIPES]
+    for row in rows:
+        row["share_of_dense"] = round(row["CIDEr"] / rows[0]["CIDEr"], 4)
+    write(options.results / "flickr8k.csv", rows)
+    write(options.results / "flickr8k_epochs.csv", [row for name in RECIPES for row in epochs(name, options.runs)])
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
