@@ -5,7 +5,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
-import pytest  # noqa: E402
+import pytest
 
 SHARED = Path(os.environ.get("LACONIC_SHARED", Path(__file__).parents[2] / "shared"))
 

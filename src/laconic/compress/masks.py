@@ -85,6 +85,11 @@ class LearnedMask(nn.Module):
         """Bool tensor of the weights that evaluation keeps."""
         return self.gates.detach() > 0
 
+    def freeze(self) -> None:
+        """From now on the mask is what evaluation keeps, in training too, and the gates no longer learn."""
+        self.gates.requires_grad_(False)
+        self.gates.grad = None
+
     def redraw(self) -> None:
         """Forgets the draw; the next access in training makes a new one."""
         self._draw = None
@@ -93,7 +98,7 @@ class LearnedMask(nn.Module):
         return _StraightThrough.apply(weight, self.gates, self._current(), self.slope)  # type: ignore[no-any-return]
 
     def _current(self) -> Tensor:
-        if not self.training or self.sampling == "round":
+        if not self.training or self.sampling == "round" or not self.gates.requires_grad:
             return self.keep
         if self._draw is None:
             with torch.no_grad():

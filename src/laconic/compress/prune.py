@@ -117,7 +117,8 @@ class Pruner:
         self._optimizer = self._gate_optimizer(optimizer.defaults.get("betas", (0.9, 0.999)))
 
         def after(*_: object) -> None:
-            self.penalty().backward()
+            if not self.settled:
+                self.penalty().backward()
             self.step()
             self._optimizer.zero_grad()
 
@@ -133,14 +134,25 @@ class Pruner:
 
     def step(self) -> None:
         """One training step is over: gates move along their gradients, the next forward draws new masks."""
-        self._optimizer.step()
         self.steps_done += 1
-        if self.settings.bounded and self.sparsity < self.method.sparsity:
-            with torch.no_grad():
-                for mask in self._masks.values():
-                    mask.gates.clamp_(max=self.method.init)
+        if self.settled:
+            return
+        self._optimizer.step()
         for mask in self._masks.values():
             mask.redraw()
+        if self._due():
+            self.settle()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the masks stand still."""
+        return not next(iter(self._masks.values())).gates.requires_grad
+
+    def settle(self) -> None:
+        """Trims to the exact target; from now on the masks stand still and only weights learn."""
+        self.trim()
+        for mask in self._masks.values():
+            mask.freeze()
 
     # Looking
 
@@ -243,8 +255,13 @@ class Pruner:
         self._optimizer.load_state_dict(state["optimizer"])
         for mask in self._masks.values():
             mask.redraw()
+            if self._due():
+                mask.freeze()
 
     # Parts
+
+    def _due(self) -> bool:
+        return self.settings.settle_at <= self.steps_done < self.steps
 
     def _gate_optimizer(self, betas: tuple[float, float]) -> torch.optim.Adam:
         gates = [m.gates for m in self._masks.values()]

@@ -21,7 +21,9 @@ from laconic.errors import PruningError
 # descent of rate learning_rate / eps; tiny models need a larger eps to stay in that regime.
 EPSILON = 1e-2
 EPSILON_OVER_GRADIENT = 20.0
-CROSSING = 0.35  # share of the training after which an undisturbed gate turns off
+CROSSING = 0.25  # share of the training after which an undisturbed gate turns off
+WEIGHT = 30.0  # lambda of the derived form
+SETTLE = 0.4
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,15 @@ class Supermask:
     Attributes:
         sparsity: share of masked weights that end as zero, 0 <= s < 1.
         init: initial gate m (Table 5 of the paper; 5.0).
-        weight: of the sparsity loss (lambda); None: max(5, 0.5 / (1 - s)), as published.
+        weight: of the sparsity loss (lambda); None: WEIGHT, or with a given learning rate the published
+            max(5, 0.5 / (1 - s)).
         learning_rate: of the gates; None: derived from the number of gates and steps (published: 100).
         epsilon: of the gates' Adam; None: 0.01 as published, larger for models of few gates.
         sampling: "bernoulli" draws masks in training, "round" does not.
         penalty: "l1" as published, "l2", or "hinge", which does not pull back above the target.
         slope: gates' gradient passes the sigmoid's derivative, as published.
+        settle: share of the training, at its end, in which the masks stand still at the exact target and only
+            weights learn; None: 0 (as published) with a given learning rate, SETTLE with a derived one.
     """
 
     sparsity: float
@@ -47,10 +52,13 @@ class Supermask:
     sampling: Sampling = "bernoulli"
     penalty: Literal["l1", "l2", "hinge"] = "l1"
     slope: bool = True
+    settle: float | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.sparsity < 1.0:
             raise PruningError(f"sparsity {self.sparsity} is not possible; give 0 <= sparsity < 1")
+        if self.settle is not None and not 0.0 <= self.settle < 1.0:
+            raise PruningError(f"settle {self.settle} is not possible; give 0 <= settle < 1")
 
     def mask(self, weight: Tensor) -> LearnedMask:
         """A fresh mask for one weight."""
@@ -58,14 +66,18 @@ class Supermask:
 
     def settings(self, gates: int, steps: int) -> "Settings":
         """The constants of a run over `gates` gates and `steps` training steps, derived where not given."""
-        weight = self.weight if self.weight is not None else max(5.0, 0.5 / (1 - self.sparsity))
+        derived = self.learning_rate is None
+        weight = self.weight
+        if weight is None:
+            weight = WEIGHT if derived else max(5.0, 0.5 / (1 - self.sparsity))
         epsilon = self.epsilon
         if epsilon is None:
             epsilon = max(EPSILON, EPSILON_OVER_GRADIENT * weight / gates)
         rate = self.learning_rate
         if rate is None:
             rate = derive_learning_rate(gates, steps, weight, epsilon, self.init)
-        return Settings(weight, rate, epsilon, bounded=self.learning_rate is None)
+        settle = self.settle if self.settle is not None else (SETTLE if derived else 0.0)
+        return Settings(weight, rate, epsilon, steps - int(settle * steps))
 
 
 @dataclass(frozen=True)
@@ -75,15 +87,13 @@ class Settings:
     Attributes:
         weight: of the sparsity loss, lambda.
         learning_rate, epsilon: of the gates' Adam.
-        bounded: gates stay below their initial value while sparsity is short of the target. In a short
-            run the noise of few large steps drives gates so far up the sigmoid that the loss no longer
-            reaches them; half a million small steps, as published, do not.
+        settle_at: step from which the masks stand still.
     """
 
     weight: float
     learning_rate: float
     epsilon: float
-    bounded: bool
+    settle_at: int
 
 
 def anneal(step: int, steps: int) -> float:
