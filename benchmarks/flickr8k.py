@@ -87,6 +87,22 @@ def epochs(name: str, runs: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """The README's table."""
+    lines = [
+        "| Flickr8k val, beam 3 | CIDEr | of dense | BLEU-4 | decoder non-zeros | file, with encoder | of float32 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        name = "dense" if not row["sparsity"] else f"SMP {row['sparsity']:.0%}"
+        lines.append(
+            f"| {name} | {row['CIDEr']:.1f} | {row['share_of_dense']:.1%} | {row['Bleu_4']:.1f} "
+            f"| {row['decoder_non_zeros']:,} | {row['packed_bytes']:,} B "
+            f"| 1/{row['float32_bytes'] / row['packed_bytes']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -107,6 +123,7 @@ def main() -> None:
         row["share_of_dense"] = round(row["CIDEr"] / rows[0]["CIDEr"], 4)
     write(options.results / "flickr8k.csv", rows)
     write(options.results / "flickr8k_epochs.csv", [row for name in RECIPES for row in epochs(name, options.runs)])
+    print(table(rows))
     print(json.dumps(rows))
 
 

@@ -10,7 +10,6 @@ import zipfile
 import pytest
 import torch
 
-from laconic import checkpoint
 from laconic.checkpoint import load_checkpoint, save_checkpoint
 from laconic.errors import FormatError, TrainingError
 
@@ -49,8 +48,8 @@ def half_written(state: object, file: io.BufferedWriter) -> None:
     [
         (torch, "save", half_written),
         (torch, "save", full_disk),
-        (checkpoint.os, "fsync", full_disk),
-        (checkpoint.os, "replace", full_disk),
+        (os, "fsync", full_disk),
+        (os, "replace", full_disk),
     ],
 )
 def test_a_full_disk_keeps_the_previous_checkpoint(where, what, failure, kept, tmp_path, monkeypatch):

@@ -219,7 +219,7 @@ def test_an_unwritable_place_is_one_line(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("laconic.console.os.replace", full)
+    monkeypatch.setattr("os.replace", full)
     assert main(["inspect", str(packed), "--json", "x.json"]) == 2
     assert capsys.readouterr().err == "laconic: No space left on device\n"
 

@@ -253,7 +253,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(unbroken, tmp_path, mo
         replace(source, target)
 
     with monkeypatch.context() as broken:
-        broken.setattr("laconic.checkpoint.os.replace", full)
+        broken.setattr("os.replace", full)
         with pytest.raises(TrainingError, match="No space left"):
             make_run(tmp_path, method).fit()
     run = make_run(tmp_path, method)

@@ -4,8 +4,6 @@ A checkpoint is a dict of tensors and plain values in torch's zip format, read w
 kill leaves the previous file as it was. Knows nothing of what is inside.
 """
 
-import contextlib
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,22 +11,17 @@ from typing import Any
 import torch
 
 from laconic.errors import FormatError, TrainingError
+from laconic.files import atomically
 
 FORMAT = 1
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Writes beside the target, then replaces it; TrainingError where that fails, with the old file intact."""
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as file:
+        with atomically(path) as file:
             torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         kept = "the previous checkpoint is intact" if path.exists() else "nothing was kept"
         raise TrainingError(
             f"{path}: checkpoint cannot be written ({error}); {kept}; free the disk and continue with --resume"

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laconic.errors import ConfigError
+from laconic.files import write_text
 
 if TYPE_CHECKING:
     from laconic import train
@@ -239,6 +240,4 @@ def write_json(value: Any, target: Path | None) -> None:
     if target == STDOUT:
         print(text)
         return
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(text + "\n", encoding="utf8")
-    os.replace(temporary, target)
+    write_text(target, text + "\n")

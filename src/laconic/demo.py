@@ -130,8 +130,7 @@ def recipes(demo: Demo) -> dict[str, Recipe]:
             mirror=False,  # captions say left and right
         ),
     )
-    # In so few steps the sparsity loss must weigh more than usual, or many gates stay undecided.
-    pruning = Pruning("supermask", demo.sparsity, "all", weight=30.0)
+    pruning = Pruning("supermask", demo.sparsity, "all")
     return {"dense": dense, "pruned": replace(dense, pruning=pruning)}
 
 

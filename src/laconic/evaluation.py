@@ -17,7 +17,6 @@ from laconic.captioner import ImageCaptioner
 from laconic.data import Dataset, Skipped, readable
 from laconic.decode import Decoding
 from laconic.errors import DataError
-from laconic.models.layers import Features
 
 BATCH = 64
 IMAGES = 32  # encoded at once: MobileNet's first layers take 10 MB an image
@@ -35,11 +34,7 @@ def caption_rows(
     device = next(captioner.parameters()).device
     captions: list[str] = []
     for start in range(0, len(rows), BATCH):
-        inputs = source.batch(rows[start : start + BATCH])
-        if isinstance(inputs, Features):
-            inputs = Features(inputs.grid.to(device), inputs.pooled.to(device))
-        else:
-            inputs = inputs.to(device)
+        inputs = source.batch(rows[start : start + BATCH]).to(device)
         found = captioner.search(inputs, decoding)
         captions += [captioner.vocabulary.decode(best[0].tokens) for best in found]
         if progress:

@@ -7,7 +7,6 @@ at any image; pictures that cannot be read are listed, not fatal. Knows nothing 
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from laconic.captioner import EncoderConfig, normalize
 from laconic.config import digest, to_mapping
 from laconic.data import Dataset, Skipped, readable
 from laconic.errors import TrainingError
+from laconic.files import write_text
 from laconic.models.layers import Features
 
 FORMAT = 1  # raise when preprocessing or layout changes
@@ -157,13 +157,14 @@ def _extract(
     skipped = [Skipped(*entry) for entry in state["skipped"]]
     pictures = readable(examples, config.size, skipped, range(state["done"], len(examples)))
     flushed = state["done"]
+    device = next(encoder.parameters()).device
     for rows, pixels in _batches(pictures):
         with torch.inference_mode():
-            images = normalize(torch.from_numpy(pixels))
+            images = normalize(torch.from_numpy(pixels).to(device))
             for view in range(shapes["grid"][0]):
                 features = encoder(images.flip(3) if view else images)
-                arrays["grid"][view, rows] = features.grid.numpy()
-                arrays["pooled"][view, rows] = features.pooled.numpy()
+                arrays["grid"][view, rows] = features.grid.cpu().numpy()
+                arrays["pooled"][view, rows] = features.pooled.cpu().numpy()
         arrays["valid"][rows] = True
         done = rows[-1] + 1
         if done - flushed >= FLUSH_EVERY:
@@ -201,9 +202,7 @@ def _flush(arrays: dict[str, np.memmap[Any, Any]], where: Path, done: int, skipp
     for array in arrays.values():
         array.flush()
     entries = [(s.name, s.reason) for s in skipped]
-    temporary = where / "state.json.tmp"
-    temporary.write_text(json.dumps({"done": done, "skipped": entries}), encoding="utf8")
-    os.replace(temporary, where / "state.json")
+    write_text(where / "state.json", json.dumps({"done": done, "skipped": entries}))
 
 
 def _read_state(where: Path) -> dict[str, Any] | None:

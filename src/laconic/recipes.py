@@ -24,9 +24,10 @@ from laconic.decode import Decoding
 from laconic.errors import ConfigError, TrainingError
 from laconic.evaluation import Validator, evaluate
 from laconic.features import cache_features
+from laconic.files import write_text
 from laconic.models.encoders import load_imagenet
 from laconic.text import Vocabulary
-from laconic.train import Progress, Run, Training
+from laconic.train import Progress, Run, Training, best_device
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,6 @@ class Recipe:
     decoding: Decoding = field(default_factory=Decoding)
 
 
-Stage = Callable[[str, int, int], None]  # name, done, of
-
 
 @dataclass(frozen=True)
 class Watcher:
@@ -120,7 +119,7 @@ def run(
     torch.manual_seed(recipe.training.seed)
     started = time.perf_counter()
     train, val = splits(recipe.data)
-    captioner = build(recipe, train)
+    captioner = build(recipe, train).to(best_device())
     sources = {"train": (train, recipe.training.mirror), "val": (val, False)}
     inputs = {
         name: open_source(captioner, recipe, examples, cache, mirror, name, watch)
@@ -303,10 +302,8 @@ def non_zeros(captioner: ImageCaptioner) -> dict[str, int]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically; TrainingError where that fails."""
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf8")
-        temporary.replace(path)
+        write_text(path, json.dumps(value, indent=1) + "\n")
     except OSError as error:
         raise TrainingError(f"{path}: cannot be written ({error}); free the disk or give --out another") from error
 

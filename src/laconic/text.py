@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from laconic.errors import ConfigError, FormatError
+from laconic.files import atomically
 
 PAD, UNK, BOS, EOS = range(4)
 SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
@@ -149,15 +150,10 @@ class Vocabulary:
                 f"{path}: a vocabulary of {len(self)} words needs {len(data)} bytes, "
                 f"more than the limit of {MAX_BYTES}; raise min_count or set max_size"
             )
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with open(temporary, "wb") as file:
+            with atomically(path) as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise ConfigError(f"{path}: cannot write the vocabulary: {error.strerror}") from error
 
     @classmethod

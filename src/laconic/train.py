@@ -21,7 +21,7 @@ from laconic.batches import Batches
 from laconic.checkpoint import load_checkpoint, save_checkpoint
 from laconic.compress.prune import Pruner
 from laconic.errors import TrainingError
-from laconic.models.layers import Features
+from laconic.files import write_text
 
 SELECTION = "CIDEr"  # the score that picks the best checkpoint
 
@@ -72,6 +72,11 @@ class Progress:
 
 Validate = Callable[[nn.Module], dict[str, float]]
 Show = Callable[[Progress], None]
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def cosine(step: int, steps: int, warmup: int) -> float:
@@ -126,7 +131,7 @@ class Run:
     ) -> None:
         self.model, self.batches, self.settings, self.folder = model, batches, settings, folder
         self.pruner, self.validate, self.show = pruner, validate, show
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = best_device()
         model.to(self.device)
         self.optimizer = make_optimizer(model, settings)
         if pruner is not None:
@@ -178,7 +183,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * cosine(self.step, self.steps, settings.warmup)
         inputs, tokens = self.batches(epoch, position)
-        inputs, tokens = self._to_device(inputs), tokens.to(self.device)
+        inputs, tokens = inputs.to(self.device), tokens.to(self.device)
         enabled = settings.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             logits = self.model(inputs, tokens)
@@ -193,11 +198,6 @@ class Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.item()
-
-    def _to_device(self, inputs: Tensor | Features) -> Tensor | Features:
-        if isinstance(inputs, Features):
-            return Features(inputs.grid.to(self.device), inputs.pooled.to(self.device))
-        return inputs.to(self.device)
 
     def _end_of_epoch(self, epoch: int) -> None:
         if self.validate is not None:
@@ -289,6 +289,4 @@ class Run:
                     kept.append(line + "\n")
             except (ValueError, KeyError):
                 continue  # a line cut short by a kill
-        temporary = self.log.with_name(self.log.name + ".tmp")
-        temporary.write_text("".join(kept), encoding="utf8")
-        temporary.replace(self.log)
+        write_text(self.log, "".join(kept))

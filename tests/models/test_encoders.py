@@ -20,6 +20,7 @@ CHANNELS = {  # grid at stride 16, grid at stride 32, pooled
     "mobilenet_v1_025": (128, 256, 256),
     "mobilenet_v2": (576, 1280, 1280),
     "inception_v1": (832, 1024, 1024),
+    "convnet": (128, 128, 128),
 }
 
 

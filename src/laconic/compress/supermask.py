@@ -21,9 +21,9 @@ from laconic.errors import PruningError
 # descent of rate learning_rate / eps; tiny models need a larger eps to stay in that regime.
 EPSILON = 1e-2
 EPSILON_OVER_GRADIENT = 20.0
-CROSSING = 0.25  # share of the training after which an undisturbed gate turns off
+CROSSING = 0.2  # share of the training after which an undisturbed gate turns off
 WEIGHT = 30.0  # lambda of the derived form
-SETTLE = 0.4
+SETTLE = 0.6
 
 
 @dataclass(frozen=True)

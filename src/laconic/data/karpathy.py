@@ -17,6 +17,7 @@ from PIL import Image
 
 from laconic.data.examples import Dataset, Example, Skipped
 from laconic.errors import DataError
+from laconic.files import atomically, write_text
 
 MAX_JSON_BYTES = 2**29  # COCO's, the largest, has 144 MB
 SPLITS = ("train", "val", "test")
@@ -90,16 +91,13 @@ def write_karpathy(folder: Path, name: str, splits: Mapping[str, Dataset]) -> Pa
             entry = {"filename": filename, "imgid": imgid, "split": split, "sentences": sentences}
             images.append(entry | {"sentids": [sentence["sentid"] for sentence in sentences]})
     target = folder / f"dataset_{name}.json"
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps({"dataset": name, "images": images}), encoding="utf-8")
-    os.replace(partial, target)
+    write_text(target, json.dumps({"dataset": name, "images": images}))
     return target
 
 
 def _write_png(target: Path, example: Example) -> None:
-    partial = target.with_suffix(".partial")
-    Image.fromarray(example.pixels()).save(partial, format="PNG")
-    os.replace(partial, target)
+    with atomically(target) as file:
+        Image.fromarray(example.pixels()).save(file, format="PNG")
 
 
 def _read_entries(source: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -34,6 +34,9 @@ class Features:
     def __len__(self) -> int:
         return len(self.grid)
 
+    def to(self, device: torch.device) -> "Features":
+        return Features(self.grid.to(device), self.pooled.to(device))
+
     def __getitem__(self, rows: Tensor | slice) -> "Features":
         return Features(self.grid[rows], self.pooled[rows])
 

@@ -7,7 +7,6 @@ data sets: it is given numbers, words and pixels.
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from laconic.errors import TrainingError
+from laconic.files import write_text
 from laconic.report.charts import Line, line_chart
 from laconic.report.style import STYLE
 
@@ -107,11 +107,9 @@ def captions_page(
 
 def write_page(page: str, path: Path) -> None:
     """Writes the page atomically; TrainingError where that fails."""
-    temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf8")
-        os.replace(temporary, path)
+        write_text(path, page)
     except OSError as error:
         raise TrainingError(f"{path}: page cannot be written ({error}); free the disk") from None
 

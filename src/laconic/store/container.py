@@ -6,12 +6,9 @@ library orders the metadata differently in every process, so equal models would 
 files; the tests open every kind of file with the library as well.
 """
 
-import contextlib
 import json
 import math
 import mmap
-import os
-import secrets
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.errors import FormatError
+from laconic.files import atomically
 
 FORMAT = "laconic"
 VERSION = 1
@@ -108,28 +106,15 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     try:
         if path.exists() and not path.is_file():
             raise FormatError(f"{path}: not a regular file; give the name of a file to write")
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        _write_and_rename(path, temporary, chunks)
+        with atomically(path) as file:
+            for chunk in chunks:
+                file.write(chunk)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise FormatError(
             f"{path}: cannot be written ({reason}); nothing was changed, check the folder, its "
             "permissions and the free space"
         ) from None
-
-
-def _write_and_rename(path: Path, temporary: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    try:
-        with open(temporary, "xb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:  # an interrupted write too leaves nothing behind
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def read(path: Path) -> Container:

@@ -1,0 +1,33 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path`, opened for writing, that takes its place when the block ends.
+
+    The bytes are on the disk before that. Where anything is raised, within the block or by the disk, the file is
+    removed and what was at `path` stays as it was. Raises OSError as `open` and `write` do.
+    """
+    temporary = path.with_name(path.name + ".tmp")  # always the same, so that kills leave at most one behind
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text atomically; OSError as `atomically`."""
+    with atomically(path) as file:
+        file.write(text.encode("utf8"))
