@@ -45,6 +45,14 @@ def test_step_cost():
     )
 
 
+def test_metric_speed():
+    ratios = {row["what"]: float(row["ratio"]) for row in rows("metrics_speed.csv")}
+    stated = re.search(r"is (\d+)x as fast as pycocoevalcap's .*?, (\d+)x", README)
+    assert stated
+    prepared, whole = ratios["CIDEr, references prepared"], ratios["CIDEr, from tokens"]
+    assert stated.groups() == (f"{prepared:.0f}", f"{whole:.0f}")
+
+
 def test_files_it_names_exist():
     named = re.findall(r"`((?:docs|recipes|results|benchmarks)/[\w./]+)`", README)
     named += re.findall(r"recipes/\w+\.toml", README)

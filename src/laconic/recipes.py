@@ -91,7 +91,6 @@ class Recipe:
     decoding: Decoding = field(default_factory=Decoding)
 
 
-
 @dataclass(frozen=True)
 class Watcher:
     """How a run is shown: `stage` for feature extraction and evaluation, `progress` for training, `say` for lines."""
