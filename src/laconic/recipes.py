@@ -141,29 +141,12 @@ def run(
     fitting.fit()
     if pruner is not None:
         pruner.finalize()
-    scoring = time.perf_counter()
-    scores, captions = evaluate(
-        captioner.cpu(),
-        inputs["val"],
-        val,
-        recipe.decoding,
-        progress=lambda done, of: watch.stage("scoring", done, of),
-    )
-    # Counted after packing, which folds batch norms: what the file holds.
-    packed = save(captioner, folder / "model.safetensors", "exact", scores=dict(scores))
     result = {
-        "scores": dict(scores),
+        **score_and_pack(captioner.cpu(), recipe, inputs["val"], val, folder, watch),
         "best": fitting.best,
-        "bytes": packed,
-        "non_zeros": non_zeros(captioner),
-        "seconds": {
-            "features": round(prepared, 1),
-            "training": round(fitting.seconds, 1),
-            "scoring": round(time.perf_counter() - scoring, 1),
-        },
         "skipped": [skipped.reason for source in inputs.values() for skipped in source.skipped],
     }
-    write_json(folder / "captions.json", [{"image_id": k, "caption": v} for k, v in captions.items()])
+    result["seconds"] |= {"features": round(prepared, 1), "training": round(fitting.seconds, 1)}
     write_json(folder / "result.json", result)
     for name in ("last.pt", "best.pt"):  # model.safetensors replaces them
         (folder / name).unlink(missing_ok=True)
@@ -287,6 +270,29 @@ def make_pruner(captioner: ImageCaptioner, pruning: Pruning, steps: int) -> Prun
     )
     prefix = "" if pruning.where == "all" else f"{pruning.where}."
     return Pruner(captioner, method, steps=steps, where=lambda name, w: w.requires_grad and name.startswith(prefix))
+
+
+def score_and_pack(
+    captioner: ImageCaptioner, recipe: Recipe, source: Source, val: Dataset, folder: Path, watch: Watcher
+) -> dict[str, Any]:
+    """Writes captions.json and model.safetensors; gives scores, bytes, non-zeros and the seconds of scoring."""
+    started = time.perf_counter()
+    scores, captions = evaluate(
+        captioner,
+        source,
+        val,
+        recipe.decoding,
+        progress=lambda done, of: watch.stage("scoring", done, of),
+    )
+    seconds = round(time.perf_counter() - started, 1)
+    write_json(folder / "captions.json", [{"image_id": k, "caption": v} for k, v in captions.items()])
+    packed = save(captioner, folder / "model.safetensors", "exact", scores=dict(scores))
+    return {
+        "scores": dict(scores),
+        "bytes": packed,
+        "non_zeros": non_zeros(captioner),  # after packing, which folds batch norms: what the file holds
+        "seconds": {"scoring": seconds},
+    }
 
 
 def non_zeros(captioner: ImageCaptioner) -> dict[str, int]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 Sampling = Literal["bernoulli", "round"]
 
-# Noise is drawn four 16-bit numbers to a 64-bit word: eight times faster than float32 noise, and the keep
+# Noise is drawn four 16-bit numbers to a 64-bit word, which costs far less than float32 noise, and the keep
 # probability is still resolved to 1 / 65536.
 NOISE_LEVELS = 65536
 

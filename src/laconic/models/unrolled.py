@@ -2,7 +2,7 @@
 
 Plain autograd computes the gradient of a weight anew at each step and adds it up: twenty thin matrix products and
 twenty passes over the whole matrix. Here each step only leaves its input and output gradient behind, and one wide
-product at the end gives the same sum. Equal to the plain form up to rounding (tests), about twice as fast. One
+product at the end gives the same sum. Equal to the plain form up to rounding (tests), and faster. One
 backward pass for each forward pass: a second over a retained graph would count twice.
 """
 
