@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from laconic.models.inception_v1 import max_pool
-from laconic.models.layers import Conv, Features, fold_batch_norm, same_padding
+from laconic.models.layers import Conv, Features, cell_boxes, fold_batch_norm, same_padding
 
 
 def windows(x: Tensor, kernel: int, stride: int) -> list[list[tuple[slice, slice, slice, slice]]]:
@@ -84,3 +84,19 @@ def test_features_index_both_parts():
     some = features[torch.tensor([2, 0])]
     assert some.pooled.tolist() == [[2.0], [0.0]]
     assert some.grid[0].tolist() == [[8.0, 9.0], [10.0, 11.0]]
+
+
+def test_features_move_and_select_boxes_and_validity_with_the_rest() -> None:
+    features = Features(torch.zeros(3, 4, 2), torch.zeros(3, 2), torch.rand(3, 4, 4), torch.ones(3, 4, dtype=torch.bool))
+    some = features[torch.tensor([2, 0])]
+    assert len(some) == 2
+    assert some.boxes is not None and features.boxes is not None and torch.equal(some.boxes[0], features.boxes[2])
+    assert some.valid is not None and some.valid.shape == (2, 4)
+    assert features[:1].to(torch.device("cpu")).grid.shape == (1, 4, 2)
+
+
+def test_cell_boxes_tile_the_image_row_by_row() -> None:
+    boxes = cell_boxes(4)
+    assert boxes.tolist() == [[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]]
+    with pytest.raises(ValueError, match="no square map"):
+        cell_boxes(5)

@@ -21,24 +21,43 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder hands to a captioner.
+    """What an encoder, or a region detector, hands to a captioner.
 
     Attributes:
-        grid: (images, positions, channels), the map to attend over, row by row.
-        pooled: (images, pooled channels), the global average of the last layer.
+        grid: (images, positions, channels), what to attend over: a map row by row, or regions.
+        pooled: (images, pooled channels), the global average of the last layer, or of the regions.
+        boxes: (images, positions, 4) x1, y1, x2, y2 of each position relative to the image (0..1); None: the
+            positions are the cells of a square map, see `cell_boxes`.
+        valid: (images, positions) bool, false where an image has fewer regions than others; None: all are.
     """
 
     grid: Tensor
     pooled: Tensor
+    boxes: Tensor | None = None
+    valid: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.grid)
 
     def to(self, device: torch.device) -> "Features":
-        return Features(self.grid.to(device), self.pooled.to(device))
+        return self._each(lambda tensor: tensor.to(device))
 
     def __getitem__(self, rows: Tensor | slice) -> "Features":
-        return Features(self.grid[rows], self.pooled[rows])
+        return self._each(lambda tensor: tensor[rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Features":
+        held = (self.grid, self.pooled, self.boxes, self.valid)
+        return Features(*(None if tensor is None else change(tensor) for tensor in held))  # type: ignore[arg-type]
+
+
+def cell_boxes(positions: int) -> Tensor:
+    """Boxes (positions, 4) of the cells of a square map, row by row, relative to the image."""
+    side = math.isqrt(positions)
+    if side * side != positions:
+        raise ValueError(f"{positions} positions are no square map; give Features with boxes")
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    corner = torch.stack([columns, rows, columns + 1, rows + 1], -1)
+    return corner.reshape(positions, 4) / side
 
 
 def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
