@@ -18,8 +18,10 @@ from laconic.captioner import (
     load,
     normalize,
     save,
+    stack_regions,
 )
 from laconic.data import preprocess
+from laconic.data.regions import Regions
 from laconic.decode import Decoding
 from laconic.errors import ConfigError, FormatError
 from laconic.models.layers import Conv
@@ -105,6 +107,52 @@ def test_teacher_forcing_takes_pixels_or_features():
         torch.testing.assert_close(captioner(pixels, tokens), captioner(captioner.encode(pixels), tokens))
 
 
+def test_a_captioner_of_regions_comes_back_from_its_file(images, tmp_path):
+    torch.manual_seed(0)
+    options = {"word": 4, "hidden": 6, "attention": 3}
+    config = ModelConfig(EncoderConfig("regions", channels=5), DecoderConfig("up_down", options))
+    captioner = ImageCaptioner(config, replace(VOCABULARY, tokenization="sentencepiece")).eval()
+    with torch.no_grad():
+        for parameter in captioner.parameters():
+            parameter.mul_(4)
+    rng = np.random.default_rng(0)
+    regions = [Regions(rng.standard_normal((n, 5)).astype(np.float32)) for n in (3, 1, 4)]
+    expected = captioner.caption(regions, Decoding(beam=2, max_length=6))
+    assert len(set(expected)) > 1
+    assert captioner.caption(regions, Decoding(beam=2, max_length=6), batch=1) == expected
+    save(captioner, tmp_path / "x", "exact")
+    found = load(tmp_path / "x")
+    assert (found.config, found.vocabulary) == (config, captioner.vocabulary)
+    assert found.caption(regions, Decoding(beam=2, max_length=6)) == expected
+    for photos in (images, [*regions, images[0]]):
+        with pytest.raises(ConfigError, match="reads region features"):
+            captioner.caption(photos)
+    with pytest.raises(ConfigError, match="reads photos"):
+        make().caption(regions)
+    with pytest.raises(ConfigError, match="not photos"):
+        captioner.encode(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+
+
+def test_regions_are_padded_to_the_longest():
+    boxes = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1]], np.float32)
+    two, one = Regions(np.array([[1.0, 2], [3, 6]], np.float16), boxes), Regions(np.array([[5.0, 5]]), boxes[:1])
+    features = stack_regions([two, one])
+    assert features.grid.dtype == torch.float32
+    assert features.grid.tolist() == [[[1, 2], [3, 6]], [[5, 5], [0, 0]]]
+    assert features.pooled.tolist() == [[2, 4], [5, 5]]
+    assert features.valid.tolist() == [[True, True], [True, False]]
+    assert features.boxes.tolist() == [boxes.tolist(), [boxes[0].tolist(), [0, 0, 0, 0]]]
+    assert stack_regions([two, two]).valid is None
+    assert stack_regions([two, replace(one, boxes=None)]).boxes is None
+
+
+def test_loading_draws_no_weights(tmp_path, monkeypatch):
+    """On the meta device a normal draw imports torch's compiler."""
+    save(make(), tmp_path / "x")
+    monkeypatch.setattr(torch.Tensor, "normal_", lambda *_: pytest.fail("drawn"))
+    load(tmp_path / "x")
+
+
 @pytest.mark.parametrize("size", [31, 2049, -1])
 def test_impossible_sizes_are_refused(size):
     with pytest.raises(ConfigError, match=f"encoder size {size}"):
@@ -155,6 +203,10 @@ LIES = {
     "stride of none": encoder(stride=0),
     "batch norm that is not there": encoder(norm=True),
     "unknown decoder": lambda config: config["model"]["decoder"].update(name="transformer"),
+    "regions of none": encoder(name="regions", channels=0),
+    "regions instead of an encoder": encoder(name="regions"),
+    "unknown tokenization": lambda config: config.update(tokenization="bpe"),
+    "tokenization is a list": lambda config: config.update(tokenization=["words"]),
     "no model": lambda config: config.pop("model"),
     "model is text": lambda config: config.update(model="tiny"),
     "model is a list": lambda config: config.update(model=[]),

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +15,9 @@ from PIL import Image
 from laconic import features
 from laconic.captioner import EncoderConfig, normalize
 from laconic.data import Example, load
-from laconic.errors import TrainingError
-from laconic.features import cache_features, cache_key
+from laconic.data.regions import Regions, open_regions, write_regions
+from laconic.errors import ConfigError, TrainingError
+from laconic.features import RegionSource, cache_features, cache_key
 from laconic.models.encoders import build_encoder
 from laconic.models.layers import Conv
 
@@ -106,6 +108,20 @@ def test_a_stopped_extraction_goes_on_and_equals_one_pass(encoder, after, tmp_pa
     assert seen[-1] == COUNT
     for name in ("grid", "pooled", "valid"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+
+
+def test_two_runs_that_begin_together_share_one_extraction(encoder, tmp_path, monkeypatch):
+    extract, passes = features._extract, []
+    monkeypatch.setattr(features, "_extract", lambda *args: (passes.append(1), extract(*args)))
+
+    def open_cache(_: int) -> np.ndarray:
+        return np.array(cache_features(encoder, CONFIG, examples(), tmp_path).grid)
+
+    with ThreadPoolExecutor(3) as pool:
+        first, *others = pool.map(open_cache, range(3))
+    assert passes == [1]
+    for other in others:
+        np.testing.assert_array_equal(other, first)
 
 
 def test_a_finished_cache_computes_nothing(encoder, tmp_path, monkeypatch):
@@ -213,3 +229,25 @@ def test_shapes_are_what_the_encoder_gives(tmp_path):
         cache = cache_features(encoder, config, examples()[:2], tmp_path)
         assert cache.grid.shape[2] == (-(-size // stride)) ** 2
         assert cache.valid.all()
+
+
+def test_region_source_gives_what_is_there_and_lists_what_is_not(tmp_path):
+    rng = np.random.default_rng(0)
+    made = {i: Regions(rng.standard_normal((i + 1, 6)).astype(np.float16)) for i in range(COUNT) if i != 3}
+    write_regions(tmp_path / "x", made.items())
+    source = RegionSource.of(examples(), open_regions(tmp_path / "x", 6))
+    assert source.valid.tolist() == [i != 3 for i in range(COUNT)]
+    assert [skipped.name for skipped in source.skipped] == ["3"]
+    batch = source.batch(np.array([7, 0]))
+    assert batch.grid.shape == (2, 8, 6)
+    assert batch.valid.sum(1).tolist() == [8, 1]
+    np.testing.assert_array_equal(batch.grid[1, 0], made[0].features[0].astype(np.float32))
+    with pytest.raises(ConfigError, match=r"training\.mirror = false"):
+        source.batch(np.array([7, 0]), np.array([True, False]))
+
+
+def test_keys_of_caches_that_exist_already_stay_as_they_are(encoder, monkeypatch):
+    """A new option of encoders must not make every cache stale."""
+    monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
+    monkeypatch.setattr(features, "encoder_digest", lambda encoder: "weights")
+    assert cache_key(encoder, CONFIG, examples()[:1], mirror=False) == "3f3d98804a6c8f11"

@@ -10,6 +10,8 @@ import laconic
 PROMISED = {
     "Pruner",
     "Supermask",
+    "Magnitude",
+    "Snip",
     "store.save",
     "store.load",
     "store.inspect",

@@ -12,8 +12,10 @@ from laconic import recipes, store
 from laconic.captioner import DecoderConfig, EncoderConfig, load
 from laconic.config import read_toml, to_mapping
 from laconic.decode import Decoding
-from laconic.errors import ConfigError, PruningError, TrainingError
-from laconic.recipes import DataRecipe, Pruning, Recipe, Watcher, build, claim, run, splits
+from laconic.errors import ConfigError, TrainingError
+from laconic.pruning import METHODS, Pruning, check_ticket, make_pruner
+from laconic.recipes import DataRecipe, Recipe, Watcher, build, claim, run, splits
+from laconic.scst import Scst
 from laconic.train import Training
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
@@ -45,7 +47,7 @@ def finished(request, tmp_path_factory):
 
 def test_a_finished_run_leaves_model_scores_and_captions(finished):
     _, folder, result = finished
-    assert sorted(path.name for path in folder.iterdir()) == [
+    assert sorted(path.name for path in folder.iterdir() if path.name != "gates.pt") == [
         "captions.json",
         "log.jsonl",
         "model.safetensors",
@@ -171,10 +173,121 @@ def test_initial_weights_are_taken_over_and_must_fit(finished):
         build(replace(folded, decoder=DecoderConfig(options={"word": 12, "hidden": 17})), train)
 
 
-def test_pruning_a_frozen_encoder_is_refused(tmp_path):
-    recipe = replace(FROZEN, pruning=Pruning("supermask", 0.5, "encoder"))
-    with pytest.raises(PruningError, match="no weight to prune"):
-        run(recipe, tmp_path / "run", tmp_path / "cache")
+def test_a_frozen_encoder_is_pruned_by_its_masks_alone(tmp_path):
+    """Stage one of scheme A: the encoder's weights stay, its gates learn."""
+    recipe = replace(FROZEN, pruning=Pruning("supermask", 0.5, "all"))
+    train = splits(recipe.data)[0]
+    torch.manual_seed(recipe.training.seed)
+    before = build(recipe, train).encoder.state_dict()
+    result = run(recipe, tmp_path / "run", tmp_path / "cache")
+    after = load(tmp_path / "run" / "model.safetensors").encoder.state_dict()
+    zeros = 0
+    for name, weight in after.items():
+        assert torch.equal(weight[weight != 0], before[name][weight != 0])
+        zeros += int((weight == 0).sum() - (before[name] == 0).sum())
+    assert zeros > 0
+    counts = result["non_zeros"]
+    assert counts["decoder"] + counts["encoder"] < 0.6 * (counts["decoder_weights"] + counts["encoder_weights"])
+
+
+# Every method
+
+SHORT = replace(FROZEN, training=replace(FROZEN.training, epochs=2), pruning=Pruning())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folder of a dense run with a frozen encoder."""
+    folder = tmp_path_factory.mktemp("dense")
+    run(SHORT, folder / "run", folder / "cache")
+    return folder / "run"
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_of_a_recipe_ends_at_its_target(trained, tmp_path, method):
+    pruning = Pruning(method, 0.6, ticket=str(trained) if method == "lottery" else "")
+    start = str(trained / "model.safetensors") if method in ("magnitude", "frozen") else ""
+    result = run(replace(SHORT, initial=start, pruning=pruning), tmp_path / "run", trained.parent / "cache")
+    weights = load(tmp_path / "run" / "model.safetensors").decoder.named_parameters()
+    matrices = [w for name, w in weights if not name.endswith("bias")]
+    total, kept = (sum(map(count, matrices)) for count in (torch.numel, torch.count_nonzero))
+    target = 0.0 if method == "frozen" else 0.6
+    assert int(kept) == total - int(target * total)
+    assert result["best"]["CIDEr"] >= 0
+
+
+def test_a_lottery_ticket_has_the_trained_masks_on_the_first_weights(trained, tmp_path):
+    recipe = replace(SHORT, pruning=Pruning("lottery", 0.6, ticket=str(trained)))
+    start = build(recipe, splits(recipe.data)[0])
+    check_ticket(str(trained), to_mapping(recipe))
+    make_pruner(start, recipe.pruning, 10, lambda _: []).finalize()
+    torch.manual_seed(recipe.training.seed)
+    fresh, end = build(SHORT, splits(recipe.data)[0]), load(trained / "model.safetensors")
+    start_gates, fresh_gates, end_gates = (c.decoder.gates.weight for c in (start, fresh, end))
+    kept = start_gates != 0
+    assert end_gates[kept].abs().min() > end_gates[~kept].abs().max()
+    torch.manual_seed(recipe.training.seed)
+    assert torch.equal(build(recipe, splits(recipe.data)[0]).decoder.gates.weight, fresh_gates)
+
+
+def test_frozen_masks_go_on_being_drawn_from_a_supermask_runs_gates(trained, tmp_path):
+    first = replace(SHORT, pruning=Pruning("supermask", 0.6))
+    run(first, tmp_path / "first", trained.parent / "cache")
+    start = str(tmp_path / "first" / "model.safetensors")
+    second = replace(first, initial=start, pruning=Pruning("frozen", ticket=str(tmp_path / "first")))
+    pruner = make_pruner(build(second, splits(second.data)[0]), second.pruning, 9, lambda _: [])
+    assert {mask.sampling for mask in pruner.active.values()} == {"bernoulli"}
+    assert pruner.near_target
+    sparse = load(Path(start)).decoder.state_dict()
+    for name, keep in pruner.masks().items():
+        assert torch.equal(keep, sparse[name.removeprefix("decoder.")] != 0)
+    with pytest.raises(ConfigError, match=r"gates\.pt: no gates"):
+        run(replace(second, pruning=Pruning("frozen", ticket=str(trained))), tmp_path / "second", tmp_path)
+
+
+@pytest.mark.parametrize("baseline", ["others", "greedy"])
+def test_scst_goes_on_from_a_sparse_model_and_keeps_its_zeros(trained, tmp_path, baseline):
+    cache = trained.parent / "cache"
+    run(replace(SHORT, pruning=Pruning("supermask", 0.6)), tmp_path / "sparse", cache)
+    start = tmp_path / "sparse" / "model.safetensors"
+    recipe = replace(
+        SHORT,
+        initial=str(start),
+        objective="scst",
+        scst=Scst(samples=3, baseline=baseline),
+        pruning=Pruning("frozen"),
+        training=replace(SHORT.training, epochs=1, schedule="constant", learning_rate=1e-3, warmup=0),
+    )
+    result = run(recipe, tmp_path / "scst", cache)
+    before, after = (load(f).decoder.state_dict() for f in (start, tmp_path / "scst" / "model.safetensors"))
+    changed = [name for name in after if not torch.equal(after[name], before[name])]
+    assert changed
+    assert all(not after[name][before[name] == 0].any() for name in before if not name.endswith("bias"))
+    assert result["best"]["step"] == 6
+    rows = [json.loads(line) for line in (tmp_path / "scst" / "log.jsonl").read_text().splitlines()]
+    assert {"reward", "baseline"} <= rows[0].keys()
+
+
+def test_scst_from_scratch_is_refused():
+    with pytest.raises(ConfigError, match="give its packed file as initial"):
+        replace(SHORT, objective="scst")
+
+
+def test_a_ticket_of_another_model_is_refused(trained, tmp_path):
+    def refused(recipe: Recipe) -> str:
+        with pytest.raises(ConfigError) as caught:
+            run(recipe, tmp_path / "run", tmp_path / "cache")
+        assert not (tmp_path / "run" / "log.jsonl").exists()
+        return str(caught.value)
+
+    lottery = replace(SHORT, pruning=Pruning("lottery", 0.6, ticket=str(trained)))
+    assert "training.seed is 1, the recipe has 2" in refused(
+        replace(lottery, training=replace(lottery.training, seed=2))
+    )
+    other = {"word": 12, "hidden": 17}
+    assert "decoder is" in refused(replace(lottery, decoder=DecoderConfig(options=other)))
+    assert "no finished run" in refused(replace(SHORT, pruning=Pruning("lottery", 0.6, ticket=str(tmp_path))))
+    assert "needs pruning.ticket" in refused(replace(SHORT, pruning=Pruning("lottery", 0.6)))
 
 
 # Recipes of the repository
@@ -188,5 +301,5 @@ def test_recipes_parse_and_build(path):
     tiny = replace(recipe, initial="", imagenet="", data=DataRecipe("scenes", min_count=1, train=4))
     captioner = build(tiny, splits(tiny.data)[0])
     if recipe.pruning.where == "decoder":
-        pruner = recipes.make_pruner(captioner, recipe.pruning, 10)
+        pruner = recipes.make_pruner(captioner, recipe.pruning, 10, lambda _: [])
         assert pruner is None or all(name.startswith("decoder.") for name in pruner.masks())

@@ -95,6 +95,19 @@ def test_encode_and_decode() -> None:
             vocabulary.decode([foreign])
 
 
+def test_sentencepiece_keeps_case_merges_unknown_words_and_shows_them(tmp_path: Path) -> None:
+    vocabulary = Vocabulary((*SPECIALS, "a", "Dog", "very"), "sentencepiece")
+    assert vocabulary.encode("a  Dog dog, barks very very", 10) == [BOS, 4, 5, UNK, 6, 6, EOS]
+    assert vocabulary.encode("<bos> a\u2581<eos> Dog", 10) == [BOS, UNK, 4, UNK, 5, EOS]
+    assert vocabulary.encode("x y a Dog", 2) == [BOS, UNK, 4, EOS]  # cut behind the merging
+    assert vocabulary.decode([BOS, 4, UNK, UNK, 5, EOS, PAD]) == "a <unk> <unk> Dog"
+    vocabulary.save(tmp_path / "words.json")
+    assert Vocabulary.load(tmp_path / "words.json") == vocabulary
+    assert vocabulary != Vocabulary(vocabulary.words)
+    with pytest.raises(FormatError, match="'bpe' is unknown; there are words, sentencepiece"):
+        Vocabulary(SPECIALS, "bpe")
+
+
 @given(st.lists(st.lists(st.integers(0, 99), max_size=6), max_size=6))
 def test_pad_is_the_slow_pad(sequences: list[list[int]]) -> None:
     batch = pad(sequences)

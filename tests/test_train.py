@@ -57,11 +57,11 @@ def make_batches() -> Batches:
 
 def validate(model: nn.Module) -> dict[str, float]:
     """Stands for CIDEr: how likely a fixed batch is."""
-    inputs, tokens = make_batches()(99, 0)
+    batch = make_batches()(99, 0)
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        loss = cross_entropy(model(inputs, tokens), tokens)
+        loss = cross_entropy(model(batch.inputs, batch.tokens), batch.tokens)
     model.train(was_training)
     return {"CIDEr": -loss.item()}
 

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from laconic import data, metrics, store
     from laconic.captioner import ImageCaptioner, load
+    from laconic.compress.frozen import Frozen
+    from laconic.compress.magnitude import Magnitude
     from laconic.compress.prune import Pruner
+    from laconic.compress.schedule import Cubic
+    from laconic.compress.snip import Snip
     from laconic.compress.supermask import Supermask
     from laconic.decode import Decoding
     from laconic.errors import LaconicError
@@ -18,10 +22,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {  # public name -> module that defines it; a module is its own home
+    "Cubic": "laconic.compress.schedule",
     "Decoding": "laconic.decode",
+    "Frozen": "laconic.compress.frozen",
     "ImageCaptioner": "laconic.captioner",
     "LaconicError": "laconic.errors",
+    "Magnitude": "laconic.compress.magnitude",
     "Pruner": "laconic.compress.prune",
+    "Snip": "laconic.compress.snip",
     "Supermask": "laconic.compress.supermask",
     "Vocabulary": "laconic.text",
     "data": "laconic.data",
@@ -31,10 +39,14 @@ _HOME = {  # public name -> module that defines it; a module is its own home
 }
 
 __all__ = [
+    "Cubic",
     "Decoding",
+    "Frozen",
     "ImageCaptioner",
     "LaconicError",
+    "Magnitude",
     "Pruner",
+    "Snip",
     "Supermask",
     "Vocabulary",
     "data",

@@ -5,7 +5,7 @@ what an unbroken one would. Knows nothing of models or losses.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from laconic.data import Dataset, Skipped, readable
-from laconic.errors import DataError
+from laconic.errors import ConfigError, DataError
 from laconic.models.layers import Features
 from laconic.text import Vocabulary, pad
 
@@ -57,6 +57,24 @@ class PixelCache:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """What one step learns from.
+
+    Attributes:
+        inputs: of n images, uint8 (n, size, size, 3) or Features.
+        tokens: int64 (n, captions, longest), <bos> first, padded with 0.
+        rows: (n,) row of each image in the data set.
+    """
+
+    inputs: Tensor | Features
+    tokens: Tensor
+    rows: np.ndarray
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(self.inputs.to(device), self.tokens.to(device), self.rows)
+
+
+@dataclass(frozen=True)
 class Batches:
     """An endless supply of batches, addressed by (epoch, step).
 
@@ -67,6 +85,7 @@ class Batches:
         rows: rows of source and tokens to train on.
         size: images per batch; an incomplete last batch is dropped.
         mirror: flips each image with probability one half.
+        share: (rank, world): this process takes the images rank, rank + world ... of each batch.
     """
 
     source: Source
@@ -75,22 +94,36 @@ class Batches:
     size: int
     seed: int
     mirror: bool = False
+    share: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
         """Steps per epoch."""
         return len(self.rows) // self.size
 
-    def __call__(self, epoch: int, step: int) -> tuple[Tensor | Features, Tensor]:
-        """Inputs and tokens (size, captions, longest) of one step."""
+    def __call__(self, epoch: int, step: int) -> Batch:
+        """The batch of one step, or this process's share of it."""
         rng = np.random.default_rng((self.seed, epoch))
         order = rng.permutation(self.rows)
         mirrored = rng.random(len(order)) < 0.5 if self.mirror else np.zeros(len(order), bool)
-        part = slice(step * self.size, (step + 1) * self.size)
+        rank, world = self.share
+        part = slice(step * self.size + rank, (step + 1) * self.size, world)
         rows, mirrored = order[part], mirrored[part]
         tokens = self.tokens[rows]
         longest = int((tokens != 0).sum(-1).max())
         inputs = self.source.batch(rows, mirrored if self.mirror else None)
-        return inputs, torch.from_numpy(tokens[:, :, :longest].astype(np.int64))
+        return Batch(inputs, torch.from_numpy(tokens[:, :, :longest].astype(np.int64)), rows)
+
+    def shared(self, rank: int, world: int) -> "Batches":
+        """The share of one of `world` processes; together they see the same batches as one process alone.
+
+        Raises:
+            ConfigError: where a batch has fewer images than there are processes.
+        """
+        if world > self.size:
+            raise ConfigError(
+                f"training.batch {self.size} cannot be shared by {world} processes; give at least {world}"
+            )
+        return replace(self, share=(rank, world))
 
 
 def make_batches(

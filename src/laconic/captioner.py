@@ -3,10 +3,12 @@
     captioner = load("tiny.safetensors")
     captioner.caption([read_image("photo.jpg")])     # ["a dog runs through the grass"]
 
+With the encoder "regions" it begins where a detector ended: `captioner.caption([read_regions("1.npy", 2048)])`.
+
 Knows nothing of training, data sets or metrics.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,14 +17,18 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.rnn import pad_sequence
+from torch.overrides import TorchFunctionMode
 
 from laconic import store
 from laconic.config import from_mapping, to_mapping
 from laconic.data.images import resize
+from laconic.data.regions import Regions
 from laconic.decode import Captioner, Decoding, Hypothesis, decode
 from laconic.errors import ConfigError, FormatError
 from laconic.models.captioners import build_captioner
-from laconic.models.encoders import build_encoder
+from laconic.models.encoders import REGIONS, build_encoder
 from laconic.models.layers import Features, fold_batch_norm
 from laconic.text import Vocabulary
 
@@ -36,16 +42,18 @@ class EncoderConfig:
     """Which encoder, and how it sees an image.
 
     Attributes:
-        name: a row of ENCODERS.
+        name: a row of ENCODERS, or "regions" for a captioner that reads region features.
         size: images are resized to size x size pixels.
         stride: of the grid, 16 (finer) or 32.
         norm: batch norm kept apart, for training from scratch; packing folds it.
+        channels: width of "regions"; the width of other encoders is their own.
     """
 
     name: str = "mobilenet_v2"
     size: int = 224
     stride: int = 32
     norm: bool = False
+    channels: int = 2048
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,20 @@ def normalize(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1.0)
 
 
+def stack_regions(regions: Sequence[Regions]) -> Features:
+    """Regions of several images as one batch, float32, the shorter ones padded with zeros and marked in `valid`.
+
+    `pooled` is the mean of an image's regions. Boxes are left out unless all images have them.
+    """
+    counts = torch.tensor([len(image.features) for image in regions])
+    grid = pad_sequence([torch.tensor(image.features, dtype=torch.float32) for image in regions], True)
+    pooled = grid.sum(1) / counts.unsqueeze(1)
+    given = [torch.tensor(image.boxes) for image in regions if image.boxes is not None]
+    boxes = pad_sequence(given, True) if len(given) == len(regions) else None
+    valid = torch.arange(grid.shape[1]) < counts.unsqueeze(1)
+    return Features(grid, pooled, boxes, None if valid.all() else valid)
+
+
 class ImageCaptioner(nn.Module):
     """Encoder and decoder with one vocabulary. Parameters are named `encoder.*` and `decoder.*`."""
 
@@ -79,7 +101,7 @@ class ImageCaptioner(nn.Module):
         encoder = config.encoder
         if not 32 <= encoder.size <= MAX_SIDE:
             raise ConfigError(f"encoder size {encoder.size} is not possible; give 32 to {MAX_SIDE}")
-        self.encoder = build_encoder(encoder.name, encoder.stride, encoder.norm)
+        self.encoder = build_encoder(encoder.name, encoder.stride, encoder.norm, encoder.channels)
         decoder = config.decoder
         self.decoder = build_captioner(decoder.name, decoder.options, len(vocabulary), self.encoder)
 
@@ -95,20 +117,32 @@ class ImageCaptioner(nn.Module):
     def search(self, images: Tensor | Features, decoding: Decoding) -> list[list[Hypothesis]]:
         """Hypotheses for each image, best first."""
         self.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), parametrize.cached():  # a masked weight is masked once, not at every step
             features = images if isinstance(images, Features) else self.encode(images)
             return decode(cast(Captioner[Any], self.decoder), features, decoding)
 
-    def caption(self, images: Iterable[np.ndarray], decoding: Decoding | None = None, batch: int = 32) -> list[str]:
-        """One caption for each image, uint8 (H, W, 3) RGB of any size."""
+    def caption(
+        self, images: Iterable[np.ndarray | Regions], decoding: Decoding | None = None, batch: int = 32
+    ) -> list[str]:
+        """One caption for each image: uint8 (H, W, 3) RGB of any size, or Regions for the encoder "regions"."""
         decoding = decoding or Decoding()
+        device = next(self.parameters()).device
         captions: list[str] = []
         remaining = iter(images)
         while some := list(islice(remaining, batch)):
-            pixels = np.stack([resize(image, self.config.encoder.size) for image in some])
-            found = self.search(torch.from_numpy(pixels), decoding)
+            found = self.search(self._batch(some).to(device), decoding)
             captions += [self.vocabulary.decode(best[0].tokens) for best in found]
         return captions
+
+    def _batch(self, images: Sequence[np.ndarray | Regions]) -> Tensor | Features:
+        regions = [image for image in images if isinstance(image, Regions)]
+        if len(regions) != (len(images) if self.config.encoder.name == REGIONS else 0):
+            reads = "region features" if self.config.encoder.name == REGIONS else "photos"
+            raise ConfigError(f"this captioner reads {reads}; give it nothing else")
+        if regions:
+            return stack_regions(regions)
+        pixels = [resize(image, self.config.encoder.size) for image in images if isinstance(image, np.ndarray)]
+        return torch.from_numpy(np.stack(pixels))
 
 
 def save(captioner: ImageCaptioner, path: Path, values: str = "half", **facts: Any) -> int:
@@ -119,9 +153,26 @@ def save(captioner: ImageCaptioner, path: Path, values: str = "half", **facts: A
     fold_batch_norm(captioner.encoder)
     model = to_mapping(captioner.config)
     model["encoder"]["norm"] = False
-    config = {"kind": KIND, "model": model, "facts": facts}
+    tokenization = captioner.vocabulary.tokenization
+    config = {"kind": KIND, "model": model, "tokenization": tokenization, "facts": facts}
     words = list(captioner.vocabulary.words)
     return store.save(captioner, path, values=values, config=config, vocabulary=words)
+
+
+def outline(config: ModelConfig, vocabulary: Vocabulary) -> ImageCaptioner:
+    """A captioner on the meta device: names and shapes, no memory."""
+    with torch.device("meta"), _Undrawn():
+        return ImageCaptioner(config, vocabulary)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out normally distributed initial values: on the meta device they would import torch's compiler, which
+    takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.init.normal_:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def load(path: Path) -> ImageCaptioner:
@@ -131,10 +182,8 @@ def load(path: Path) -> ImageCaptioner:
         raise FormatError(f"{path}: holds weights but no image captioner; use a file that `laconic pack` wrote")
     try:
         config = from_mapping(packed.config["model"], ModelConfig, "model")
-        vocabulary = Vocabulary(tuple(packed.vocabulary))
-        # On the meta device nothing is allocated before the shapes are known to be those in the file.
-        with torch.device("meta"):
-            captioner = ImageCaptioner(config, vocabulary)
+        vocabulary = Vocabulary(tuple(packed.vocabulary), packed.config.get("tokenization", "words"))
+        captioner = outline(config, vocabulary)  # nothing is allocated before shapes are known to be the file's
         store.check_match(packed, captioner)
     except FormatError as error:  # of the vocabulary, which does not know the file
         where = str(error).removeprefix(f"{path}: ")

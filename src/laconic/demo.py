@@ -27,7 +27,8 @@ from laconic.data import read_image
 from laconic.decode import Decoding
 from laconic.errors import ConfigError
 from laconic.evaluation import evaluate
-from laconic.recipes import DataRecipe, Pruning, Recipe, run, write_json
+from laconic.pruning import Pruning
+from laconic.recipes import DataRecipe, Recipe, run, write_json
 from laconic.report.page import (
     Contender,
     Layer,

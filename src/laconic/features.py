@@ -3,6 +3,8 @@
 Arrays are float16 and memory-mapped, so a set larger than memory works. The folder's name is a digest of encoder
 weights, preprocessing and images (names, sizes, times), so a stale cache is never used. Extraction stops and resumes
 at any image; pictures that cannot be read are listed, not fatal. Knows nothing of captions or training.
+
+A RegionSource gives a detector's features from files in the same way, with nothing to compute.
 """
 
 import hashlib
@@ -15,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import nn
 
-from laconic.captioner import EncoderConfig, normalize
-from laconic.config import digest, to_mapping
+from laconic.captioner import EncoderConfig, normalize, stack_regions
+from laconic.config import digest
 from laconic.data import Dataset, Skipped, readable
-from laconic.errors import TrainingError
+from laconic.data.regions import RegionStore
+from laconic.errors import ConfigError, TrainingError
 from laconic.files import write_text
 from laconic.models.layers import Features
 
@@ -57,6 +61,37 @@ class FeatureCache:
         return Features(torch.from_numpy(grid).float(), torch.from_numpy(pooled).float())
 
 
+@dataclass(frozen=True)
+class RegionSource:
+    """Region features of a data set's images, by row.
+
+    Attributes:
+        regions: where they are, by image id.
+        ids: of the images.
+        valid: bool (images,), false where there are none for an image.
+        skipped: those images.
+    """
+
+    regions: RegionStore
+    ids: tuple[int | str, ...]
+    valid: np.ndarray
+    skipped: tuple[Skipped, ...]
+
+    @classmethod
+    def of(cls, examples: Dataset, regions: RegionStore) -> "RegionSource":
+        """Looks every example up; no feature is read."""
+        ids = tuple(examples[row].id for row in range(len(examples)))
+        valid = np.array([image in regions for image in ids], bool)
+        missing = (str(image) for image, there in zip(ids, valid, strict=True) if not there)
+        return cls(regions, ids, valid, tuple(Skipped(image, f"{image}: no region features") for image in missing))
+
+    def batch(self, rows: np.ndarray, mirrored: np.ndarray | None = None) -> Features:
+        """Features of some images; DataError where they are damaged, ConfigError where they are to be mirrored."""
+        if mirrored is not None:
+            raise ConfigError("region features cannot be mirrored; set training.mirror = false")
+        return stack_regions([self.regions[self.ids[row]] for row in rows])
+
+
 def encoder_digest(encoder: nn.Module) -> str:
     """SHA-256 over names and values of an encoder's parameters and buffers."""
     total = hashlib.sha256()
@@ -84,7 +119,8 @@ def cache_key(encoder: nn.Module, config: EncoderConfig, examples: Dataset, mirr
                 images.update(b"missing")
         else:
             images.update(np.ascontiguousarray(example.pixels()).data)
-    return digest(FORMAT, encoder_digest(encoder), to_mapping(config), images.hexdigest(), mirror, torch.__version__)
+    seen = {"name": config.name, "size": config.size, "stride": config.stride, "norm": config.norm}
+    return digest(FORMAT, encoder_digest(encoder), seen, images.hexdigest(), mirror, torch.__version__)
 
 
 def cache_features(
@@ -111,12 +147,13 @@ def cache_features(
     shapes = feature_shapes(encoder, config, len(examples), 2 if mirror else 1)
     try:
         where.mkdir(parents=True, exist_ok=True)
-        state = _read_state(where)
-        if state is None:
-            _require_space(where, shapes)
-            state = {"done": 0, "skipped": []}
-        if state["done"] < len(examples):
-            _extract(encoder, config, examples, where, shapes, state, progress)
+        with FileLock(where / "lock"):  # a second run on the same images waits for the first
+            state = _read_state(where)
+            if state is None:
+                _require_space(where, shapes)
+                state = {"done": 0, "skipped": []}
+            if state["done"] < len(examples):
+                _extract(encoder, config, examples, where, shapes, state, progress)
     except OSError as error:
         raise TrainingError(
             f"{where}: feature cache cannot be written ({error}); free the disk or give --cache another folder"

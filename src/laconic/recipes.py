@@ -6,28 +6,30 @@ checkpoints while it lasts, `model.safetensors` and `result.json` when it is don
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from laconic import data
 from laconic.batches import Batches, PixelCache, Source, make_batches
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
-from laconic.compress.prune import Pruner
-from laconic.compress.supermask import Supermask
 from laconic.config import differences, expand, from_mapping, to_mapping
 from laconic.data import Dataset
 from laconic.decode import Decoding
+from laconic.distributed import broadcast, is_writer, writer_first
 from laconic.errors import ConfigError, TrainingError
 from laconic.evaluation import Validator, evaluate
 from laconic.features import cache_features
 from laconic.files import write_text
 from laconic.models.encoders import load_imagenet
+from laconic.pruning import GATES, Pruning, check_ticket, make_pruner, save_gates
+from laconic.scst import Scst, SelfCritical
 from laconic.text import Vocabulary
-from laconic.train import Progress, Run, Training, best_device
+from laconic.train import Progress, Run, Training, best_device, cross_entropy
 
 
 @dataclass(frozen=True)
@@ -52,32 +54,12 @@ class DataRecipe:
 
 
 @dataclass(frozen=True)
-class Pruning:
-    """What to prune and how far; see laconic.compress for the options left at None.
-
-    Attributes:
-        method: "none" or "supermask".
-        sparsity: share of weights to remove.
-        where: part of the model.
-        weight: of the sparsity loss (lambda).
-        learning_rate: of the gates.
-        init: initial value of the gates.
-    """
-
-    method: Literal["none", "supermask"] = "none"
-    sparsity: float = 0.0
-    where: Literal["all", "encoder", "decoder"] = "decoder"
-    weight: float | None = None
-    learning_rate: float | None = None
-    init: float = 5.0
-
-
-@dataclass(frozen=True)
 class Recipe:
     """Everything that decides the outcome of a run.
 
     Attributes:
         initial: a packed captioner to start from (for fine-tuning); empty starts from scratch.
+        objective: "cross_entropy" or "scst", which needs `initial`.
         imagenet: .npz file of encoder weights; empty trains the encoder from scratch.
     """
 
@@ -87,8 +69,14 @@ class Recipe:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     initial: str = ""
     pruning: Pruning = field(default_factory=Pruning)
+    objective: Literal["cross_entropy", "scst"] = "cross_entropy"
+    scst: Scst = field(default_factory=Scst)
     training: Training = field(default_factory=Training)
     decoding: Decoding = field(default_factory=Decoding)
+
+    def __post_init__(self) -> None:
+        if self.objective == "scst" and not self.initial:
+            raise ConfigError('objective = "scst" improves a trained captioner: give its packed file as initial')
 
 
 @dataclass(frozen=True)
@@ -111,7 +99,7 @@ def run(
         TrainingError: where the folder holds another recipe's run, or an interrupted one and `resume` is off.
     """
     watch = watch or Watcher()
-    finished = claim(folder, recipe, resume)
+    finished = broadcast(claim(folder, recipe, resume) if is_writer() else None)
     if finished is not None:
         watch.say(f"{folder} is finished; nothing to do")
         return finished
@@ -119,38 +107,18 @@ def run(
     started = time.perf_counter()
     train, val = splits(recipe.data)
     captioner = build(recipe, train).to(best_device())
-    sources = {"train": (train, recipe.training.mirror), "val": (val, False)}
-    inputs = {
-        name: open_source(captioner, recipe, examples, cache, mirror, name, watch)
-        for name, (examples, mirror) in sources.items()
-    }
+    with writer_first():
+        inputs = open_sources(captioner, recipe, train, val, cache, watch)
     prepared = time.perf_counter() - started
-    batches = training_batches(recipe, inputs["train"], train, captioner.vocabulary)
-    pruner = make_pruner(captioner, recipe.pruning, recipe.training.epochs * len(batches))
-    fitting = Run(
-        captioner,
-        batches,
-        recipe.training,
-        folder,
-        pruner=pruner,
-        validate=Validator.of(inputs["val"], val),
-        show=watch.progress,
-    )
+    fitting = make_run(captioner, recipe, inputs, train, val, folder, watch)
     if resume:
         fitting.resume()
     fitting.fit()
-    if pruner is not None:
-        pruner.finalize()
-    result = {
-        **score_and_pack(captioner.cpu(), recipe, inputs["val"], val, folder, watch),
-        "best": fitting.best,
-        "skipped": [skipped.reason for source in inputs.values() for skipped in source.skipped],
-    }
-    result["seconds"] |= {"features": round(prepared, 1), "training": round(fitting.seconds, 1)}
-    write_json(folder / "result.json", result)
-    for name in ("last.pt", "best.pt"):  # model.safetensors replaces them
-        (folder / name).unlink(missing_ok=True)
-    return result
+    if fitting.pruner is not None:
+        if is_writer():
+            save_gates(fitting.pruner, folder / GATES)
+        fitting.pruner.finalize()
+    return broadcast(conclude(fitting, captioner, recipe, inputs, val, prepared, watch) if is_writer() else {})
 
 
 # Stages
@@ -179,6 +147,8 @@ def claim(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
                 f"{folder}: holds an unfinished run; continue it with --resume or give --out another folder"
             )
         return None
+    if recipe.pruning.method == "lottery":
+        check_ticket(recipe.pruning.ticket, to_mapping(recipe))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -221,6 +191,22 @@ def build(recipe: Recipe, train: Dataset) -> ImageCaptioner:
     return captioner
 
 
+def encoder_changes(recipe: Recipe) -> bool:
+    """Whether the encoder's features change in training: by its weights or by its masks."""
+    pruned = recipe.pruning.method not in ("none", "frozen") and recipe.pruning.where != "decoder"
+    return recipe.training.encoder_learning_rate > 0 or pruned
+
+
+def open_sources(
+    captioner: ImageCaptioner, recipe: Recipe, train: Dataset, val: Dataset, cache: Path, watch: Watcher
+) -> dict[str, Source]:
+    """Inputs of the training ("train", with mirror images where asked for) and of the validation ("val")."""
+    return {
+        "train": open_source(captioner, recipe, train, cache, recipe.training.mirror, "train", watch),
+        "val": open_source(captioner, recipe, val, cache, False, "val", watch),
+    }
+
+
 def open_source(
     captioner: ImageCaptioner,
     recipe: Recipe,
@@ -230,9 +216,9 @@ def open_source(
     name: str,
     watch: Watcher,
 ) -> Source:
-    """Cached features where the encoder is frozen, pixels in memory where it learns."""
+    """Cached features where the encoder stays as it is, pixels in memory where it changes."""
     config = captioner.config.encoder
-    if recipe.training.encoder_learning_rate > 0:
+    if encoder_changes(recipe):
         return PixelCache.read(examples, config.size)
     return cache_features(
         captioner.encoder,
@@ -258,18 +244,67 @@ def training_batches(recipe: Recipe, source: Source, train: Dataset, vocabulary:
     )
 
 
-def make_pruner(captioner: ImageCaptioner, pruning: Pruning, steps: int) -> Pruner | None:
-    """The recipe's pruner, on the part of the model it names."""
-    if pruning.method == "none":
-        return None
-    method = Supermask(
-        pruning.sparsity,
-        init=pruning.init,
-        weight=pruning.weight,
-        learning_rate=pruning.learning_rate,
+def first_losses(captioner: ImageCaptioner, batches: Batches, smoothing: float) -> Callable[[int], Iterator[Tensor]]:
+    """Training losses of the first n batches, for methods that prune before the training."""
+
+    def losses(count: int) -> Iterator[Tensor]:
+        captioner.train()
+        device = next(captioner.parameters()).device
+        for step in range(min(count, len(batches))):
+            batch = batches(0, step).to(device)
+            yield cross_entropy(captioner(batch.inputs, batch.tokens), batch.tokens, smoothing)
+
+    return losses
+
+
+def make_run(
+    captioner: ImageCaptioner,
+    recipe: Recipe,
+    inputs: Mapping[str, Source],
+    train: Dataset,
+    val: Dataset,
+    folder: Path,
+    watch: Watcher,
+) -> Run:
+    """The training run of a recipe: batches, masks and objective put together."""
+    batches = training_batches(recipe, inputs["train"], train, captioner.vocabulary)
+    losses = first_losses(captioner, batches, recipe.training.label_smoothing)
+    objective = None
+    if recipe.objective == "scst":
+        objective = SelfCritical(recipe.scst, [train[i].captions for i in range(len(train))], captioner.vocabulary)
+    return Run(
+        captioner,
+        batches,
+        recipe.training,
+        folder,
+        objective=objective,
+        pruner=make_pruner(captioner, recipe.pruning, recipe.training.epochs * len(batches), losses),
+        validate=Validator.of(inputs["val"], val),
+        show=watch.progress,
     )
-    prefix = "" if pruning.where == "all" else f"{pruning.where}."
-    return Pruner(captioner, method, steps=steps, where=lambda name, w: w.requires_grad and name.startswith(prefix))
+
+
+def conclude(
+    fitting: Run,
+    captioner: ImageCaptioner,
+    recipe: Recipe,
+    inputs: Mapping[str, Source],
+    val: Dataset,
+    prepared: float,
+    watch: Watcher,
+) -> dict[str, Any]:
+    """Scores and packs what was trained; writes and returns the result, and removes the checkpoints."""
+    folder = fitting.folder
+    result = {
+        **score_and_pack(captioner.cpu(), recipe, inputs["val"], val, folder, watch),
+        "best": fitting.best,
+        "skipped": [skipped.reason for source in inputs.values() for skipped in source.skipped],
+    }
+    result["seconds"] |= {"features": round(prepared, 1), "training": round(fitting.seconds, 1)}
+    write_json(folder / "result.json", result)
+    for name in ("last.pt", "best.pt"):  # model.safetensors replaces them
+        (folder / name).unlink(missing_ok=True)
+    return result
 
 
 def score_and_pack(

@@ -10,9 +10,9 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from laconic.files import atomically
 
 PAD, UNK, BOS, EOS = range(4)
 SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
+PIECE_START = "\u2581"  # how sentencepiece writes the space before a word
 MAX_BYTES = 4 << 20  # of a vocabulary file: some 300,000 words, beyond any caption data set
 
 _FORMAT, _VERSION = "laconic-vocabulary", 1
@@ -48,6 +49,15 @@ def tokenize(caption: str) -> list[str]:
     return _WORD.findall(text)
 
 
+def tokenize_pieces(caption: str) -> list[str]:
+    """Words of a caption as a sentencepiece model of type "word" sees them: what spaces separate, case kept.
+
+    >>> tokenize_pieces("A man's T-shirt.")
+    ['A', "man's", 'T-shirt.']
+    """
+    return unicodedata.normalize("NFKC", caption).replace(PIECE_START, " ").split()
+
+
 def _separate(caption: str) -> str:
     """Lower case, compatibility-composed, all but letters, digits, marks, ' and - made spaces."""
     # Composed before lowering (letter-like symbols have no lower case of their own), and again
@@ -59,20 +69,29 @@ def _separate(caption: str) -> str:
     )
 
 
+TOKENIZERS: dict[str, Callable[[str], list[str]]] = {"words": tokenize, "sentencepiece": tokenize_pieces}
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The words a captioner can say: `words[id]` is the word of that id, the four specials first.
 
+    `tokenization` is a key of TOKENIZERS. "sentencepiece" is for converted captioners only and keeps
+    two more habits of that library: a run of unknown words is one unk, and `decode` shows unk.
+
     Raises FormatError where `words` does not begin with `SPECIALS`, holds anything but printable
-    strings without spaces, or holds a word twice.
+    strings without spaces, or holds a word twice, and for an unknown tokenization.
     """
 
     words: tuple[str, ...]
+    tokenization: str = "words"
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if tuple(self.words[: len(SPECIALS)]) != SPECIALS:
             raise FormatError(f"a vocabulary begins with {' '.join(SPECIALS)}")
+        if self.tokenization not in TOKENIZERS:
+            raise FormatError(f"tokenization {self.tokenization!r:.60} is unknown; there are {', '.join(TOKENIZERS)}")
         ids: dict[str, int] = {}
         for number, word in enumerate(self.words):
             # Words reach terminals and web pages: no control characters, no invisible ones.
@@ -80,6 +99,8 @@ class Vocabulary:
                 raise FormatError(f"word {number} of the vocabulary is {word!r:.60}, not a word")
             if ids.setdefault(word, number) != number:
                 raise FormatError(f"the vocabulary holds {word!r:.60} twice: {ids[word]}, {number}")
+        for special in SPECIALS:  # no text can spell one
+            del ids[special]
         object.__setattr__(self, "_ids", ids)
 
     @classmethod
@@ -127,23 +148,31 @@ class Vocabulary:
         length limit instead of closing the sentence. Choose `max_length` so that few are cut
         (20 cuts 1.5 % of Flickr8k); a decoder that may say as many words needs one token more.
         """
-        words = tokenize(caption)[:max_length]
-        return [BOS, *(self._ids.get(word, UNK) for word in words), EOS]
+        ids = [self._ids.get(word, UNK) for word in TOKENIZERS[self.tokenization](caption)]
+        if self.tokenization == "sentencepiece":
+            ids = [id_ for before, id_ in pairwise([BOS, *ids]) if not before == id_ == UNK]
+        return [BOS, *ids[:max_length], EOS]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Words of `ids` joined by spaces, specials dropped. IndexError for a foreign id."""
+        silent = (PAD, BOS, EOS) if self.tokenization == "sentencepiece" else range(len(SPECIALS))
         words = []
         for i in ids:
             if not 0 <= i < len(self.words):  # a negative id would quietly count from the end
                 raise IndexError(f"id {i} is not in a vocabulary of {len(self.words)} words")
-            if i >= len(SPECIALS):
+            if i not in silent:
                 words.append(self.words[i])
         return " ".join(words)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON, whole or not at all. Raises ConfigError where `path` cannot be written."""
         path = Path(path)
-        document = {"format": _FORMAT, "version": _VERSION, "words": self.words}
+        document = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "tokenization": self.tokenization,
+            "words": self.words,
+        }
         data = json.dumps(document, ensure_ascii=False, indent=0).encode()
         if len(data) > MAX_BYTES:
             raise ConfigError(
@@ -160,10 +189,13 @@ class Vocabulary:
     def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
         """Read what `save` wrote. Raises FormatError naming the file for anything else."""
         try:
-            words = _read_document(Path(path)).get("words")
+            document = _read_document(Path(path))
+            words, tokenization = document.get("words"), document.get("tokenization", "words")
             if not isinstance(words, list):
                 raise FormatError("'words' is not a list")
-            return cls(tuple(words))
+            if not isinstance(tokenization, str):
+                raise FormatError("'tokenization' is not text")
+            return cls(tuple(words), tokenization)
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from error
 

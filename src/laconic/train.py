@@ -1,25 +1,28 @@
-"""The only training loop: cross-entropy under teacher forcing, with validation, checkpoints and resume.
+"""The only training loop, with validation, checkpoints and resume, in one process or in several.
 
-Pruning enters through the Pruner's hooks, data through Batches, scores through `validate`; the loop itself knows
-nothing of them. Stop it at any instant and start it again: it goes on from the last checkpoint and ends with the
-same weights as an unbroken run.
+What is learned enters as an Objective (cross-entropy under teacher forcing by default), pruning through the Pruner's
+hooks, data through Batches, scores through `validate`; the loop itself knows nothing of them. Stop it at any instant
+and start it again: it goes on from the last checkpoint and ends with the same weights as an unbroken run. Under
+torchrun each process takes its share of the same batches, and the result is that of one process up to rounding.
 """
 
 import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.batches import Batches
+from laconic.batches import Batch, Batches
 from laconic.checkpoint import load_checkpoint, save_checkpoint
 from laconic.compress.prune import Pruner
+from laconic.distributed import barrier, broadcast, is_writer, parallel, rank, total, world
 from laconic.errors import TrainingError
 from laconic.files import write_text
 
@@ -32,8 +35,9 @@ class Training:
 
     Attributes:
         epochs: passes over the training images.
-        batch: images per step, each with all its captions.
-        learning_rate: of Adam, after a linear warm-up and along a cosine to zero.
+        batch: images per step, each with all its captions; over all processes together.
+        learning_rate: of Adam, after a linear warm-up.
+        schedule: "cosine" lets the learning rates fall to zero along a cosine, "constant" keeps them.
         encoder_learning_rate: 0 freezes the encoder and caches its features.
         warmup: steps of linear warm-up.
         weight_decay: decoupled (AdamW).
@@ -48,6 +52,7 @@ class Training:
     epochs: int = 15
     batch: int = 32
     learning_rate: float = 1e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
     encoder_learning_rate: float = 0.0
     warmup: int = 100
     weight_decay: float = 0.0
@@ -70,6 +75,21 @@ class Progress:
     facts: Mapping[str, float]  # learning rate, sparsity, latest scores ...
 
 
+@dataclass(frozen=True)
+class Loss:
+    """What an objective says of a batch.
+
+    Attributes:
+        mean: scalar with gradients, the mean over `tokens` tokens; a process weighs as much as it has tokens.
+        facts: for the log.
+    """
+
+    mean: Tensor
+    tokens: int
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+Objective = Callable[[nn.Module, Batch], Loss]
 Validate = Callable[[nn.Module], dict[str, float]]
 Show = Callable[[Progress], None]
 
@@ -79,16 +99,34 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def constant(step: int, steps: int, warmup: int) -> float:
+    """Factor of the learning rate at a step: linear warm-up, then 1."""
+    return min(1.0, (step + 1) / max(1, warmup))
+
+
 def cosine(step: int, steps: int, warmup: int) -> float:
-    """Factor of the learning rate at a step: linear warm-up, then half a cosine down to zero."""
-    ramp = min(1.0, (step + 1) / max(1, warmup))
-    return ramp * 0.5 * (1 + math.cos(math.pi * step / steps))
+    """Factor of the learning rate at a step: linear warm-up, and half a cosine down to zero."""
+    return constant(step, steps, warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+SCHEDULES = {"cosine": cosine, "constant": constant}
 
 
 def cross_entropy(logits: Tensor, tokens: Tensor, smoothing: float = 0.0) -> Tensor:
     """Mean negative log-likelihood of the words after <bos>; logits (M, vocabulary) as the captioner gives them."""
     following = tokens[:, :, 1:]
     return F.cross_entropy(logits.float(), following[following != 0], label_smoothing=smoothing)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """The objective of teacher forcing."""
+
+    smoothing: float = 0.0
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Loss:
+        logits = model(batch.inputs, batch.tokens)
+        return Loss(cross_entropy(logits, batch.tokens, self.smoothing), len(logits))
 
 
 def make_optimizer(model: nn.Module, settings: Training) -> torch.optim.AdamW:
@@ -113,6 +151,7 @@ class Run:
         batches: what it learns from.
         settings: how.
         folder: where log and checkpoints go.
+        objective: what it learns to do; cross-entropy by default.
         pruner: already on the model, not yet attached.
         validate: gives scores, CIDEr among them, after each epoch.
         show: told about progress.
@@ -125,11 +164,14 @@ class Run:
         settings: Training,
         folder: Path,
         *,
+        objective: Objective | None = None,
         pruner: Pruner | None = None,
         validate: Validate | None = None,
         show: Show | None = None,
     ) -> None:
-        self.model, self.batches, self.settings, self.folder = model, batches, settings, folder
+        self.model, self.settings, self.folder = model, settings, folder
+        self.batches = batches if world() == 1 else batches.shared(rank(), world())
+        self.objective = objective or CrossEntropy(settings.label_smoothing)
         self.pruner, self.validate, self.show = pruner, validate, show
         self.device = best_device()
         model.to(self.device)
@@ -142,6 +184,8 @@ class Run:
         self.best: dict[str, float] = {}
         self.scores: dict[str, float] = {}
         self._saved_at = time.monotonic()
+        self._parallel: nn.Module | None = None
+        self._learning: list[bool] = []
 
     @property
     def last(self) -> Path:
@@ -164,52 +208,69 @@ class Run:
         while self.step < self.steps:
             epoch, position = divmod(self.step, per_epoch)
             started = time.perf_counter()
-            loss = self._train_step(epoch, position)
+            loss, facts = self._train_step(epoch, position)
             self.seconds += time.perf_counter() - started
             self.step += 1
             if self.step % 20 == 0 or self.step == self.steps:
-                self._note(epoch, loss)
+                self._note(epoch, loss, facts)
             if self.step % per_epoch == 0:
                 self._end_of_epoch(epoch)
             elif time.monotonic() - self._saved_at > 60 * self.settings.checkpoint_minutes:
                 self.save()
+        self._parallel = None
         if self.best_path.exists():
             self.model.load_state_dict(load_checkpoint(self.best_path)["model"])
+        barrier()  # the writer may delete its checkpoints now
         return self.best or self.scores
 
-    def _train_step(self, epoch: int, position: int) -> float:
+    def _train_step(self, epoch: int, position: int) -> tuple[float, dict[str, float]]:
+        """One step; its loss and facts, over all processes."""
         settings = self.settings
         self.model.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * cosine(self.step, self.steps, settings.warmup)
-        inputs, tokens = self.batches(epoch, position)
-        inputs, tokens = inputs.to(self.device), tokens.to(self.device)
-        enabled = settings.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
-            logits = self.model(inputs, tokens)
-        loss = cross_entropy(logits, tokens, settings.label_smoothing)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"loss is {loss.item()} at step {self.step}: lower training.learning_rate and start again"
-            )
-        loss.backward()
+            group["lr"] = group["peak"] * SCHEDULES[settings.schedule](self.step, self.steps, settings.warmup)
+        # Dropout and sampling follow from (seed, step, rank) alone, so resuming needs no state of random generators.
+        torch.manual_seed(int(np.random.SeedSequence((settings.seed, self.step, rank())).generate_state(1)[0]))
+        batch = self.batches(epoch, position).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            loss = self.objective(self._wrapped(), batch)
+        values = (1.0, loss.mean.item(), *loss.facts.values())
+        tokens, *sums = total([loss.tokens * value for value in values], self.device)
+        mean, *means = (value / tokens for value in sums)
+        if not math.isfinite(mean):
+            raise TrainingError(f"loss is {mean} at step {self.step}: lower training.learning_rate and start again")
+        (loss.mean * (loss.tokens * world() / tokens)).backward()
         weights = [p for group in self.optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(weights, settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss.item()
+        return mean, dict(zip(loss.facts, means, strict=True))
+
+    def _wrapped(self) -> nn.Module:
+        """The model whose gradients are averaged over all processes, wrapped anew when masks have settled: what no
+        longer learns would be waited for."""
+        learning = [parameter.requires_grad for parameter in self.model.parameters()]
+        if self._parallel is None or learning != self._learning:
+            self._parallel = None  # lets go of its hooks before others come
+            self._parallel, self._learning = parallel(self.model), learning
+        return self._parallel
 
     def _end_of_epoch(self, epoch: int) -> None:
         if self.validate is not None:
-            if self.pruner is None or not self.pruner.near_target:
-                self.scores = self.validate(self.model)
-                self._keep_if_best(eligible=self.pruner is None)
-            else:
-                with self.pruner.trimmed():  # what is scored is what would be shipped
-                    self.scores = self.validate(self.model)
-                    self._keep_if_best(eligible=True)
+            if is_writer():
+                self._score(self.validate)
+            self.scores, self.best = broadcast((self.scores, self.best))
             self._write({"epoch": epoch + 1, "step": self.step, **self.scores})
         self.save()
+
+    def _score(self, validate: Validate) -> None:
+        if self.pruner is None or not self.pruner.near_target:
+            self.scores = validate(self.model)
+            self._keep_if_best(eligible=self.pruner is None)
+        else:
+            with self.pruner.trimmed():  # what is scored is what would be shipped
+                self.scores = validate(self.model)
+                self._keep_if_best(eligible=True)
 
     def _keep_if_best(self, eligible: bool) -> None:
         if eligible and self.scores[SELECTION] > self.best.get(SELECTION, -math.inf):
@@ -218,17 +279,19 @@ class Run:
 
     # Log and progress
 
-    def _note(self, epoch: int, loss: float) -> None:
-        facts: dict[str, float] = {"lr": self.optimizer.param_groups[0]["lr"]}
+    def _note(self, epoch: int, loss: float, facts: dict[str, float]) -> None:
+        facts = {"lr": self.optimizer.param_groups[0]["lr"], **facts}
         if self.pruner is not None:
             facts |= self.pruner.statistics()
         row = {"step": self.step, "loss": loss, **facts, "seconds": round(self.seconds, 2)}
         self._write(row)
-        if self.show is not None:
+        if self.show is not None and is_writer():
             progress = Progress(self.step, self.steps, epoch + 1, loss, {**facts, **self.scores})
             self.show(progress)
 
     def _write(self, row: dict[str, Any]) -> None:
+        if not is_writer():
+            return
         try:
             with self.log.open("a", encoding="utf8") as file:
                 file.write(json.dumps(row) + "\n")
@@ -241,21 +304,20 @@ class Run:
 
     def save(self) -> None:
         """Writes everything needed to go on from here."""
+        self._saved_at = time.monotonic()
+        if not is_writer():
+            return
         state: dict[str, Any] = {
             "step": self.step,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
             "best": self.best,
             "scores": self.scores,
         }
-        if self.device.type == "cuda":
-            state["random_cuda"] = torch.cuda.get_rng_state()
         if self.pruner is not None:
             state["pruner"] = self.pruner.state_dict()
         save_checkpoint(state, self.last)
-        self._saved_at = time.monotonic()
 
     def resume(self) -> None:
         """Goes back to the last checkpoint, or to the start where there is none, and cuts the log there."""
@@ -270,9 +332,6 @@ class Run:
                 self.pruner.load_state_dict(state["pruner"])
             self.step, self.seconds = state["step"], state["seconds"]
             self.best, self.scores = state["best"], state["scores"]
-            torch.set_rng_state(state["random"])
-            if "random_cuda" in state:
-                torch.cuda.set_rng_state(state["random_cuda"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise TrainingError(
                 f"{self.last}: checkpoint of another model or other settings ({error}); give --out another folder"
@@ -280,7 +339,7 @@ class Run:
         self._cut_log()
 
     def _cut_log(self) -> None:
-        if not self.log.exists():
+        if not self.log.exists() or not is_writer():
             return
         kept = []
         for line in self.log.read_text(encoding="utf8").splitlines():

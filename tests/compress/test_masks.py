@@ -23,7 +23,7 @@ def golden_mask(arrays, slope: bool) -> LearnedMask:
 
 @pytest.mark.parametrize(("variant", "slope"), [("default", True), ("bypass", False)])
 def test_weights_and_gradients_agree_with_the_published_code(arrays, variant, slope, monkeypatch):
-    monkeypatch.setattr(masks, "draw_bernoulli", lambda p: arrays["U"][0] < p)
+    monkeypatch.setattr(masks, "draw_bernoulli", lambda p, seed: arrays["U"][0] < p)
     mask = golden_mask(arrays, slope)
     weight, bias = arrays["W"].clone().requires_grad_(), arrays["b"].clone().requires_grad_()
     effective = mask(weight)
@@ -46,8 +46,7 @@ def test_evaluation_rounds_half_to_zero(arrays):
 
 @pytest.mark.parametrize("probability", [0.0, 0.0066, 0.5, 0.9933, 1.0])
 def test_draws_have_the_asked_frequency(probability):
-    torch.manual_seed(0)
-    draws = draw_bernoulli(torch.full((1001, 1001), probability))
+    draws = draw_bernoulli(torch.full((1001, 1001), probability), seed=0)
     deviation = 5 * (probability * (1 - probability) / draws.numel()) ** 0.5
     assert abs(draws.double().mean().item() - probability) <= deviation + 1 / 65536
 
@@ -64,6 +63,32 @@ def test_one_draw_until_redraw():
     assert torch.equal(first, mask(weight))
     mask.redraw()
     assert not torch.equal(first, mask(weight))
+
+
+def test_draws_do_not_depend_on_the_default_generator():
+    """Processes that train one model together agree on the masks while each has a dropout of its own."""
+    weight, draws = torch.ones(64, 64), []
+    first = LearnedMask(weight, 0.0)
+    second = LearnedMask(weight, 0.0)
+    second.load_state_dict(first.state_dict())
+    for seed, mask in enumerate((first, second)):
+        torch.manual_seed(seed)
+        for _ in range(3):
+            draws.append(mask(weight).detach())
+            mask.redraw()
+    assert all(torch.equal(a, b) for a, b in zip(draws[:3], draws[3:], strict=True))
+    assert not torch.equal(LearnedMask(weight, 0.0)(weight), draws[0])
+
+
+def test_a_draw_made_in_a_search_serves_the_backward_pass():
+    weight = torch.ones(8, 8, requires_grad=True)
+    mask = LearnedMask(weight, 0.0)
+    with torch.inference_mode():
+        searched = mask(weight)
+    trained = mask(weight)
+    assert torch.equal(trained, searched)
+    trained.sum().backward()
+    assert torch.equal(weight.grad, trained)
 
 
 def test_rounding_instead_of_sampling():

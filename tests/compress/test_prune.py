@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from laconic.compress import masks
-from laconic.compress.prune import Pruner, prunable
+from laconic.compress.prune import Pruner
+from laconic.compress.sites import prunable
 from laconic.compress.supermask import Supermask
 from laconic.errors import PruningError
 
@@ -196,7 +197,7 @@ def test_masked_weights_see_zero_gradient_and_evaluation_uses_open_gates(case):
     originals = dict(model.named_parameters())
     pruner = Pruner(model, Supermask(0.5, sampling="round"), steps=5)
     torch.manual_seed(3)
-    for mask in pruner._masks.values():
+    for mask in pruner.active.values():
         nn.init.normal_(mask.gates)
     model.eval()
     mean_square(model, x).backward()
@@ -265,9 +266,9 @@ def draws(monkeypatch) -> list[int]:
     made: list[int] = []
     original = masks.draw_bernoulli
 
-    def counted(probability: Tensor) -> Tensor:
+    def counted(probability: Tensor, seed: int) -> Tensor:
         made.append(probability.numel())
-        return original(probability)
+        return original(probability, seed)
 
     monkeypatch.setattr(masks, "draw_bernoulli", counted)
     return made
@@ -336,7 +337,7 @@ def test_optimizer_built_before_or_after_the_pruner_gives_the_same(kind):
         optimizer = optimizer or optimizers(model)[kind]()
         pruner.attach(optimizer)
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        gates = [mask.gates for mask in pruner._masks.values()]
+        gates = [mask.gates for mask in pruner.active.values()]
         assert not held & {id(g) for g in gates}
         assert len(held) == 4
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
@@ -346,8 +347,10 @@ def test_optimizer_built_before_or_after_the_pruner_gives_the_same(kind):
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-        (group,) = pruner._optimizer.param_groups
-        assert group["lr"] == pruner.settings.learning_rate  # no scheduler reaches the gates
+        (group,) = pruner.gate_optimizer.param_groups
+        assert (
+            group["lr"] == pruner.method.settings(pruner.weights, pruner.steps).learning_rate
+        )  # no scheduler reaches the gates
         assert group["weight_decay"] == 0
         assert 0.3 < pruner.sparsity < 0.7
         results.append(pruner.finalize().state_dict())
@@ -357,7 +360,7 @@ def test_optimizer_built_before_or_after_the_pruner_gives_the_same(kind):
 def test_betas_are_inherited():
     pruner = Pruner(net(), Supermask(0.5), steps=5)
     pruner.attach(torch.optim.Adam(pruner.model.parameters(), betas=(0.9, 0.98)))
-    assert pruner._optimizer.defaults["betas"] == (0.9, 0.98)
+    assert pruner.gate_optimizer.defaults["betas"] == (0.9, 0.98)
 
 
 def losses(order: str) -> tuple[list[float], float]:
@@ -391,11 +394,11 @@ def test_gates_move_by_loss_and_penalty():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     pruner = Pruner(model, Supermask(0.5, weight=3.0), steps=4).attach(optimizer)
     pruner.steps_done = 2  # alpha one half
-    mask = next(iter(pruner._masks.values()))
+    mask = next(iter(pruner.active.values()))
     mean_square(model, x).backward()
     task = mask.gates.grad.clone()
     kept = []
-    pruner._optimizer.register_step_pre_hook(lambda *_: kept.append(mask.gates.grad.clone()))
+    pruner.gate_optimizer.register_step_pre_hook(lambda *_: kept.append(mask.gates.grad.clone()))
     optimizer.step()
     slope = torch.sigmoid(torch.tensor(5.0)) * torch.sigmoid(torch.tensor(-5.0))
     torch.testing.assert_close(kept[0] - task, (1.5 / pruner.weights * slope).expand_as(task))
@@ -407,15 +410,15 @@ def test_gates_move_by_loss_and_penalty():
 def test_trimmed_restores_every_gate():
     model = net()
     pruner = Pruner(model, Supermask(0.7), steps=5)
-    for mask in pruner._masks.values():
+    for mask in pruner.active.values():
         nn.init.normal_(mask.gates, 1.0)
-    before = copy.deepcopy([mask.gates for mask in pruner._masks.values()])
+    before = copy.deepcopy([mask.gates for mask in pruner.active.values()])
     sparsity = pruner.sparsity
     with pytest.raises(KeyError), pruner.trimmed():  # noqa: PT012
         assert pruner.weights * (1 - pruner.sparsity) == pytest.approx(100 - 70)
         raise KeyError
     assert pruner.sparsity == sparsity
-    after = [mask.gates for mask in pruner._masks.values()]
+    after = [mask.gates for mask in pruner.active.values()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
@@ -423,7 +426,7 @@ def test_trimmed_restores_every_gate():
 def test_trim_drops_the_smallest_gates_or_restores_the_largest(opened):
     layer = nn.Linear(10, 10)
     pruner = Pruner(layer, Supermask(0.7), steps=5)
-    gates = pruner._masks["weight"].gates
+    gates = pruner.active["weight"].gates
     with torch.no_grad():
         order = torch.randperm(100)
         gates.view(-1)[order] = torch.arange(100.0) - (100 - opened) + 0.5
@@ -438,7 +441,7 @@ def test_near_target_means_within_five_percent_of_the_non_zeros(kept, near):
     layer = nn.Linear(20, 20)
     pruner = Pruner(layer, Supermask(0.8), steps=5)
     with torch.no_grad():
-        pruner._masks["weight"].gates.view(-1)[kept:] = -1.0
+        pruner.active["weight"].gates.view(-1)[kept:] = -1.0
     assert pruner.near_target is near
 
 

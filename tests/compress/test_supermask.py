@@ -41,7 +41,9 @@ def test_sparsity_loss_table(arrays, facts):
     for row in facts["sparsity_loss"]:
         layer, pruner = published(arrays, row["target"], row["lambda"], row["n_max"], 100.0)
         mask = layer.parametrizations.weight[0]
-        loss = sparsity_loss([mask], pruner.method, pruner.settings, row["n"], row["n_max"])
+        loss = sparsity_loss(
+            [mask], pruner.method, pruner.method.settings(pruner.weights, pruner.steps), row["n"], row["n_max"]
+        )
         loss.backward()
         # the published code computes 1 - alpha in float32
         rounding = row["lambda"] * 1.2e-7
@@ -62,7 +64,7 @@ def test_trajectory(arrays, facts, key, arrays_prefix, noise, rate, weight, monk
     own = [layer.parametrizations.weight.original, layer.bias]
     optimizer = torch.optim.Adam(own, lr=1e-2, eps=1e-2)
     for n, facts_of_step in enumerate(trajectory["steps"]):
-        monkeypatch.setattr(masks, "draw_bernoulli", lambda p, n=n: arrays[noise][n] < p)
+        monkeypatch.setattr(masks, "draw_bernoulli", lambda p, seed, n=n: arrays[noise][n] < p)
         optimizer.param_groups[0]["lr"] = facts_of_step["lr"]
         loss = (layer(arrays["x"]) - arrays["y"]).square().mean()
         (loss + pruner.penalty()).backward()
@@ -119,15 +121,40 @@ def test_target_is_met_on_any_model_and_length(width, steps, sparsity):
 
 @pytest.mark.parametrize("width", [4, 40, 1000])
 def test_gates_come_near_the_target_by_themselves(width):
-    pruner = train_toy(width, 300, 0.9, until=119)  # one step before the masks settle
+    pruner = train_toy(width, 300, 0.9, until=149)  # one step before the masks settle
     assert not pruner.settled
     assert pruner.sparsity == pytest.approx(0.9, abs=0.03)
+
+
+@pytest.mark.parametrize("pace", [True, False])
+def test_the_sparsity_keeps_pace_with_its_schedule_though_the_loss_is_too_weak(pace):
+    torch.manual_seed(0)
+    layer = nn.Linear(100, 50)
+    method = Supermask(0.8, weight=1.0, learning_rate=1e-6, pace=pace, settle=0.5)
+    pruner = Pruner(layer, method, steps=1000)
+    with torch.no_grad():
+        gates = pruner.active["weight"].gates.normal_(3.0)
+        order = gates.flatten().argsort()
+    seen = []
+    for _ in range(499):
+        pruner.step()
+        seen.append(pruner.sparsity)
+    assert torch.equal(gates.flatten().argsort(), order)  # all are lowered alike
+    if not pace:
+        assert seen[-1] < 0.01
+        return
+    schedule = method.settings(5000, 1000).pace
+    assert seen[98] < 0.01
+    assert seen[-1] == pytest.approx(0.8, abs=1e-3)
+    for step, sparsity in enumerate(seen, 1):
+        least = schedule.sparsity(0.8, step, 1000)
+        assert least is None or sparsity == pytest.approx(max(least, seen[98]), abs=1e-3)
 
 
 def test_settled_masks_stand_still():
     pruner = train_toy(40, 100, 0.9, until=70)
     before = pruner.masks()
-    weight = next(iter(pruner._masks.values()))
+    weight = next(iter(pruner.active.values()))
     assert torch.equal(weight(torch.ones_like(weight.gates)), before["0.weight"].float())  # in training, too
     pruner.step()
     assert all(torch.equal(before[name], mask) for name, mask in pruner.masks().items())

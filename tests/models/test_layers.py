@@ -87,11 +87,13 @@ def test_features_index_both_parts():
 
 
 def test_features_move_and_select_boxes_and_validity_with_the_rest() -> None:
-    features = Features(torch.zeros(3, 4, 2), torch.zeros(3, 2), torch.rand(3, 4, 4), torch.ones(3, 4, dtype=torch.bool))
+    features = Features(
+        torch.zeros(3, 4, 2), torch.zeros(3, 2), torch.rand(3, 4, 4), torch.ones(3, 4, dtype=torch.bool)
+    )
     some = features[torch.tensor([2, 0])]
     assert len(some) == 2
-    assert some.boxes is not None and features.boxes is not None and torch.equal(some.boxes[0], features.boxes[2])
-    assert some.valid is not None and some.valid.shape == (2, 4)
+    assert torch.equal(some.boxes[0], features.boxes[2])
+    assert some.valid.shape == (2, 4)
     assert features[:1].to(torch.device("cpu")).grid.shape == (1, 4, 2)
 
 

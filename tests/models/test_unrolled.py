@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from laconic.models.unrolled import UnrolledAttention, UnrolledLinear, compute_dtype
+from laconic.models.unrolled import Order, UnrolledAttention, UnrolledLinear, UnrolledMix, compute_dtype
 
 ROWS = (5, 5, 3, 1)  # live rows at each step
 
@@ -15,13 +15,13 @@ def tensors(*shapes: tuple[int, ...]) -> list[Tensor]:
     return [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
 
-def chain(linear, attention, query: Tensor, values: Tensor) -> Tensor:
-    """A little recurrence in which each step feeds the next through both parts."""
+def chain(linear, attention, mix, query: Tensor) -> Tensor:
+    """A little recurrence in which each step feeds the next through all parts."""
     total = query.new_zeros(())
     for t, rows in enumerate(ROWS):
         query = torch.tanh(linear(query[:rows]))
         weights = torch.softmax(attention(query), -1)
-        query = query + torch.bmm(weights.unsqueeze(1), values[:rows]).squeeze(1)
+        query = query + mix(weights)
         total = total + (t + 1) * query.square().sum()
     return total
 
@@ -30,13 +30,13 @@ def plain(weight, keys, score, query, values) -> Tensor:
     return chain(
         lambda x: F.linear(x, weight),
         lambda q: (torch.tanh(keys[: len(q)] + q.unsqueeze(1)) @ score.t()).squeeze(-1),
+        lambda w: torch.bmm(w.unsqueeze(1), values[: len(w)]).squeeze(1),
         query,
-        values,
     )
 
 
 def unrolled(weight, keys, score, query, values) -> Tensor:
-    return chain(UnrolledLinear(weight), UnrolledAttention(keys, score), query, values)
+    return chain(UnrolledLinear(weight), UnrolledAttention(keys, score), UnrolledMix(values), query)
 
 
 @pytest.fixture
@@ -110,3 +110,22 @@ def test_under_autocast_products_are_bfloat16_and_gradients_float32():
     for parameter, grad in zip((weight, keys, score), expected, strict=True):
         assert F.cosine_similarity(parameter.grad.flatten(), grad.flatten(), 0) > 0.999
     assert compute_dtype(weight) == torch.float32
+
+
+def test_a_mix_that_never_uses_some_rows_leaves_them_zero():
+    values, weights = tensors((5, 6, 4), (2, 6))
+    (grad,) = torch.autograd.grad(UnrolledMix(values)(weights).sum(), values)
+    expected = torch.zeros(5, 6, 4, dtype=torch.float64)
+    expected[:2] = weights.detach().unsqueeze(-1)
+    torch.testing.assert_close(grad, expected)
+
+
+def test_order_of_rows():
+    tokens = torch.tensor([[[2, 5, 3, 0, 0], [0, 0, 0, 0, 0]], [[2, 6, 7, 3, 0], [2, 3, 0, 0, 0]]])
+    order = Order(tokens)
+    assert order.live == [3, 2, 1]
+    assert order.image.tolist() == [1, 0, 1, 0]
+    assert order.inputs.tolist() == [2, 2, 2, 6, 5, 7]
+    assert order.row.tolist() == [0, 1, 2, 0, 1, 0]
+    following = torch.tensor([6, 5, 3, 7, 3, 3])  # of the inputs
+    assert following[order.row_major].tolist() == [5, 3, 6, 7, 3, 3]

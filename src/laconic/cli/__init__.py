@@ -5,8 +5,10 @@ Torch is imported by the verbs that need it, so that `--help`, `score` and `insp
 
     arguments   words to values, through tyro; verbs know nothing of it
     training    demo, train
+    study       study, report
     scores      evaluate, score
     packed      pack, inspect, caption
+    convert     convert
 """
 
 import difflib
@@ -17,8 +19,10 @@ from collections.abc import Sequence
 
 import laconic
 from laconic.cli.arguments import Verb, parse, say
+from laconic.cli.convert import Convert, convert
 from laconic.cli.packed import Caption, Inspect, Pack, caption, inspect, pack
 from laconic.cli.scores import Evaluate, Score, evaluate, score
+from laconic.cli.study import Report, Study, report, study
 from laconic.cli.training import Train, demo_options, run_demo, train, train_defaults
 from laconic.errors import ConfigError, LaconicError
 
@@ -97,7 +101,7 @@ def _how_to_go_on(arguments: list[str]) -> str:
     if arguments[:1] == ["train"]:
         again = [*arguments, *(["--resume"] if "--resume" not in arguments else [])]
         return f"stopped; continue with: {shlex.join(['laconic', *again])}"
-    if arguments[:1] == ["demo"]:
+    if arguments[:1] in (["demo"], ["study"]):
         return f"stopped; continue with: {shlex.join(['laconic', *arguments])}"
     return "stopped"
 
@@ -115,6 +119,18 @@ VERBS: dict[str, Verb] = {
         lambda: Train,
         train,
         train_defaults,
+    ),
+    "study": Verb(
+        "carry out many recipes that differ in a few settings",
+        "laconic study recipes/studies/flickr8k_methods.toml --jobs 2 --threads 1",
+        lambda: Study,
+        study,
+    ),
+    "report": Verb(
+        "turn runs into a CSV file, tables, figures and captioned photos",
+        "laconic report runs/flickr8k_methods -o results/flickr8k_methods",
+        lambda: Report,
+        report,
     ),
     "evaluate": Verb(
         "caption a data set and score the captions",
@@ -134,6 +150,12 @@ VERBS: dict[str, Verb] = {
         lambda: Pack,
         pack,
     ),
+    "convert": Verb(
+        "convert a published checkpoint into one small file",
+        "laconic convert updown_tiny3 -o tiny3.safetensors",
+        lambda: Convert,
+        convert,
+    ),
     "inspect": Verb(
         "show what a packed file holds",
         "laconic inspect tiny.safetensors",
@@ -141,7 +163,7 @@ VERBS: dict[str, Verb] = {
         inspect,
     ),
     "caption": Verb(
-        "caption photos",
+        "caption photos, or region features",
         "laconic caption tiny.safetensors photo.jpg holiday/",
         lambda: Caption,
         caption,

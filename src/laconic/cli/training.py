@@ -55,9 +55,10 @@ class Train:
 
 
 def train(options: Train) -> None:
-    """Carries out a recipe and shows what came of it."""
+    """Carries out a recipe and shows what came of it; under torchrun, one process of several shows it."""
     import torch
 
+    from laconic.distributed import is_writer, process_group
     from laconic.recipes import Recipe, run
 
     if options.threads < 0:
@@ -67,9 +68,13 @@ def train(options: Train) -> None:
     written = read_toml(options.recipe, Recipe).decoder.options
     recipe = _without_defaults(options.settings, written)
     folder = options.out or Path("runs") / options.recipe.stem
-    console = console_for()
-    with watching(console) as watch:
-        result = run(recipe, folder, options.cache, resume=options.resume, watch=watch)
+    with process_group():
+        if not is_writer():
+            run(recipe, folder, options.cache, resume=options.resume)
+            return
+        console = console_for()
+        with watching(console) as watch:
+            result = run(recipe, folder, options.cache, resume=options.resume, watch=watch)
     console.print(run_table(result))
     list_skipped(console, result["skipped"])
     for line in _next_commands(folder, recipe.data):

@@ -1,4 +1,6 @@
-"""A mask as a parametrization: weight in, masked weight out, on any parameter of any module.
+"""Masks as parametrizations: weight in, masked weight out, on any parameter of any module.
+
+A FixedMask is given, by magnitude or any other rule; a LearnedMask is learned with the weights.
 
 `torch.nn.utils.parametrize` calls `forward(weight)` at every access of the parameter, so a mask here never draws at
 an access: a LearnedMask keeps one draw until `redraw()`, which the Pruner calls once per training step (Algorithm 1
@@ -19,10 +21,11 @@ Sampling = Literal["bernoulli", "round"]
 NOISE_LEVELS = 65536
 
 
-def draw_bernoulli(probability: Tensor) -> Tensor:
-    """Independent 0/1 draws as bool, true with the given probability, from torch's default generator."""
+def draw_bernoulli(probability: Tensor, seed: int) -> Tensor:
+    """Independent 0/1 draws as bool, true with the given probability; the same for the same seed."""
+    generator = torch.Generator(probability.device).manual_seed(seed)
     words = torch.empty(-(-probability.numel() // 4), dtype=torch.int64, device=probability.device)
-    words.random_(-(2**63), None)
+    words.random_(-(2**63), None, generator=generator)
     noise = words.view(torch.int16)[: probability.numel()].view(probability.shape)
     return noise < probability.mul(NOISE_LEVELS).sub_(NOISE_LEVELS // 2).round_()
 
@@ -58,6 +61,31 @@ def sigmoid_slope(gates: Tensor, grad: Tensor) -> Tensor:
     return torch.ops.aten.sigmoid_backward(grad, torch.sigmoid(gates))  # type: ignore[no-any-return]
 
 
+class FixedMask(nn.Module):
+    """A mask that only its owner changes: weight * keep, in training and evaluation alike.
+
+    Pruned weights get no gradient but keep their value, so a later mask can bring them back.
+
+    Args:
+        weight: the tensor to be masked.
+        keep: bool, shape of the weight; None keeps everything.
+    """
+
+    keep: Tensor
+
+    def __init__(self, weight: Tensor, keep: Tensor | None = None) -> None:
+        super().__init__()
+        ones = torch.ones_like(weight, dtype=torch.bool, requires_grad=False)
+        self.register_buffer("keep", ones if keep is None else keep.to(weight.device, torch.bool).clone())
+
+    def set(self, keep: Tensor) -> None:
+        """Keeps the weights where `keep` is true."""
+        self.keep.copy_(keep)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.keep
+
+
 class LearnedMask(nn.Module):
     """A supermask (Zhou et al. 2019): one trainable gate per weight.
 
@@ -69,13 +97,18 @@ class LearnedMask(nn.Module):
         init: initial gate value m (5.0 in the paper: keep probability 0.993).
         sampling: "bernoulli" or "round".
         slope: whether the gates' gradient passes the sigmoid's derivative (the paper's form).
+
+    Draws have their own seed, so processes that train one model together agree on the masks while each has a dropout
+    of its own; `seed` is that of the next draw.
     """
 
     gates: nn.Parameter
+    seed: Tensor
 
     def __init__(self, weight: Tensor, init: float, sampling: Sampling = "bernoulli", slope: bool = True) -> None:
         super().__init__()
         self.gates = nn.Parameter(torch.full_like(weight, init, dtype=torch.float32))
+        self.register_buffer("seed", torch.randint(2**62, (), device="cpu").to(weight.device))
         self.sampling = sampling
         self.slope = slope
         self._draw: Tensor | None = None
@@ -85,10 +118,17 @@ class LearnedMask(nn.Module):
         """Bool tensor of the weights that evaluation keeps."""
         return self.gates.detach() > 0
 
-    def freeze(self) -> None:
-        """From now on the mask is what evaluation keeps, in training too, and the gates no longer learn."""
+    @torch.no_grad()
+    def set(self, keep: Tensor) -> None:
+        """Moves the gates that disagree with `keep` just across zero."""
+        tiny = torch.finfo(self.gates.dtype).tiny
+        self.gates.copy_(torch.where(keep, self.gates.clamp(min=tiny), self.gates.clamp(max=0)))
+
+    def freeze(self, sampling: Sampling = "round") -> None:
+        """The gates no longer learn; training uses what evaluation keeps, or goes on drawing from them."""
         self.gates.requires_grad_(False)
         self.gates.grad = None
+        self.sampling = sampling
 
     def redraw(self) -> None:
         """Forgets the draw; the next access in training makes a new one."""
@@ -98,9 +138,14 @@ class LearnedMask(nn.Module):
         return _StraightThrough.apply(weight, self.gates, self._current(), self.slope)  # type: ignore[no-any-return]
 
     def _current(self) -> Tensor:
-        if not self.training or self.sampling == "round" or not self.gates.requires_grad:
+        if not self.training or self.sampling == "round":
             return self.keep
         if self._draw is None:
-            with torch.no_grad():
-                self._draw = draw_bernoulli(torch.sigmoid(self.gates))
+            # Also where a search in inference mode comes first: the backward pass must be able to keep the draw.
+            with torch.inference_mode(False), torch.no_grad():
+                self._draw = draw_bernoulli(torch.sigmoid(self.gates), int(self.seed))
+                self.seed += 1
         return self._draw
+
+
+Mask = FixedMask | LearnedMask

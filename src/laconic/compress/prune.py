@@ -10,7 +10,8 @@ biases and norms are left alone. `where(name, weight)` chooses otherwise. Knows 
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,50 +19,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
-from laconic.compress.masks import LearnedMask
-from laconic.compress.supermask import Supermask, anneal, sparsity_loss
+from laconic.compress.frozen import Frozen
+from laconic.compress.masks import Mask
+from laconic.compress.methods import Method
+from laconic.compress.sites import Where, prunable
 from laconic.errors import PruningError
 
-Where = Callable[[str, Tensor], bool]
-
 TOLERANCE = 0.05
-NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-
-
-def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tuple[nn.Module, str]]]:
-    """Weights to mask: name of the first site -> all sites (module, parameter name); tied weights have several.
-
-    Raises PruningError where nothing matches.
-    """
-    sites: dict[int, tuple[str, list[tuple[nn.Module, str]]]] = {}
-    seen: list[str] = []
-    for prefix, module in model.named_modules():
-        if isinstance(module, NORMS) or "parametrizations" in prefix.split("."):
-            continue
-        for attribute, weight in _matrices(module):
-            name = f"{prefix}.{attribute}" if prefix else attribute
-            seen.append(name)
-            if where is None or where(name, weight):
-                sites.setdefault(id(weight), (name, []))[1].append((module, attribute))
-    if not sites:
-        raise PruningError(
-            "no weight to prune: the model has no matrices"
-            if not seen
-            else f"no weight to prune: `where` refused all of {', '.join(seen[:8])}"
-            + (f" and {len(seen) - 8} more" if len(seen) > 8 else "")
-        )
-    return dict(sites.values())
-
-
-def _matrices(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """A module's own parameters of two or more dimensions, masked ones too; attention's bias_k is a bias."""
-    own: dict[str, Any] = dict(module.named_parameters(recurse=False, remove_duplicate=False))
-    if parametrize.is_parametrized(module):
-        held = module.parametrizations
-        own |= {name: held[name].original for name in held if hasattr(held[name], "original")}  # type: ignore
-    for name, parameter in own.items():
-        if parameter.ndim >= 2 and not name.startswith("bias"):
-            yield name, parameter
+BETAS = (0.9, 0.999)  # of the gates' Adam, where the optimizer of the weights has none
 
 
 class Pruner:
@@ -70,151 +35,152 @@ class Pruner:
     Args:
         model: pruned in place.
         method: what to do, for example `Supermask(sparsity=0.95)`.
-        steps: number of training steps of the whole run; the method's schedule needs it.
+        steps: number of training steps of the whole run; methods with a schedule need it.
         where: predicate (name, weight) -> bool over the model's matrices; default all of them.
+        freeze: predicate over the chosen ones: their zeros stay, nothing else of them is pruned or counted.
 
     Raises:
         PruningError: where no weight matches, a weight already carries a parametrization, or steps < 1.
     """
 
-    def __init__(self, model: nn.Module, method: Supermask, *, steps: int, where: Where | None = None) -> None:
-        if steps < 1:
+    def __init__(
+        self,
+        model: nn.Module,
+        method: Method,
+        *,
+        steps: int | None = None,
+        where: Where | None = None,
+        freeze: Where | None = None,
+    ) -> None:
+        if steps is not None and steps < 1:
             raise PruningError(f"steps={steps}: give the number of training steps, at least 1")
         self.model = model
         self.method = method
-        self.steps = steps
+        self.steps = steps or 1
+        self._scheduled = steps is not None
         self.steps_done = 0
+        self.sensed = False
         self._sites = prunable(model, where)
         for name, sites in self._sites.items():
             if any(parametrize.is_parametrized(*site) for site in sites):
                 raise PruningError(f"{name} is already pruned or parametrized; finalize that first")
-        self._masks: dict[str, LearnedMask] = {}
         self._order = {site[0]: list(site[0]._parameters) for s in self._sites.values() for site in s}
         self._hook: RemovableHandle | None = None
         self._finalized = False
+        self.active: dict[str, Mask] = {}
+        self._frozen: dict[str, Mask] = {}
         for name, sites in self._sites.items():
-            module, attribute = sites[0]
-            mask = method.mask(getattr(module, attribute))
-            self._masks[name] = mask
-            for module, attribute in sites:
+            weight = getattr(*sites[0])
+            if freeze is not None and freeze(name, weight):
+                self._frozen[name] = Frozen().mask(name, weight)
+            else:
+                self.active[name] = method.mask(name, weight)
+        if not self.active:
+            raise PruningError(f"no weight to prune: `freeze` holds all of {', '.join(list(self._frozen)[:8])}")
+        for name, mask in {**self.active, **self._frozen}.items():
+            for module, attribute in self._sites[name]:
                 # unsafe: the check would make a draw, and a mask changes neither shape nor type
                 parametrize.register_parametrization(module, attribute, mask, unsafe=True)
-        self.weights = sum(m.gates.numel() for m in self._masks.values())
-        self.settings = method.settings(self.weights, steps)
-        self._optimizer = self._gate_optimizer((0.9, 0.999))
+        self.weights = sum(mask.keep.numel() for mask in self.active.values())
+        method.begin(self)
+        self.gate_optimizer = method.gate_optimizer(self, BETAS)
 
     # Driving
 
     def attach(self, optimizer: torch.optim.Optimizer) -> "Pruner":
-        """Hooks into `optimizer.step()`: gates get the sparsity loss's gradient, their own Adam step and a new draw.
+        """Hooks into `optimizer.step()`: each one adds the method's penalty to the gates and updates the masks.
 
         Gates that the optimizer already holds (it was built from `model.parameters()` after pruning) are taken
         out of it: they need their own learning rate and no weight decay. Betas are inherited.
         """
-        gates = {id(m.gates) for m in self._masks.values()}
+        gates = {id(p) for mask in self.active.values() for p in mask.parameters()}
         for group in optimizer.param_groups:
             group["params"] = [p for p in group["params"] if id(p) not in gates]
-        self._optimizer = self._gate_optimizer(optimizer.defaults.get("betas", (0.9, 0.999)))
+        self.gate_optimizer = self.method.gate_optimizer(self, optimizer.defaults.get("betas", BETAS))
 
         def after(*_: object) -> None:
-            if not self.settled:
-                self.penalty().backward()
+            penalty = self.penalty()
+            if penalty is not None:
+                penalty.backward()  # type: ignore[no-untyped-call]
             self.step()
-            self._optimizer.zero_grad()
 
         if self._hook is not None:
             self._hook.remove()
         self._hook = optimizer.register_step_post_hook(after)
         return self
 
-    def penalty(self) -> Tensor:
-        """The sparsity loss at the present step, for loops that add it to their loss; scalar."""
-        masks = list(self._masks.values())
-        return sparsity_loss(masks, self.method, self.settings, self.steps_done, self.steps)
+    def penalty(self) -> Tensor | None:
+        """The method's loss at the present step, for loops that add it to their own; None where it has none."""
+        return self.method.loss(self)
 
     def step(self) -> None:
-        """One training step is over: gates move along their gradients, the next forward draws new masks."""
+        """One training step is over: the method updates the masks."""
         self.steps_done += 1
-        if self.settled:
-            return
-        self._optimizer.step()
-        for mask in self._masks.values():
-            mask.redraw()
-        if self._due():
-            self.settle()
+        self.method.update(self)
+
+    def sense(self, losses: Iterable[Tensor]) -> None:
+        """Prunes by the gradients of `losses`, one scalar a batch (SNIP); call it before the training."""
+        self.method.sense(self, losses)
+        self.sensed = True
 
     @property
     def settled(self) -> bool:
         """Whether the masks stand still."""
-        return not next(iter(self._masks.values())).gates.requires_grad
-
-    def settle(self) -> None:
-        """Trims to the exact target; from now on the masks stand still and only weights learn."""
-        self.trim()
-        for mask in self._masks.values():
-            mask.freeze()
+        return self.method.settled(self)
 
     # Looking
 
     @property
     def sparsity(self) -> float:
         """Share of masked weights that evaluation sets to zero now."""
-        kept = sum(int(torch.count_nonzero(m.keep)) for m in self._masks.values())
+        kept = sum(int(torch.count_nonzero(mask.keep)) for mask in self.active.values())
         return 1 - kept / self.weights
 
     def masks(self) -> dict[str, Tensor]:
-        """Name of each masked weight -> bool tensor, true where evaluation keeps it."""
-        return {name: mask.keep for name, mask in self._masks.items()}
+        """Name of each masked weight -> bool tensor, true where evaluation keeps it; frozen ones too."""
+        held = {**self.active, **self._frozen}
+        return {name: held[name].keep for name in self._sites}
+
+    def raw(self) -> dict[str, nn.Parameter]:
+        """Name of each weight that is being pruned -> the weight without its mask."""
+        return {name: self._raw(name) for name in self.active}
 
     def statistics(self) -> dict[str, float]:
-        """Numbers for a training log: sparsity, mean gate, penalty."""
-        total = sum(float(m.gates.detach().sum(dtype=torch.float64)) for m in self._masks.values())
-        sparsity = self.sparsity
-        gap = abs(self.method.sparsity - sparsity)
-        scale = self.settings.weight * anneal(self.steps_done, self.steps)
-        return {"sparsity": sparsity, "gate_mean": total / self.weights, "penalty": scale * gap}
+        """Numbers for a training log: the sparsity, and what the method tells."""
+        return {"sparsity": self.sparsity, **self.method.statistics(self)}
 
     @property
     def near_target(self) -> bool:
         """Whether the non-zeros are within 5 % of the target, so that trimming changes little (the paper's rule)."""
-        target = 1 - self.method.sparsity
+        target = 1 - self.method.target(self)
         return abs(1 - self.sparsity - target) <= TOLERANCE * target
 
-    # Ending
+    # Changing
+
+    def set_masks(self, masks: Mapping[str, Tensor]) -> None:
+        """Keeps the weights where `masks` (name -> bool) is true."""
+        for name, keep in masks.items():
+            self.active[name].set(keep)
+
+    def require_steps(self, method: Method) -> None:
+        """PruningError where the length of the training is not known."""
+        if not self._scheduled:
+            raise PruningError(f"{type(method).__name__} needs steps=, the number of training steps")
 
     @contextlib.contextmanager
     def trimmed(self) -> Iterator[None]:
         """Within the block the model is exactly as sparse as `finalize` will make it; afterwards training goes on."""
-        before = {name: mask.gates.detach().clone() for name, mask in self._masks.items()}
+        before = {name: copy.deepcopy(mask.state_dict()) for name, mask in self.active.items()}
         self.trim()
         try:
             yield
         finally:
-            with torch.no_grad():
-                for name, mask in self._masks.items():
-                    mask.gates.copy_(before[name])
+            for name, mask in self.active.items():
+                mask.load_state_dict(before[name])
 
-    @torch.no_grad()
     def trim(self) -> None:
-        """Sets the number of kept weights to exactly N - int(s N): the smallest gates go, or the largest come back.
-
-        Gates of equal value are ranked by the magnitude of their weight.
-        """
-        keep = self.weights - int(self.method.sparsity * self.weights)
-        gates = torch.cat([m.gates.flatten() for m in self._masks.values()])
-        kept = torch.zeros_like(gates, dtype=torch.bool)
-        if keep:
-            threshold = gates.topk(keep).values[-1]
-            kept = gates > threshold
-            tied = (gates == threshold).nonzero().squeeze(1)
-            magnitude = torch.cat([self._raw(name).flatten() for name in self._masks]).abs()[tied]
-            kept[tied[magnitude.topk(keep - int(kept.sum())).indices]] = True
-        offset = 0
-        for mask in self._masks.values():
-            part = kept[offset : offset + mask.gates.numel()].view_as(mask.gates)
-            offset += mask.gates.numel()
-            tiny = torch.finfo(mask.gates.dtype).tiny
-            mask.gates.copy_(torch.where(part, mask.gates.clamp(min=tiny), mask.gates.clamp(max=0)))
+        """Sets the number of kept weights to exactly N - int(s N)."""
+        self.method.trim(self)
 
     def finalize(self) -> nn.Module:
         """Trims to the exact target, bakes the masks in and gives the ordinary module back, keys and all.
@@ -228,8 +194,8 @@ class Pruner:
             raise PruningError("this pruner is finalized already; make a new one to prune further")
         self.trim()
         with torch.no_grad():
-            for name, mask in self._masks.items():
-                self._raw(name).mul_(mask.keep)
+            for name, keep in self.masks().items():
+                self._raw(name).mul_(keep)
         for sites in self._sites.values():
             shared = self._parameter(*sites[0])
             for module, attribute in sites:
@@ -246,29 +212,20 @@ class Pruner:
     # Saving
 
     def state_dict(self) -> dict[str, Any]:
-        """Step and the gates' optimizer; the gates themselves are in the model's state."""
-        return {"steps_done": self.steps_done, "optimizer": self._optimizer.state_dict()}
+        """Step and the gates' optimizer; the masks themselves are in the model's state."""
+        optimizer = None if self.gate_optimizer is None else self.gate_optimizer.state_dict()
+        return {"steps_done": self.steps_done, "sensed": self.sensed, "optimizer": optimizer}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` gave; the model's state is loaded separately."""
-        self.steps_done = state["steps_done"]
-        self._optimizer.load_state_dict(state["optimizer"])
-        for mask in self._masks.values():
-            mask.redraw()
-            if self._due():
-                mask.freeze()
+        self.steps_done, self.sensed = state["steps_done"], state["sensed"]
+        if self.gate_optimizer is not None:
+            self.gate_optimizer.load_state_dict(state["optimizer"])
+        self.method.resume(self)
 
     # Parts
 
-    def _due(self) -> bool:
-        return self.settings.settle_at <= self.steps_done < self.steps
-
-    def _gate_optimizer(self, betas: tuple[float, float]) -> torch.optim.Adam:
-        gates = [m.gates for m in self._masks.values()]
-        rate, epsilon = self.settings.learning_rate, self.settings.epsilon
-        return torch.optim.Adam(gates, lr=rate, betas=betas, eps=epsilon, fused=True)
-
-    def _raw(self, name: str) -> Tensor:
+    def _raw(self, name: str) -> nn.Parameter:
         return self._parameter(*self._sites[name][0])
 
     @staticmethod

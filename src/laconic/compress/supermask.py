@@ -9,13 +9,18 @@ and nothing else. Both are derived here; see `derive_learning_rate` and docs/MET
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from laconic.compress.masks import LearnedMask, Sampling, sigmoid_slope
-from laconic.errors import PruningError
+from laconic.compress.methods import Method, check_share
+from laconic.compress.ranking import keep_largest
+from laconic.compress.schedule import Cubic
+
+if TYPE_CHECKING:
+    from laconic.compress.prune import Pruner
 
 # The paper's eps of the gates' Adam. Gate gradients are far below it, which makes Adam a plain momentum
 # descent of rate learning_rate / eps; tiny models need a larger eps to stay in that regime.
@@ -23,11 +28,12 @@ EPSILON = 1e-2
 EPSILON_OVER_GRADIENT = 20.0
 CROSSING = 0.2  # share of the training after which an undisturbed gate turns off
 WEIGHT = 30.0  # lambda of the derived form
-SETTLE = 0.6
+PACE = 0.1  # share after which the sparsity has to keep pace with its schedule
+SETTLE = 0.5
 
 
 @dataclass(frozen=True)
-class Supermask:
+class Supermask(Method):
     """SMP with a target sparsity; everything else is derived unless given.
 
     Attributes:
@@ -42,6 +48,9 @@ class Supermask:
         slope: gates' gradient passes the sigmoid's derivative, as published.
         settle: share of the training, at its end, in which the masks stand still at the exact target and only
             weights learn; None: 0 (as published) with a given learning rate, SETTLE with a derived one.
+        pace: the sparsity may run ahead of a cubic schedule that reaches the target when the masks settle, but not
+            lag behind it: all gates are lowered alike. False leaves it to the sparsity loss (as published); None: off
+            with a given learning rate, on with a derived one.
     """
 
     sparsity: float
@@ -53,16 +62,90 @@ class Supermask:
     penalty: Literal["l1", "l2", "hinge"] = "l1"
     slope: bool = True
     settle: float | None = None
+    pace: bool | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.sparsity < 1.0:
-            raise PruningError(f"sparsity {self.sparsity} is not possible; give 0 <= sparsity < 1")
-        if self.settle is not None and not 0.0 <= self.settle < 1.0:
-            raise PruningError(f"settle {self.settle} is not possible; give 0 <= settle < 1")
+        check_share("sparsity", self.sparsity)
+        if self.settle is not None:
+            check_share("settle", self.settle)
 
-    def mask(self, weight: Tensor) -> LearnedMask:
-        """A fresh mask for one weight."""
+    def target(self, pruner: "Pruner") -> float:
+        return self.sparsity
+
+    def mask(self, name: str, weight: Tensor) -> LearnedMask:
         return LearnedMask(weight, self.init, self.sampling, self.slope)
+
+    def begin(self, pruner: "Pruner") -> None:
+        pruner.require_steps(self)
+
+    def gate_optimizer(self, pruner: "Pruner", betas: tuple[float, float]) -> torch.optim.Optimizer:
+        chosen = self.settings(pruner.weights, pruner.steps)
+        gates = [mask.gates for mask in learned(pruner).values()]
+        return torch.optim.Adam(gates, lr=chosen.learning_rate, betas=betas, eps=chosen.epsilon, fused=True)
+
+    def loss(self, pruner: "Pruner") -> Tensor | None:
+        if self.settled(pruner):
+            return None
+        chosen = self.settings(pruner.weights, pruner.steps)
+        return sparsity_loss(list(learned(pruner).values()), self, chosen, pruner.steps_done, pruner.steps)
+
+    def update(self, pruner: "Pruner") -> None:
+        """Gates move along their gradients; the next forward draws new masks."""
+        if self.settled(pruner):
+            return
+        if pruner.gate_optimizer is not None:
+            pruner.gate_optimizer.step()
+            pruner.gate_optimizer.zero_grad()
+        self._keep_pace(pruner)
+        for mask in learned(pruner).values():
+            mask.redraw()
+        if self._due(pruner):
+            self.trim(pruner)
+            self._freeze(pruner)
+
+    @torch.no_grad()
+    def _keep_pace(self, pruner: "Pruner") -> None:
+        """Lowers all gates alike where the sparsity lags behind the schedule; their order stays as learned."""
+        pace = self.settings(pruner.weights, pruner.steps).pace
+        if pace is None:
+            return
+        least = pace.sparsity(self.sparsity, pruner.steps_done, pruner.steps)
+        if least is None or pruner.sparsity >= least:
+            return
+        gates = [mask.gates for mask in learned(pruner).values()]
+        flat = torch.cat([g.flatten() for g in gates])
+        excess = flat.topk(max(1, pruner.weights - int(least * pruner.weights))).values[-1]
+        for gate in gates:
+            gate.sub_(excess)
+
+    def settled(self, pruner: "Pruner") -> bool:
+        return not next(iter(learned(pruner).values())).gates.requires_grad
+
+    def trim(self, pruner: "Pruner") -> None:
+        """The smallest gates go, or the largest come back; equal gates are ranked by the weights' magnitude."""
+        gates = {name: mask.gates.detach() for name, mask in learned(pruner).items()}
+        magnitudes = {name: weight.detach().abs() for name, weight in pruner.raw().items()}
+        pruner.set_masks(keep_largest(gates, self.sparsity, ties=magnitudes))
+
+    def resume(self, pruner: "Pruner") -> None:
+        for mask in learned(pruner).values():
+            mask.redraw()
+        if self._due(pruner):
+            self._freeze(pruner)
+
+    def statistics(self, pruner: "Pruner") -> dict[str, float]:
+        """Mean gate, and the sparsity loss with its weight and annealing."""
+        total = sum(float(mask.gates.detach().sum(dtype=torch.float64)) for mask in learned(pruner).values())
+        scale = self.settings(pruner.weights, pruner.steps).weight * anneal(pruner.steps_done, pruner.steps)
+        gap = abs(self.sparsity - pruner.sparsity)
+        return {"gate_mean": total / pruner.weights, "penalty": scale * gap}
+
+    def _due(self, pruner: "Pruner") -> bool:
+        return self.settings(pruner.weights, pruner.steps).settle_at <= pruner.steps_done < pruner.steps
+
+    def _freeze(self, pruner: "Pruner") -> None:
+        for mask in learned(pruner).values():
+            mask.freeze()
 
     def settings(self, gates: int, steps: int) -> "Settings":
         """The constants of a run over `gates` gates and `steps` training steps, derived where not given."""
@@ -77,7 +160,15 @@ class Supermask:
         if rate is None:
             rate = derive_learning_rate(gates, steps, weight, epsilon, self.init)
         settle = self.settle if self.settle is not None else (SETTLE if derived else 0.0)
-        return Settings(weight, rate, epsilon, steps - int(settle * steps))
+        settle_at = steps - int(settle * steps)
+        paced = derived if self.pace is None else self.pace
+        pace = Cubic(start=int(PACE * steps), end=max(settle_at - 1, 1)) if paced else None
+        return Settings(weight, rate, epsilon, settle_at, pace)
+
+
+def learned(pruner: "Pruner") -> dict[str, LearnedMask]:
+    """The masks that have gates."""
+    return {name: mask for name, mask in pruner.active.items() if isinstance(mask, LearnedMask)}
 
 
 @dataclass(frozen=True)
@@ -88,12 +179,14 @@ class Settings:
         weight: of the sparsity loss, lambda.
         learning_rate, epsilon: of the gates' Adam.
         settle_at: step from which the masks stand still.
+        pace: the least sparsity at each step, if any.
     """
 
     weight: float
     learning_rate: float
     epsilon: float
     settle_at: int
+    pace: Cubic | None
 
 
 def anneal(step: int, steps: int) -> float:

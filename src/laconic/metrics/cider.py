@@ -7,7 +7,7 @@ neither clipping nor penalty; `CiderD.plain_score` is that, also without stemmin
 coco-caption the length of a caption is its number of *bigrams*, and both are scaled by 10.
 
 References are prepared once; scoring then costs only the candidates. It deliberately does not know
-tokenization: captions come as tokens separated by white space.
+tokenization: captions come as tokens separated by white space, or as ids.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.errors import ConfigError, DataError
-from laconic.metrics.ngrams import ORDERS, Counts, Ints, NgramTable
+from laconic.metrics.ngrams import ORDERS, Caption, Counts, Ints, NgramTable, image_of_each
 
 Floats = NDArray[np.float64]
 SIGMA = 6.0
@@ -50,26 +50,26 @@ class CiderD:
 
     `references[i]` are the tokenized references of image i (at least one). Document frequencies
     come from these references, as in coco-caption, unless `document_frequency` is given (a reward
-    during training uses those of the whole training set).
+    during training uses those of the whole training set). `table` holds the n-grams of both.
     """
 
     def __init__(
         self,
-        references: Sequence[Sequence[str]],
+        references: Sequence[Sequence[Caption]],
         document_frequency: DocumentFrequency | None = None,
     ) -> None:
         per_image = np.array([len(captions) for captions in references], dtype=np.int64)
         if not len(per_image) or not per_image.all():
             missing = "no images" if not len(per_image) else f"none for image {per_image.argmin()}"
             raise DataError(f"CIDEr needs at least one reference caption per image, got {missing}")
-        captions = [caption for group in references for caption in group]
+        captions: list[Caption] = [caption for group in references for caption in group]
         self._images = len(references)
         known = document_frequency.counts if document_frequency else ()
-        self._table, counts = NgramTable.of([*captions, *known])
+        self.table, counts = NgramTable.of([*captions, *known])
         counts = counts.first(len(captions))
         image = np.repeat(np.arange(self._images), per_image)[counts.caption]
         # Sorted by (image, n-gram), so that one run holds all that a candidate's n-gram can meet.
-        key = image * (self._table.size + 1) + counts.gram
+        key = image * (self.table.size + 1) + counts.gram
         ranking = np.argsort(key, kind="stable")
         self._runs, starts = np.unique(key[ranking], return_index=True)
         self._run_starts = np.append(starts, len(key))
@@ -83,41 +83,45 @@ class CiderD:
         self._scaled = scaled[ranking]
         self._length = _bigrams(counts.words)[counts.caption][ranking]
 
-    def score(self, candidates: Sequence[str], images: Sequence[int] | None = None) -> Floats:
+    def score(self, candidates: Sequence[Caption], images: Sequence[int] | Ints | None = None) -> Floats:
         """CIDEr-D of each candidate, 0 to 10 (the scale of coco-caption, which reports their mean).
 
         Candidate i is compared with the references of image `images[i]`, by default of image i; an
         image may come several times (sampled captions) or not at all.
         """
-        return self._similarity(candidates, images, clipped=True)
+        return self.score_counts(self.table.count(candidates), images)
 
-    def plain_score(self, candidates: Sequence[str], images: Sequence[int] | None = None) -> Floats:
+    def score_counts(self, counts: Counts, images: Sequence[int] | Ints | None = None) -> Floats:
+        """`score` of candidates that `table` has counted already."""
+        return self._similarity(counts, images, clipped=True)
+
+    def plain_score(self, candidates: Sequence[Caption], images: Sequence[int] | Ints | None = None) -> Floats:
         """The paper's CIDEr of each candidate, without clipping and length penalty, 0 to 10."""
-        return self._similarity(candidates, images, clipped=False)
+        return self._similarity(self.table.count(candidates), images, clipped=False)
 
     def _inverse_frequency(self, given: DocumentFrequency | None) -> tuple[Floats, float]:
         """log(documents / document frequency) of each n-gram in the table, and of any other."""
-        size = self._table.size
+        size = self.table.size
         if given is None:
             documents = self._images
             frequency = np.bincount(self._runs % (size + 1), minlength=size).astype(np.float64)
         else:
             documents = given.documents
             frequency = np.zeros(size)
-            ids = self._table.ids(list(given.counts))
+            ids = self.table.ids(list(given.counts))
             values = np.fromiter(given.counts.values(), np.float64, len(ids))
             frequency[ids[ids >= 0]] = values[ids >= 0]
         log_documents = float(np.log(documents))
         return log_documents - np.log(np.maximum(frequency, 1.0)), log_documents
 
-    def _similarity(self, candidates: Sequence[str], images: Sequence[int] | None, *, clipped: bool) -> Floats:
-        image = self._image_of(candidates, images)
-        counts = self._table.count(candidates)
-        known = counts.gram < self._table.size
+    def _similarity(self, counts: Counts, images: Sequence[int] | Ints | None, *, clipped: bool) -> Floats:
+        candidates = len(counts.words)
+        image = image_of_each(candidates, images, self._images)
+        known = counts.gram < self.table.size
         idf = np.full(len(counts.gram), self._idf_unknown)
         idf[known] = self._idf[counts.gram[known]]
         weight = counts.count * idf
-        scaled = _divide(1.0, _norms(counts, weight, len(candidates)))[counts.caption, counts.order]
+        scaled = _divide(1.0, _norms(counts, weight, candidates))[counts.caption, counts.order]
         entry, reference = self._join(image[counts.caption], counts.gram, known)
         if clipped:
             apart = _bigrams(counts.words)[counts.caption[entry]] - self._length[reference]
@@ -126,14 +130,14 @@ class CiderD:
         else:
             product = weight[entry]
         product *= self._scaled[reference] * scaled[entry]
-        totals = np.bincount(counts.caption[entry], weights=product, minlength=len(candidates))
+        totals = np.bincount(counts.caption[entry], weights=product, minlength=candidates)
         scores: Floats = np.multiply(totals, SCALE / ORDERS, dtype=np.float64)
         return scores
 
     def _join(self, image: Ints, gram: Ints, known: NDArray[np.bool_]) -> tuple[Ints, Ints]:
         """Pairs (candidate entry, reference entry) with the same image and n-gram."""
         entries = np.flatnonzero(known)
-        key = image[entries] * (self._table.size + 1) + gram[entries]
+        key = image[entries] * (self.table.size + 1) + gram[entries]
         if not len(self._runs):
             return entries[:0], entries[:0]
         run = np.searchsorted(self._runs, key)
@@ -144,14 +148,6 @@ class CiderD:
         length = self._run_starts[run + 1] - begin
         offset = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
         return np.repeat(entries, length), np.repeat(begin, length) + offset
-
-    def _image_of(self, candidates: Sequence[str], images: Sequence[int] | None) -> Ints:
-        image = np.arange(self._images) if images is None else np.asarray(images, dtype=np.int64)
-        if len(image) != len(candidates):
-            raise DataError(f"{len(candidates)} candidates for {len(image)} images; give one image index each")
-        if len(image) and (image.min() < 0 or image.max() >= self._images):
-            raise DataError(f"image indices must lie in 0..{self._images - 1}")
-        return image
 
 
 def _bigrams(words: Ints) -> Ints:

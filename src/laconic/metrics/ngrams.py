@@ -1,8 +1,8 @@
 """N-grams as integers: what BLEU and CIDEr count, held in sorted arrays instead of dictionaries.
 
 An n-gram's key is (id of its first n-1 words as an n-gram, id of its last word) in one int64, so
-ids are exact: nothing is hashed and nothing collides. It deliberately does not know images, weights
-or scores.
+ids are exact: nothing is hashed and nothing collides. A caption is words between white space, or the
+ids a captioner emits. It deliberately does not know images, weights or scores.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from laconic.errors import DataError
+
 Ints = NDArray[np.int64]
+Caption = str | Sequence[int]
 ORDERS = 4
 _Found = tuple[Ints, Ints, int]  # caption and n-gram id of each place, and the order
 WORD_BITS = 32  # a key is prefix << 32 | word; both stay below 2**31
@@ -52,15 +55,15 @@ class NgramTable:
     the first id of each order, and last the number of n-grams.
     """
 
-    vocabulary: dict[str, int]
+    vocabulary: dict[str | int, int]
     keys: tuple[Ints, ...]
     starts: Ints
 
     @classmethod
-    def of(cls, captions: Sequence[str]) -> tuple[Self, Counts]:
-        """The table of all n-grams of `captions` (words between white space), and their counts."""
-        split = [caption.split() for caption in captions]
-        vocabulary: dict[str, int] = {}
+    def of(cls, captions: Sequence[Caption]) -> tuple[Self, Counts]:
+        """The table of all n-grams of `captions`, and their counts."""
+        split = [_words(caption) for caption in captions]
+        vocabulary: dict[str | int, int] = {}
         words = [vocabulary.setdefault(word, len(vocabulary)) for line in split for word in line]
         stream = np.array(words, dtype=np.int64)
         lengths = np.array([len(line) for line in split], dtype=np.int64)
@@ -85,9 +88,9 @@ class NgramTable:
         """Number of n-grams."""
         return int(self.starts[-1])
 
-    def count(self, captions: Sequence[str]) -> Counts:
+    def count(self, captions: Sequence[Caption]) -> Counts:
         """Count n-grams; new ones get ids from `size` on, valid in this call only."""
-        split = [caption.split() for caption in captions]
+        split = [_words(caption) for caption in captions]
         lengths = np.array([len(line) for line in split], dtype=np.int64)
         stream = self._word_ids([word for line in split for word in line])
         room = _room(lengths)
@@ -126,16 +129,33 @@ class NgramTable:
             result[at[done]] = local[done] + self.starts[order]
         return result
 
-    def _word_ids(self, words: list[str]) -> Ints:
+    def _word_ids(self, words: Sequence[str | int]) -> Ints:
         """Ids of words; unknown ones are numbered after the vocabulary, equal words alike."""
         ids = [self.vocabulary.get(word, -1) for word in words]
         if -1 in ids:
-            new: dict[str, int] = {}
+            new: dict[str | int, int] = {}
             size = len(self.vocabulary)
             for i, word in enumerate(words):
                 if ids[i] < 0:
                     ids[i] = size + new.setdefault(word, len(new))
         return np.array(ids, dtype=np.int64)
+
+
+def image_of_each(candidates: int, images: Sequence[int] | Ints | None, total: int) -> Ints:
+    """The image (0..total - 1) that each candidate answers: `images`, by default one after another.
+
+    Raises DataError where they do not fit.
+    """
+    image = np.arange(total) if images is None else np.asarray(images, dtype=np.int64)
+    if len(image) != candidates:
+        raise DataError(f"{candidates} candidates for {len(image)} images; give one image index each")
+    if len(image) and (image.min() < 0 or image.max() >= total):
+        raise DataError(f"image indices must lie in 0..{total - 1}")
+    return image
+
+
+def _words(caption: Caption) -> Sequence[str | int]:
+    return caption.split() if isinstance(caption, str) else caption
 
 
 def _room(lengths: Ints) -> Ints:
@@ -146,14 +166,12 @@ def _room(lengths: Ints) -> Ints:
 
 def _find(keys: Ints, wanted: Ints) -> tuple[Ints, int]:
     """Position of each wanted key; missing ones numbered from len(keys), and how many those are."""
-    if len(keys) == 0:
-        fresh, place = np.unique(wanted, return_inverse=True)
-        return place.astype(np.int64), len(fresh)
-    place = np.searchsorted(keys, wanted)
-    missing = keys[np.minimum(place, len(keys) - 1)] != wanted
-    fresh, number = np.unique(wanted[missing], return_inverse=True)
-    place[missing] = len(keys) + number
-    return place, len(fresh)
+    unique, inverse = np.unique(wanted, return_inverse=True)
+    place = np.searchsorted(keys, unique)  # sorted needles walk the table once, in cache order
+    missing = keys.take(place, mode="clip") != unique if len(keys) else np.ones(len(unique), bool)
+    fresh = int(missing.sum())
+    place[missing] = len(keys) + np.arange(fresh)
+    return place[inverse], fresh
 
 
 def _tally(found: list[_Found], words: Ints) -> Counts:

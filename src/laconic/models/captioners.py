@@ -12,10 +12,14 @@ from torch import nn
 
 from laconic.config import from_mapping
 from laconic.errors import ConfigError
+from laconic.models.object_relation import ObjectRelation, ObjectRelationConfig
 from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
+from laconic.models.up_down import UpDown, UpDownConfig
 
 CAPTIONERS: dict[str, tuple[type, type[nn.Module]]] = {
     "soft_attention": (SoftAttentionConfig, SoftAttention),
+    "up_down": (UpDownConfig, UpDown),
+    "object_relation": (ObjectRelationConfig, ObjectRelation),
 }
 
 

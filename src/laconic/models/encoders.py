@@ -1,7 +1,7 @@
 """The table of encoders, and loading of published ImageNet weights.
 
 An encoder is an nn.Module: images (N, 3, H, W), RGB / 127.5 - 1, to Features, with attributes `grid_channels` and
-`pooled_channels`.
+`pooled_channels`. `Regions` stands where a detector's features come from files and nothing is left to encode.
 """
 
 import zipfile
@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from laconic.errors import ConfigError, FormatError
 from laconic.models.convnet import ConvNet
 from laconic.models.inception_v1 import InceptionV1
+from laconic.models.layers import Features
 from laconic.models.mobilenet import MobileNetV1, MobileNetV2
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
@@ -28,16 +29,39 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "convnet": ConvNet,
 }
 
+REGIONS = "regions"
+MAX_CHANNELS = 65536
+
 # What numpy and zipfile raise on damaged, encrypted, lying or altogether different files.
 UNREADABLE = (
     OSError, ValueError, TypeError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
 
 
-def build_encoder(name: str, stride: int, norm: bool) -> nn.Module:
-    """An encoder by name; `stride` 16 or 32 of its grid; `norm` keeps batch norm for training from scratch."""
+class Regions(nn.Module):
+    """The place of an encoder whose work is done: no weights; `pooled` is the mean of the regions, which are all
+    `channels` wide."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.grid_channels = self.pooled_channels = channels
+
+    def forward(self, images: Tensor) -> Features:
+        raise ConfigError("this captioner reads region features, not photos; give it .npy files of regions")
+
+
+def build_encoder(name: str, stride: int, norm: bool, channels: int = 2048) -> nn.Module:
+    """An encoder by name: a row of ENCODERS, or "regions".
+
+    `stride` 16 or 32 of its grid; `norm` keeps batch norm for training from scratch; `channels` is the width of
+    regions, which an image encoder has no use for.
+    """
+    if name == REGIONS:
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise ConfigError(f"encoder channels {channels} are not possible; give 1 to {MAX_CHANNELS}")
+        return Regions(channels)
     if name not in ENCODERS:
-        raise ConfigError(f"encoder {name!r} is unknown; choose one of {', '.join(ENCODERS)}")
+        raise ConfigError(f"encoder {name!r} is unknown; choose one of {', '.join([*ENCODERS, REGIONS])}")
     if stride not in (16, 32):
         raise ConfigError(f"encoder stride {stride} is not possible; choose 16 (finer) or 32")
     return ENCODERS[name](stride=stride, norm=norm)

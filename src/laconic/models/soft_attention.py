@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from laconic.errors import ConfigError
 from laconic.models.layers import Features
-from laconic.models.unrolled import UnrolledAttention, UnrolledLinear
+from laconic.models.unrolled import Order, UnrolledAttention, UnrolledLinear, UnrolledMix, lstm_cell
 
 
 @dataclass(frozen=True)
@@ -121,22 +121,22 @@ class SoftAttention(nn.Module):
         memory, hidden, cell = self._encode(features)
         hidden, cell = hidden[order.image], cell[order.image]
         attention = UnrolledAttention(memory.keys[order.image], self.score.weight)
-        values = memory.values[order.image]
+        mix = UnrolledMix(memory.values[order.image])
         query = UnrolledLinear(self.query.weight)
         words = F.dropout(self.embedding(order.inputs), self.config.dropout, self.training)
         from_words, step = self._recurrence(words)
         context = torch.zeros_like(hidden)
         outputs = []
-        for t, rows in enumerate(order.live):
-            hidden, cell = step(from_words[t, :rows], context[:rows], hidden[:rows], cell[:rows])
+        for t, from_word in enumerate(from_words.split(order.live)):
+            rows = order.live[t]
+            hidden, cell = step(from_word, context[:rows], hidden[:rows], cell[:rows])
             output = F.dropout(hidden, self.config.dropout, self.training)
             outputs.append(output)
             rows = order.live[t + 1] if t + 1 < len(order.live) else 0
             if rows:
                 weights = torch.softmax(attention(query(output[:rows])), -1)
                 weights = F.dropout(weights, self.config.attention_dropout, self.training)
-                context = torch.bmm(weights.unsqueeze(1), values[:rows]).squeeze(1)
-                context = F.dropout(context, self.config.dropout, self.training)
+                context = F.dropout(mix(weights), self.config.dropout, self.training)
         return self.output(torch.cat(outputs)[order.row_major])  # type: ignore[no-any-return]
 
     # The Captioner protocol of laconic.decode
@@ -152,8 +152,8 @@ class SoftAttention(nn.Module):
     def step(self, state: State, tokens: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, State]:
         """The k best next words of each row after `tokens` (rows,): log-probabilities, ids, new state."""
         ids = torch.as_tensor(tokens, device=state.hidden.device)
-        from_words, step = self._recurrence(self.embedding(ids)[None])
-        hidden, cell = step(from_words[0], state.context, state.hidden, state.cell)
+        from_words, step = self._recurrence(self.embedding(ids))
+        hidden, cell = step(from_words, state.context, state.hidden, state.cell)
         energy = torch.tanh_(state.memory.keys[state.image] + self.query(hidden).unsqueeze(1))
         weights = torch.softmax(self.score(energy).squeeze(-1), -1)
         context = torch.bmm(weights.unsqueeze(1), state.memory.values[state.image]).squeeze(1)
@@ -182,7 +182,7 @@ class SoftAttention(nn.Module):
         return memory, hidden, torch.zeros_like(hidden)
 
     def _recurrence(self, words: Tensor) -> tuple[Tensor, "Recurrence"]:
-        """The words' share of the gates for all steps (T, rows, ...) and the function for one step."""
+        """The words' share of the gates (words, ...) and the function for one step."""
         matrix = self.gates.weight
         size = words.shape[-1]
         from_words = F.linear(words, matrix[:, :size], self.gates.bias)
@@ -201,10 +201,7 @@ class LSTM(NamedTuple):
     matrix: UnrolledLinear  # (4 hidden, 2 hidden), for [context ; hidden]
 
     def __call__(self, from_word: Tensor, context: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        gates = from_word + self.matrix(torch.cat([context, hidden], -1))
-        i, f, g, o = gates.chunk(4, -1)
-        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(cell), cell
+        return lstm_cell(from_word + self.matrix(torch.cat([context, hidden], -1)), cell)
 
 
 class GRU(NamedTuple):
@@ -222,29 +219,3 @@ class GRU(NamedTuple):
 
 
 Recurrence = LSTM | GRU
-
-
-class Order:
-    """Rows of a batch by falling length, so that at each step the live ones come first.
-
-    Attributes:
-        image: (rows,) image of each row.
-        inputs: (steps, rows) word fed at each step.
-        live: rows still to be predicted at each step.
-        row_major: indices that put the steps' outputs, one after another, into row-major order of the tokens.
-    """
-
-    def __init__(self, tokens: Tensor) -> None:
-        images, captions, _ = tokens.shape
-        flat = tokens.flatten(0, 1)
-        wanted = flat[:, 1:] != 0
-        lengths = wanted.sum(1)
-        order = lengths.argsort(descending=True, stable=True)
-        device = tokens.device
-        self.image = torch.arange(images, device=device).repeat_interleave(captions)[order]
-        self.inputs = flat[order, :-1].t()
-        self.live = [rows for rows in wanted.sum(0).tolist() if rows]
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=device)
-        starts = torch.tensor([0, *self.live], device=device).cumsum(0)[:-1]
-        self.row_major = (place[:, None] + starts)[wanted[:, : len(starts)]]

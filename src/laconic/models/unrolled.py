@@ -4,6 +4,9 @@ Plain autograd computes the gradient of a weight anew at each step and adds it u
 twenty passes over the whole matrix. Here each step only leaves its input and output gradient behind, and one wide
 product at the end gives the same sum. Equal to the plain form up to rounding (tests), and faster. One
 backward pass for each forward pass: a second over a retained graph would count twice.
+
+Beside that: `Order`, the rows of a teacher-forced batch such that each step computes the live ones only, and the
+LSTM's pointwise part.
 """
 
 from dataclasses import dataclass, field
@@ -12,12 +15,49 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
     """Type of matrix products: autocast's where it is on, else that of `x`."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """New hidden and cell state (rows, hidden); gates (rows, 4 hidden): input, forget, candidate, output."""
+    i, f, g, o = gates.chunk(4, -1)
+    cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(cell), cell
+
+
+class Order:
+    """Rows of a batch by falling length, so that at each step the live ones come first.
+
+    Attributes:
+        image: (rows,) image of each row.
+        live: rows still to be predicted at each step; their sum is M.
+        row: (M,) row of each word fed, one step after another: the first live[0] rows, the first live[1] ...
+        inputs: (M,) the words fed, in that order.
+        row_major: (M,) indices that put the steps' outputs, one after another, into row-major order of the tokens.
+    """
+
+    def __init__(self, tokens: Tensor) -> None:
+        images, captions, _ = tokens.shape
+        flat = tokens.flatten(0, 1)
+        wanted = flat[:, 1:] != 0
+        lengths = wanted.sum(1)
+        order = lengths.argsort(descending=True, stable=True)
+        device = tokens.device
+        self.image = torch.arange(images, device=device).repeat_interleave(captions)[order]
+        self.live = [rows for rows in wanted.sum(0).tolist() if rows]
+        starts = torch.tensor([0, *self.live], device=device).cumsum(0)[:-1]
+        fed = wanted[order, : len(starts)].t()
+        self.row = fed.nonzero()[:, 1]
+        self.inputs = flat[order, : len(starts)].t()[fed]
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=device)
+        self.row_major = (place[:, None] + starts)[wanted[:, : len(starts)]]
 
 
 @dataclass
@@ -150,3 +190,56 @@ class _StepAttention(torch.autograd.Function):
         weighted = torch.bmm(grad.unsqueeze(1), square).squeeze(1)
         for_asked = (grad.sum(1, keepdim=True) - weighted) * score
         return for_asked, grad.new_zeros(()), None, None, None
+
+
+class UnrolledMix:
+    """Weighted sums of values at many time steps.
+
+    Args:
+        values: (rows, positions, size); a step may ask for the first n rows only.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values.detach().to(compute_dtype(values))
+        self.tape = _Tape()
+        self.token = _GatherMix.apply(values, self.tape)
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        """weights (n, positions), n <= rows -> (n, size)."""
+        weights = weights.to(self.values.dtype)
+        return _StepMix.apply(weights, self.token, self.values, self.tape)  # type: ignore[no-any-return]
+
+
+class _GatherMix(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, tape: _Tape) -> Tensor:
+        ctx.tape, ctx.dtype, ctx.shape = tape, values.dtype, values.shape
+        return values.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, None]:
+        tape: _Tape = ctx.tape
+        if not tape.grads:
+            return None, None
+        weights, grads = pad_sequence(tape.inputs), pad_sequence(tape.grads)  # (rows, steps, ...)
+        summed = torch.bmm(weights.transpose(1, 2), grads).to(ctx.dtype)
+        tape.inputs.clear()
+        tape.grads.clear()
+        return F.pad(summed, (0, 0, 0, 0, 0, ctx.shape[0] - len(summed))), None
+
+
+class _StepMix(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, token: Tensor, values: Tensor, tape: _Tape) -> Tensor:
+        ctx.save_for_backward(weights, values)
+        ctx.tape = tape
+        return torch.bmm(weights.unsqueeze(1), values[: len(weights)]).squeeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (grad,) = grads
+        weights, values = ctx.saved_tensors
+        ctx.tape.inputs.append(weights)
+        ctx.tape.grads.append(grad)
+        for_weights = torch.bmm(values[: len(grad)], grad.unsqueeze(-1)).squeeze(-1)
+        return for_weights, grad.new_zeros(()), None, None

@@ -1,0 +1,176 @@
+"""The verbs of experiments: `study` and `report`. Knows how they are shown and asked for, not what they do."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
+
+from laconic.config import from_mapping, read_toml
+from laconic.console import console_for
+from laconic.errors import ConfigError, LaconicError
+
+if TYPE_CHECKING:
+    from laconic.processes import Outcome, StudyWatcher
+    from laconic.report.runs import FinishedRun
+
+FAILED = 1
+
+
+@dataclass(frozen=True)
+class Study:
+    """Carries out all runs of a study; what is finished is not done again."""
+
+    study: Annotated[Path, Positional, arg(metavar="STUDY.toml")]
+    """A base recipe and the runs that change it."""
+    out: Annotated[Path | None, arg(aliases=("-o",), metavar="DIR")] = None
+    """Folder of the runs; runs/<name of the study> by default."""
+    cache: Annotated[Path, arg(metavar="DIR")] = Path("cache")
+    """Folder of cached image features, shared by all runs."""
+    jobs: int = 1
+    """Runs at a time."""
+    threads: int = 0
+    """Processor threads of each run; 0 for all."""
+    check: FlagCreatePairsOff[bool] = False
+    """Only check the study and list its runs."""
+
+
+def study(options: Study) -> int:
+    """Carries out a study; 1 where a run failed."""
+    from laconic.processes import Workshop, carry_out
+    from laconic.recipes import write_json
+    from laconic.study import read_study
+
+    if options.threads < 0:
+        raise ConfigError(f"--threads {options.threads}: give 0 for all, or at least 1")
+    if options.jobs < 1:
+        raise ConfigError(f"--jobs {options.jobs}: give at least 1")
+    folder = options.out or Path("runs") / options.study.stem
+    runs = read_study(options.study, folder)
+    console = console_for()
+    if options.check:
+        for run in runs:
+            needs = f"  after {', '.join(run.needs)}" if run.needs else ""
+            console.print(f"{run.name}{needs}", markup=False, highlight=False, soft_wrap=True)
+        return 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written ({error}); give --out another folder") from None
+    out = ["--out", str(options.out)] if options.out else []
+    command = shlex.join(["laconic", "study", str(options.study), *out])
+    write_json(folder / "study.json", {"command": command, "runs": [run.name for run in runs]})
+    shop = Workshop(folder, options.cache, options.jobs, options.threads)
+    with showing(console, len(runs)) as watch:
+        outcomes = carry_out(runs, shop, watch)
+    failed = [outcome.name for outcome in outcomes if outcome.result is None]
+    if failed:
+        line = f"{len(failed)} of {len(runs)} runs have no result; once the cause is removed, run the study again"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return FAILED
+    report = shlex.join(["laconic", "report", str(folder), "-o", f"results/{folder.name}"])
+    console.print(f"All {len(runs)} runs are finished. Next:\n  {report}", markup=False, highlight=False)
+    return 0
+
+
+@contextmanager
+def showing(console: Console, runs: int) -> "Iterator[StudyWatcher]":
+    """A line for each run that has ended; in a terminal also a bar for each that is under way."""
+    from laconic.processes import StudyWatcher
+
+    bars = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    tasks: dict[str, tuple[str, TaskID]] = {}
+    ended: list[str] = []
+
+    def stage(name: str, stage: str, done: int, of: int) -> None:
+        if name not in tasks or tasks[name][0] != stage:
+            remove(name)
+            tasks[name] = stage, bars.add_task(f"{name}  {stage}", total=of)
+        bars.update(tasks[name][1], completed=done, total=of)
+
+    def remove(name: str) -> None:
+        if name in tasks:
+            bars.remove_task(tasks.pop(name)[1])
+
+    def end(outcome: "Outcome") -> None:
+        remove(outcome.name)
+        ended.append(outcome.name)
+        line = f"{len(ended):{len(str(runs))}} of {runs}  {outcome_line(outcome)}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    with bars:
+        yield StudyWatcher(stage, end)
+
+
+def outcome_line(outcome: "Outcome") -> str:
+    """Such as "smp_95  CIDEr 43.7  346,000 non-zeros  25.1 min"."""
+    if outcome.result is None:
+        return f"{outcome.name}  {outcome.status}: {' '.join(outcome.reason.split())}"
+    counts = outcome.result["non_zeros"]
+    facts = [f"CIDEr {100 * outcome.result['scores']['CIDEr']:.1f}"]
+    facts.append(f"{counts['encoder'] + counts['decoder']:,} non-zeros")
+    facts.append("finished before" if outcome.status == "found" else f"{outcome.seconds / 60:.1f} min")
+    return "  ".join([outcome.name, *facts])
+
+
+@dataclass(frozen=True)
+class Report:
+    """Turns finished runs into a CSV file, tables, figures and captioned photos."""
+
+    runs: Annotated[tuple[Path, ...], Positional, arg(metavar="RUNS_DIR")]
+    """Folders of runs, or folders of such folders."""
+    out: Annotated[Path, arg(aliases=("-o",), metavar="DIR")]
+    """Where everything is written."""
+    recipes: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="DIR")] = (Path("recipes"),)
+    """Folders of recipes, to name the command of a run that a recipe there describes."""
+
+
+def report(options: Report) -> None:
+    """Writes a report and says what is in it and what is not."""
+    from laconic.report.compose import write_report
+
+    if not options.runs:
+        raise ConfigError("give at least one folder of runs")
+    console = console_for()
+    commands = recipe_commands(options.recipes)
+    written = write_report(options.runs, options.out, lambda run: command_of(run, commands))
+    for line in written:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def recipe_commands(folders: tuple[Path, ...]) -> list[tuple[object, str]]:
+    """Every readable recipe of the folders with the command that carries it out."""
+    from laconic.recipes import Recipe
+
+    found: list[tuple[object, str]] = []
+    for path in sorted(path for folder in folders for path in folder.glob("*.toml")):
+        try:
+            found.append((read_toml(path, Recipe), shlex.join(["laconic", "train", str(path)])))
+        except ConfigError:
+            continue  # a recipe of another version describes none of these runs
+    return found
+
+
+def command_of(run: "FinishedRun", commands: list[tuple[object, str]]) -> str:
+    """The command that repeats a run: of its study, else of a recipe with the same content; empty where unknown."""
+    from laconic.recipes import Recipe
+
+    if run.study_command:
+        return run.study_command
+    try:
+        recipe = from_mapping(run.recipe, Recipe, str(run.folder))
+    except LaconicError:
+        return ""
+    return next((command for known, command in commands if known == recipe), "")

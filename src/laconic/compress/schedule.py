@@ -1,0 +1,40 @@
+"""The cubic sparsity schedule of gradual pruning (Zhu, Gupta 2017), a pure function of the step."""
+
+from dataclasses import dataclass
+
+# The rule of arXiv 2110.03298: from the end of the first of 15 epochs to half of the training, every 1000 steps,
+# which made 49 intervals there. Shorter trainings keep the 49 intervals.
+EPOCHS = 15
+END = 0.5
+INTERVAL = 1000
+INTERVALS = 49
+
+
+@dataclass(frozen=True)
+class Cubic:
+    """When gradual pruning prunes: s(t) = s (1 - (1 - p)^3), p from 0 at `start` to 1 at `end`.
+
+    Attributes:
+        start, end: steps, or None for the paper's rule.
+        interval: steps between two prunings; the end moves down to a whole number of them.
+    """
+
+    start: int | None = None
+    end: int | None = None
+    interval: int | None = None
+
+    def over(self, steps: int) -> tuple[int, int, int]:
+        """start, end and interval for a training of so many steps."""
+        start = steps // EPOCHS if self.start is None else self.start
+        end = int(END * steps) if self.end is None else self.end
+        interval = self.interval
+        if interval is None:
+            interval = min(INTERVAL, max(1, (end - start) // INTERVALS))
+        return start, start + max(1, (end - start) // interval) * interval, interval
+
+    def sparsity(self, target: float, step: int, steps: int) -> float | None:
+        """What to prune to at a step (counted from 1); None where nothing is to be done."""
+        start, end, interval = self.over(steps)
+        if not start <= step <= end or (step - start) % interval:
+            return None
+        return float(target * (1 - (1 - (step - start) / (end - start)) ** 3))

@@ -1,0 +1,181 @@
+"""The [pruning] table of a recipe: which method, on which part of a captioner, with which masks to begin from.
+
+The methods themselves are in laconic.compress and know no captions.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from laconic.captioner import ImageCaptioner, load
+from laconic.checkpoint import load_checkpoint, save_checkpoint
+from laconic.compress.frozen import Frozen
+from laconic.compress.magnitude import Magnitude
+from laconic.compress.masks import Sampling
+from laconic.compress.methods import Method
+from laconic.compress.prune import Pruner
+from laconic.compress.ranking import Scope, keep_largest, magnitudes
+from laconic.compress.schedule import Cubic
+from laconic.compress.sites import Where, prunable
+from laconic.compress.snip import Snip
+from laconic.compress.supermask import Supermask, learned
+from laconic.config import expand
+from laconic.errors import ConfigError
+
+GATES = "gates.pt"  # in the folder of a supermask run
+
+Part = Literal["none", "all", "encoder", "decoder"]
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What to prune, how and how far; see laconic.compress for the options.
+
+    Attributes:
+        method: a row of METHODS, or "none".
+        sparsity: share of weights to remove.
+        where: part of the model.
+        freeze: part of it that only keeps its zeros and does not count.
+        scope: of "magnitude", "gradual" and "lottery": "blind", "uniform" or "distribution".
+        centred: "distribution" as the published code computes it, mean taken off.
+        ticket: of "lottery": folder of the run whose final weights choose the masks; of "frozen": of the supermask
+            run whose gates go on being drawn from; empty keeps the zeros of the initial weights.
+        batches: of "snip".
+        signed: "snip" as the published code computes it, for comparison.
+        weight: of the sparsity loss (lambda); None derives it.
+        learning_rate: of the gates; None derives it.
+        init: initial value of the gates.
+        sampling, penalty, settle, pace: of "supermask".
+    """
+
+    method: Literal["none", "supermask", "magnitude", "gradual", "snip", "lottery", "frozen"] = "none"
+    sparsity: float = 0.0
+    where: Literal["all", "encoder", "decoder"] = "decoder"
+    freeze: Part = "none"
+    scope: Scope = "blind"
+    centred: bool = False
+    ticket: str = ""
+    batches: int = 1
+    signed: bool = False
+    weight: float | None = None
+    learning_rate: float | None = None
+    init: float = 5.0
+    sampling: Sampling = "bernoulli"
+    penalty: Literal["l1", "l2", "hinge"] = "l1"
+    settle: float | None = None
+    pace: bool | None = None
+
+
+def make_pruner(
+    captioner: ImageCaptioner, pruning: Pruning, steps: int, losses: Callable[[int], Iterable[Tensor]]
+) -> Pruner | None:
+    """The recipe's pruner on the captioner; `losses(n)` gives the losses of n batches, for SNIP.
+
+    Raises:
+        ConfigError: where a lottery ticket does not fit.
+    """
+    if pruning.method == "none":
+        return None
+    where = part(pruning.where)
+    method = METHODS[pruning.method](pruning, captioner, where)
+    pruner = Pruner(captioner, method, steps=steps, where=where, freeze=part(pruning.freeze))
+    if isinstance(method, Snip):
+        pruner.sense(losses(pruning.batches))
+    return pruner
+
+
+def part(name: Part) -> Where:
+    """Predicate over the weights of a part of an ImageCaptioner."""
+    if name == "none":
+        return lambda *_: False
+    prefix = "" if name == "all" else f"{name}."
+    return lambda weight, _: weight.startswith(prefix)
+
+
+def _supermask(pruning: Pruning, *_: object) -> Method:
+    return Supermask(
+        pruning.sparsity,
+        init=pruning.init,
+        weight=pruning.weight,
+        learning_rate=pruning.learning_rate,
+        sampling=pruning.sampling,
+        penalty=pruning.penalty,
+        settle=pruning.settle,
+        pace=pruning.pace,
+    )
+
+
+def _magnitude(pruning: Pruning, *_: object) -> Method:
+    return Magnitude(pruning.sparsity, pruning.scope, centred=pruning.centred)
+
+
+def _gradual(pruning: Pruning, *_: object) -> Method:
+    return Magnitude(pruning.sparsity, pruning.scope, Cubic(), pruning.centred)
+
+
+def _snip(pruning: Pruning, *_: object) -> Method:
+    return Snip(pruning.sparsity, pruning.signed)
+
+
+def _lottery(pruning: Pruning, captioner: ImageCaptioner, where: Where) -> Method:
+    """Masks by the magnitudes at the end of the ticket's run; the weights are those this run begins with."""
+    trained = dict(load(expand(pruning.ticket) / "model.safetensors").named_parameters())
+    chosen = {name: trained[name] for name in prunable(captioner, where) if name in trained}
+    return Frozen(keep_largest(magnitudes(chosen, pruning.scope, pruning.centred), pruning.sparsity, pruning.scope))
+
+
+def _frozen(pruning: Pruning, captioner: ImageCaptioner, where: Where) -> Method:
+    if not pruning.ticket:
+        return Frozen()
+    path = expand(pruning.ticket) / GATES
+    if not path.exists():
+        raise ConfigError(f"{path}: no gates; give a finished supermask run as pruning.ticket, or none")
+    return Frozen(load_checkpoint(path)["gates"])
+
+
+def save_gates(pruner: Pruner, path: Path) -> None:
+    """Writes the gates of a supermask, in bfloat16 since their signs matter most; other methods have none."""
+    gates = {name: mask.gates.detach().bfloat16() for name, mask in learned(pruner).items()}
+    if gates:
+        save_checkpoint({"gates": gates}, path)
+
+
+def check_ticket(ticket: str, recipe: Mapping[str, Any]) -> None:
+    """A ticket is rewound to its own beginning, so data, model and seed must be those of the run it came from.
+
+    Raises:
+        ConfigError: where they are not, or there is no finished run.
+    """
+    if not ticket:
+        raise ConfigError('pruning.method = "lottery" needs pruning.ticket, the folder of the run to take masks from')
+    path = expand(ticket) / "recipe.json"
+    try:
+        other = json.loads(path.read_text(encoding="utf8"))
+        pairs = {key: (other[key], recipe[key]) for key in ("data", "encoder", "decoder", "initial")}
+        pairs["training.seed"] = (other["training"]["seed"], recipe["training"]["seed"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path}: no finished run ({error}); train the ticket's run first") from None
+    for key, (theirs, ours) in pairs.items():
+        if _sizes(theirs) != _sizes(ours):
+            raise ConfigError(f"{path}: {key} is {theirs}, the recipe has {ours}; a ticket fits its own model only")
+
+
+def _sizes(value: Any) -> Any:
+    """Without the dropouts, which change no weight."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _sizes(held) for key, held in value.items() if not key.endswith("dropout")}
+
+
+METHODS: dict[str, Callable[[Pruning, ImageCaptioner, Where], Method]] = {
+    "supermask": _supermask,
+    "magnitude": _magnitude,
+    "gradual": _gradual,
+    "snip": _snip,
+    "lottery": _lottery,
+    "frozen": _frozen,
+}

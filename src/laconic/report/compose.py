@@ -1,0 +1,211 @@
+"""A report: finished runs in, a folder of CSV, Markdown, figures and a page out.
+
+Each section is written from the runs that have what it shows; where none has, a line says so. Knows where things
+go and in what order, not how they are computed or drawn.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from laconic.accounting import Operations, caption_operations
+from laconic.captioner import load
+from laconic.errors import ConfigError, DataError, LaconicError
+from laconic.files import write_text
+from laconic.metrics import caption_quality
+from laconic.report import figures
+from laconic.report.drawing import drawing, write_figure
+from laconic.report.gallery import Source, captions_of, markdown_gallery, open_source, write_gallery
+from laconic.report.methods import in_order, method_name
+from laconic.report.runs import FinishedRun, captioner_key, captioner_title, dense_counterpart, read_runs
+from laconic.report.tables import (
+    Row,
+    ablation_table,
+    ablations,
+    cost_table,
+    csv_text,
+    percent,
+    results_table,
+    statistics_table,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WORDS = 9  # of the caption whose operations are counted, as in the paper
+MANY_METHODS = 2  # that make a comparison
+
+CommandOf = Callable[[FinishedRun], str]
+
+
+def write_report(folders: Sequence[Path], out: Path, command_of: CommandOf) -> list[str]:
+    """Writes runs.csv, README.md, figures/*.png and gallery*.html into `out`; gives lines on what was (not) done.
+
+    Args:
+        folders: of runs, or of folders of runs.
+        command_of: the command that repeats a run; empty where unknown.
+
+    Raises:
+        ConfigError: where there is no finished run, or `out` cannot be written.
+        MissingError: where matplotlib is not installed.
+    """
+    with drawing():
+        runs, notes = read_runs(folders)
+        try:
+            (out / "figures").mkdir(parents=True, exist_ok=True)
+            return _Report(runs, out, notes).write(command_of)
+        except OSError as error:
+            raise ConfigError(f"{out}: cannot be written ({error}); give --out another folder") from None
+
+
+class _Report:
+    """One report under way: sections so far, and remarks on what is left out."""
+
+    def __init__(self, runs: Sequence[FinishedRun], out: Path, notes: list[str]) -> None:
+        self.runs, self.out, self.notes = runs, out, notes
+        self.sections: list[str] = []
+        self.sources: dict[str, Source | None] = {}
+
+    def write(self, command_of: CommandOf) -> list[str]:
+        rows = [self._row(run, command_of(run)) for run in self.runs]
+        write_text(self.out / "runs.csv", csv_text(rows))
+        self.section("Results", results_table(rows) + "\nScores times 100, on validation images.\n")
+        for number, group in enumerate(self._groups(), 1):
+            self._compare(group, number)
+        self._ablations(rows)
+        self.section("Cost", cost_table(rows) + COST_NOTE)
+        self._look_for_small_dense()
+        self.section("Captions", statistics_table(rows) + STATISTICS_NOTE)
+        for number, group in enumerate(self._groups(), 1):
+            self._gallery(group, number)
+        text = "# Report\n\n" + "\n".join(self.sections)
+        if self.notes:
+            text += "\n## Left out\n\n" + "".join(f"- {note}\n" for note in self.notes)
+        write_text(self.out / "README.md", text)
+        return [f"{self.out}: {len(self.runs)} runs, runs.csv, README.md, figures", *self.notes]
+
+    def section(self, title: str, text: str) -> None:
+        self.sections.append(f"## {title}\n\n{text}")
+
+    # Rows
+
+    def _row(self, run: FinishedRun, command: str) -> Row:
+        source = self._source(run)
+        training = None if source is None else source.training
+        dense = dense_counterpart(run, self.runs)
+        if dense is None:
+            self.note(f"share of dense of {run.name}: no dense run of {captioner_title(run)}")
+        quality = caption_quality(list(captions_of(run).values()), training)
+        return Row(run, run if run.is_dense else dense, self._operations(run), quality, command)
+
+    def _operations(self, run: FinishedRun) -> Operations | None:
+        try:
+            return caption_operations(load(run.model), WORDS)
+        except LaconicError as error:
+            self.note(f"operations of {run.name}: {error}")
+            return None
+
+    def _source(self, run: FinishedRun) -> Source | None:
+        key = repr(sorted(run.recipe["data"].items()))
+        if key not in self.sources:
+            try:
+                self.sources[key] = open_source(run)
+            except (DataError, ConfigError) as error:
+                self.note(f"photos and unique captions of {run.name}: {error}")
+                self.sources[key] = None
+        return self.sources[key]
+
+    def note(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes.append(line)
+
+    # Comparisons of methods on one captioner
+
+    def _groups(self) -> list[list[FinishedRun]]:
+        """Pruned runs of one captioner and one pruned part, in reading order."""
+        groups: dict[tuple[str, ...], list[FinishedRun]] = {}
+        for run in self.runs:
+            if not run.is_dense:
+                groups.setdefault((captioner_title(run), captioner_key(run), *run.parts), []).append(run)
+        order = in_order([method_name(run) for run in self.runs])
+        return [
+            sorted(group, key=lambda run: (order.index(method_name(run)), run.sparsity, run.name))
+            for _, group in sorted(groups.items())
+        ]
+
+    def _compare(self, group: list[FinishedRun], number: int) -> None:
+        dense = dense_counterpart(group[0], self.runs)
+        title = f"{captioner_title(group[0])}; {' and '.join(group[0].parts)} pruned"
+        images = [self._draw(f"cider_{number}", figures.cider_figure(group, dense, title), "CIDEr against non-zeros")]
+        learned = [run for run in group if run.pruning["method"] == "supermask" and run.curve("gate_mean")]
+        if learned:
+            best = figures.best_by_sparsity(learned)
+            some = [*([dense] if dense and dense.curve("loss") else []), *best][: figures.MOST_CURVES]
+            images.append(self._draw(f"training_{number}", figures.progression_figure(some), "Training progression"))
+        else:
+            self.note(f"training progression of {title}: no run with learned masks and a log")
+        level, alike = at_most_compared_level(group)
+        if len(alike) >= MANY_METHODS or learned:
+            images.append(self._draw(f"layers_{number}", figures.layers_figure(alike, level), "Weights kept by layer"))
+            weights = f"weights of the {' and '.join(group[0].parts)}, {percent(level)} pruned"
+            ridges = figures.densities_figure([*([dense] if dense else []), *alike], group[0].parts, weights)
+            images.append(self._draw(f"weights_{number}", ridges, "Non-zero weights"))
+        else:
+            self.note(f"layers and weights of {title}: fewer than two methods at one sparsity")
+        self.section(title, "\n".join(images))
+
+    def _draw(self, name: str, figure: "Figure", alternative: str) -> str:
+        write_figure(figure, self.out / "figures" / f"{name}.png")
+        return f"![{alternative}](figures/{name}.png)\n"
+
+    def _ablations(self, rows: Sequence[Row]) -> None:
+        found = ablations(rows)
+        if found:
+            tables = [f"{ablation_table(ablation)}" for ablation in found]
+            self.section("Ablations", "Runs that differ in one option alone.\n\n" + "\n".join(tables))
+        else:
+            self.note("ablations: no two runs differ in one option alone")
+
+    def _look_for_small_dense(self) -> None:
+        if len({run.weights() for run in self.runs if run.is_dense}) < 2:
+            self.note("large and sparse against small and dense: no dense runs of different size")
+
+    # Photos
+
+    def _gallery(self, group: list[FinishedRun], number: int) -> None:
+        dense = dense_counterpart(group[0], self.runs)
+        if dense is None:
+            self.note(f"gallery of {captioner_title(group[0])}: no dense run to compare with")
+            return
+        learned = [run for run in group if method_name(run) == "SMP"] or group
+        sparsest = max(learned, key=lambda run: (run.sparsity, run.cider, run.name))
+        source = self._source(dense)
+        chosen = sorted(learned, key=lambda run: (run.sparsity, run.name))
+        text = markdown_gallery([dense, *chosen], source)
+        if source is not None:
+            page = f"gallery_{number}.html"
+            try:
+                write_gallery(dense, sparsest, source, self.out / page)
+                text = f"With photos: [{page}]({page}), {dense.name} and {sparsest.name}.\n\n{text}"
+            except DataError as error:
+                self.note(f"gallery of {captioner_title(dense)}: {error}")
+        self.section(f"Gallery: {captioner_title(dense)}", text)
+
+
+def at_most_compared_level(group: Sequence[FinishedRun]) -> tuple[float, list[FinishedRun]]:
+    """The sparsity at which most methods were tried, the highest of these; and the best run of each method."""
+    levels: dict[float, dict[str, FinishedRun]] = {}
+    for run in sorted(group, key=lambda run: (run.cider, run.name)):
+        levels.setdefault(run.sparsity, {})[method_name(run)] = run
+    level = max(levels, key=lambda sparsity: (len(levels[sparsity]), sparsity))
+    best = levels[level]
+    return level, [best[method] for method in in_order(list(best))]
+
+
+COST_NOTE = f"""
+Operations are those of one image and a greedy caption of {WORDS} words: a multiply-add is 2, matrix products and
+convolutions count, zero weights do not. Counted on the models as they ran.
+"""
+STATISTICS_NOTE = """
+Unique: not among the training captions. Distinct: different from every other caption of the run.
+"""

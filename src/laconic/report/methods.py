@@ -1,0 +1,91 @@
+"""Names, colours and marks of the pruning methods: the same in every table and figure.
+
+Colours are told apart by colour-blind readers; the marks tell the methods apart in grey.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from laconic.report.runs import FinishedRun
+
+INK, SOFT, RULE = "#211e1a", "#6f6a62", "#e4dfd6"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method is drawn."""
+
+    colour: str
+    marker: str
+
+
+STYLES: dict[str, Style] = {
+    "dense": Style("#6d7683", "o"),
+    "SMP": Style("#c2552d", "o"),
+    "gradual": Style("#1f6fa8", "s"),
+    "hard, blind": Style("#7d5ba6", "^"),
+    "hard, uniform": Style("#b07cc6", "v"),
+    "hard, distribution": Style("#4f3b78", "D"),
+    "SNIP": Style("#2e8b6a", "X"),
+    "lottery": Style("#b8860b", "P"),
+    "frozen masks": Style("#3c3c3c", "*"),
+}
+_HARD, _GRADUAL = "hard", "gradual"
+
+
+def method_name(run: FinishedRun) -> str:
+    """Such as "SMP", "hard, uniform" or "lottery (gradual)"; of frozen masks what made them."""
+    pruning = run.pruning
+    scope = str(pruning["scope"]) + (", centred" if pruning.get("centred") else "")
+    match pruning["method"]:
+        case "none":
+            return "dense"
+        case "supermask":
+            return "SMP"
+        case "magnitude":
+            return f"{_HARD}, {scope}"
+        case "gradual":
+            return _GRADUAL if scope == "blind" else f"{_GRADUAL}, {scope}"
+        case "snip":
+            return "SNIP, signed" if pruning.get("signed") else "SNIP"
+        case "lottery":
+            origin = _pruning_of(run, Path(pruning["ticket"]))
+            drawn = origin.get("method") == "gradual"
+            return f"lottery ({_GRADUAL if drawn else scope})"
+        case "frozen":
+            origin = _pruning_of(run, Path(str(run.recipe.get("initial", ""))).parent)
+            known = origin.get("method") not in (None, "none", "frozen")
+            return method_name(replace(run, recipe={**run.recipe, "pruning": origin})) if known else "frozen masks"
+        case other:
+            return str(other)
+
+
+def _pruning_of(run: FinishedRun, folder: Path) -> dict[str, Any]:
+    """The [pruning] of the run that this one begins with, where its folder still lies beside this one's."""
+    try:
+        recipe = json.loads((run.folder.parent / folder.name / "recipe.json").read_text(encoding="utf8"))
+        return dict(recipe["pruning"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def style_of(method: str) -> Style:
+    """The style of the method, or of the family it belongs to."""
+    if method in STYLES:
+        return STYLES[method]
+    family = [name for name in STYLES if method.startswith((name, name.split(",")[0]))]
+    return STYLES[family[0]] if family else Style(SOFT, "h")
+
+
+def in_order(methods: Sequence[str]) -> list[str]:
+    """Each method once, in the order of STYLES; others by name after them."""
+    known = list(STYLES)
+
+    def place(method: str) -> tuple[int, str]:
+        near = [i for i, name in enumerate(known) if method == name or method.startswith(f"{name} (")]
+        return (near[0] if near else len(known), method)
+
+    return sorted(set(methods), key=place)

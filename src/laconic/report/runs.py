@@ -1,0 +1,213 @@
+"""Finished runs as a report reads them: recipe, log, scores and packed file of each folder.
+
+Recipes are read as plain tables, so runs of other versions of laconic can be compared, too. Knows nothing of
+tables, figures or training.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from laconic import store
+from laconic.errors import ConfigError, FormatError
+from laconic.store import TensorInfo
+
+FILES = ("recipe.json", "result.json", "model.safetensors")
+MAX_JSON = 64 << 20  # bytes
+DEFAULTS: dict[str, Any] = {"method": "none", "sparsity": 0.0, "where": "decoder", "scope": "blind", "ticket": ""}
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One run.
+
+    Attributes:
+        name: its folder's name, with the parent's where two runs share one.
+        recipe, result: the JSON tables of its folder.
+        log: rows of the training log, in order.
+        study_command: what carries out the study that the run belongs to; empty for a run on its own.
+    """
+
+    name: str
+    folder: Path
+    recipe: Mapping[str, Any]
+    result: Mapping[str, Any]
+    log: Sequence[Mapping[str, Any]] = field(repr=False)
+    study_command: str = ""
+
+    @property
+    def pruning(self) -> dict[str, Any]:
+        """The recipe's [pruning], with what older recipes lack."""
+        return {**DEFAULTS, **self.recipe.get("pruning", {})}
+
+    @property
+    def sparsity(self) -> float:
+        """Target sparsity; of frozen masks, which have none, what is in the file; 0 for a dense run."""
+        if self.is_dense:
+            return 0.0
+        if self.pruning["method"] != "frozen":
+            return float(self.pruning["sparsity"])
+        masked = [t for t in self.matrices if t.name.split(".")[0] in self.parts]
+        return round(1 - sum(t.non_zeros for t in masked) / max(1, sum(math.prod(t.shape) for t in masked)), 4)
+
+    @property
+    def objective(self) -> str:
+        """ "cross_entropy" or "scst"."""
+        return str(self.recipe.get("objective", "cross_entropy"))
+
+    @property
+    def is_dense(self) -> bool:
+        return bool(self.pruning["method"] == "none")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Parts of the model that are pruned."""
+        where = self.pruning["where"]
+        return ("encoder", "decoder") if where == "all" else (where,)
+
+    @property
+    def cider(self) -> float:
+        return float(self.result["scores"]["CIDEr"])
+
+    @property
+    def minutes(self) -> float:
+        """Of training."""
+        return float(self.result["seconds"].get("training", 0.0)) / 60
+
+    def non_zeros(self, parts: Sequence[str] = ("encoder", "decoder")) -> int:
+        return sum(int(self.result["non_zeros"][part]) for part in parts)
+
+    def weights(self, parts: Sequence[str] = ("encoder", "decoder")) -> int:
+        return sum(int(self.result["non_zeros"][f"{part}_weights"]) for part in parts)
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    @cached_property
+    def matrices(self) -> tuple[TensorInfo, ...]:
+        """Matrices and convolutions of the packed file, in the order of the model."""
+        return tuple(t for t in store.inspect(self.model).tensors if len(t.shape) > 1 and t.tied_to is None)
+
+    def curve(self, key: str) -> list[tuple[int, float]]:
+        """(step, value) of what the log holds under `key`."""
+        return [(int(row["step"]), float(row[key])) for row in self.log if key in row]
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
+    """Runs in the folders, or in the folders directly within them, sorted by name; and a line for each left out.
+
+    Raises:
+        ConfigError: where a folder does not exist or none holds a finished run.
+    """
+    found: list[FinishedRun] = []
+    notes: list[str] = []
+    for folder in dict.fromkeys(path for given in folders for path in _run_folders(given)):
+        missing = [name for name in FILES if not (folder / name).is_file()]
+        if missing:
+            notes.append(f"{folder}: left out, not finished (no {missing[0]})")
+            continue
+        try:
+            found.append(_read(folder))
+        except (OSError, ValueError, KeyError, TypeError, FormatError) as error:
+            notes.append(f"{folder}: left out, damaged ({type(error).__name__}: {error})")
+    if not found:
+        given = ", ".join(str(folder) for folder in folders)
+        raise ConfigError("; ".join([f"no finished run in {given}; give folders that `laconic train` filled", *notes]))
+    return sorted(_named(found), key=lambda run: (run.name, str(run.folder))), notes
+
+
+def _run_folders(given: Path) -> Iterator[Path]:
+    if not given.is_dir():
+        raise ConfigError(f"{given}: no such folder; give the folder of a run, or one that holds runs")
+    if (given / "recipe.json").exists():
+        yield given
+        return
+    inside = sorted(path.parent for path in given.glob("*/recipe.json"))
+    if not inside:
+        raise ConfigError(f"{given}: no run in it; give the folder of a run, or one that holds runs")
+    yield from inside
+
+
+def _read(folder: Path) -> FinishedRun:
+    recipe, result = _table(folder / "recipe.json"), _table(folder / "result.json")
+    study = folder.parent / "study.json"
+    command = ""
+    if study.is_file():
+        planned = _table(study)
+        command = str(planned["command"]) if folder.name in planned["runs"] else ""
+    run = FinishedRun(folder.name, folder, recipe, result, tuple(read_log(folder / "log.jsonl")), command)
+    if not run.matrices:
+        raise ValueError("its file holds no matrix")
+    if not math.isfinite(run.cider + run.sparsity + run.non_zeros() + run.weights() + int(result["bytes"])):
+        raise ValueError("a number is not finite")
+    return run
+
+
+def _table(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_JSON:
+        raise ValueError(f"{path.name} has more than {MAX_JSON} bytes")
+    table = json.loads(path.read_text(encoding="utf8"))
+    if not isinstance(table, dict):
+        raise ValueError(f"{path.name} holds no table")
+    return table
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a training log; a line that was cut short is passed over, a missing log is empty."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf8") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                yield row
+
+
+def _named(runs: Sequence[FinishedRun]) -> Iterator[FinishedRun]:
+    """With the parent's name where a name is not unique."""
+    names = [run.name for run in runs]
+    for run in runs:
+        folder = run.folder.resolve()
+        name = run.name if names.count(run.name) == 1 else f"{folder.parent.name}/{folder.name}"
+        yield FinishedRun(name, run.folder, run.recipe, run.result, run.log, run.study_command)
+
+
+# Which runs belong together
+
+
+def captioner_key(run: FinishedRun) -> str:
+    """Equal for runs of the same captioner, data and objective; what may differ is how it was trained and pruned."""
+    encoder, decoder = run.recipe["encoder"], run.recipe["decoder"]
+    sizes = {key: value for key, value in decoder["options"].items() if not key.endswith("dropout")}
+    seen = [encoder.get(key) for key in ("name", "size", "stride")]
+    weights = [run.weights([part]) for part in ("encoder", "decoder")]
+    return json.dumps([run.recipe["data"], seen, decoder["name"], sizes, weights, run.objective], sort_keys=True)
+
+
+def captioner_title(run: FinishedRun) -> str:
+    """Such as "soft attention on mobilenet v2, flickr8k"."""
+    recipe, objective = run.recipe, "" if run.objective == "cross_entropy" else f", {run.objective.upper()}"
+    title = f"{recipe['decoder']['name']} on {recipe['encoder']['name']}, {recipe['data']['name']}"
+    return title.replace("_", " ") + objective
+
+
+def dense_counterpart(run: FinishedRun, runs: Sequence[FinishedRun]) -> FinishedRun | None:
+    """The dense run to compare with: same captioner and data, and same number of images seen where there is such.
+
+    Of several the best one, which is the hardest comparison.
+    """
+    dense = [one for one in runs if one.is_dense and captioner_key(one) == captioner_key(run)]
+    budget = [one for one in dense if _budget(one) == _budget(run)]
+    return max(budget or dense, key=lambda one: (one.cider, one.name), default=None)
+
+
+def _budget(run: FinishedRun) -> Any:
+    return run.recipe.get("training", {}).get("epochs")

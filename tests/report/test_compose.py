@@ -1,0 +1,179 @@
+"""Whole reports: every file of them, equal bytes for equal runs, and lines for what is left out."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+from laconic.cli import main
+from laconic.errors import ConfigError, MissingError
+from laconic.report.compose import write_report
+from laconic.report.drawing import drawing, readable
+from laconic.report.figures import best_by_sparsity, kept_by_layer, non_zero_weights, smooth, spread
+from laconic.report.runs import read_runs
+
+pytest.importorskip("matplotlib")
+
+FIGURES = ("cider_1.png", "layers_1.png", "training_1.png", "weights_1.png")
+
+
+@pytest.fixture(scope="module")
+def report(runs, tmp_path_factory):
+    """Folder and lines of a report of all runs."""
+    out = tmp_path_factory.mktemp("report") / "deep" / "er"
+    return out, write_report([runs], out, lambda run: f"laconic train {run.name}.toml")
+
+
+def test_csv_has_every_run_and_number(report, runs):
+    with (report[0] / "runs.csv").open(newline="") as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    assert list(rows) == [
+        *("dense", "small", "smp_0.8", "smp_0.95", "smp_m1"),
+        *("gradual_0.8", "gradual_0.95", "lottery_0.8", "lottery_0.95"),
+    ]
+    row, result = rows["smp_0.95"], json.loads((runs / "smp_0.95" / "result.json").read_text())
+    assert (row["method"], row["sparsity"], row["pruned_part"], row["dense_run"]) == ("SMP", "0.95", "decoder", "dense")
+    assert (row["CIDEr"], row["Bleu_4"], row["METEOR"], row["share_of_dense"]) == ("48.00", "16.00", "", "0.9600")
+    assert row["decoder_non_zeros"] == str(result["non_zeros"]["decoder"])
+    assert row["bytes"] == str((runs / "smp_0.95" / "model.safetensors").stat().st_size)
+    assert row["command"] == "laconic train smp_0.95.toml"
+    assert (row["novel_share"], row["distinct_share"], row["training_seconds"]) == ("1.0000", "1.0000", "90.0")
+    assert rows["smp_0.95"]["encoder_operations"] == rows["dense"]["encoder_operations"]
+    assert 0 < int(row["decoder_operations"]) < 0.2 * int(rows["dense"]["decoder_operations"])
+
+
+def test_figures_are_pngs_of_one_width(report):
+    out, _ = report
+    assert sorted(path.name for path in (out / "figures").iterdir()) == list(FIGURES)
+    for name in FIGURES:
+        head = (out / "figures" / name).read_bytes()[:24]
+        assert head[:8] == b"\x89PNG\r\n\x1a\n"
+        assert struct.unpack(">I", head[16:20]) == (1440,)
+
+
+def test_the_text_shows_tables_figures_ablations_and_captions(report):
+    text = (report[0] / "README.md").read_text()
+    for name in FIGURES:
+        assert f"](figures/{name})" in text
+    assert "| smp_0.95 | SMP | 95 % | 48.0 | 96.0 % | 16.0 | 24.0 |" in text
+    (ablation,) = re.findall(r"\| pruning\.(\w+) \|.*\n.*\n((?:\|.*\n)+)", text)
+    assert ablation[0] == "init"
+    assert [line.split(" | ")[:2] for line in ablation[1].splitlines()] == [["| 1.0", "smp_m1"], ["| 5.0", "smp_0.95"]]
+    assert "| dense | 100.0 % | 100.0 % |" in text  # unique and distinct captions
+    assert "- smp_0.95: a red ring and 0 of <b>" in text
+    page = (report[0] / "gallery_1.html").read_text()
+    assert page.count("<figure>") == 6
+    assert "&lt;b&gt;" in page
+    assert "Left out" not in text
+    assert len(report[1]) == 1
+
+
+def test_equal_runs_give_equal_bytes(report, runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "copy")
+    write_report([tmp_path / "copy"], tmp_path / "again", lambda run: f"laconic train {run.name}.toml")
+    for path in report[0].rglob("*.*"):
+        again = (tmp_path / "again" / path.relative_to(report[0])).read_bytes()
+        assert again.replace(bytes(tmp_path / "copy"), bytes(runs)) == path.read_bytes(), path.name
+
+
+def test_what_is_absent_is_left_out_and_said(runs, tmp_path):
+    shutil.copytree(runs / "gradual_0.8", tmp_path / "gradual")
+    recipe = json.loads((tmp_path / "gradual" / "recipe.json").read_text())
+    recipe["data"] |= {"name": "coco", "root": "/nowhere"}
+    (tmp_path / "gradual" / "recipe.json").write_text(json.dumps(recipe))
+    lines = "\n".join(write_report([tmp_path / "gradual"], tmp_path / "out", lambda _: ""))
+    for what in (
+        "share of dense of gradual: no dense run",
+        "photos and unique captions of gradual: /nowhere",
+        "training progression of .*: no run with learned masks",
+        "layers and weights of .*: fewer than two methods",
+        "ablations: no two runs",
+        "large and sparse against small and dense",
+        "gallery of .*: no dense run",
+    ):
+        assert re.search(what, lines), what
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert all(f"- {line}" in text for line in lines.splitlines()[1:])
+    assert [path.name for path in (tmp_path / "out" / "figures").iterdir()] == ["cider_1.png"]
+
+
+def test_without_matplotlib_the_extra_is_named(runs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingError, match=r"pip install \"laconic\[report\]\""):
+        write_report([runs], tmp_path / "out", lambda _: "")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written(runs, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write_report([runs], tmp_path / "file" / "out", lambda _: "")
+
+
+def test_the_verb_names_the_recipe_of_a_run(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "broken.toml").write_text("[")
+    (tmp_path / "recipes" / "tiny.toml").write_text(
+        '[data]\nname = "scenes"\nmin_count = 1\ntrain = 30\nval = 6\n'
+        '[encoder]\nname = "mobilenet_v1_025"\nsize = 32\n'
+        "[decoder.options]\nword = 8\nhidden = 8\n[training]\nepochs = 2\n"
+    )
+    assert main(["report", str(runs / "dense"), str(runs / "small"), "-o", "out"]) == 0
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "runs.csv").read_text())))
+    assert [row["command"] for row in rows] == ["laconic train recipes/tiny.toml", ""]
+    assert "out: 2 runs" in capsys.readouterr().out
+
+
+# Parts of figures
+
+
+def test_labels_move_apart_and_keep_their_order():
+    values = [5.0, 1.0, 1.1, 1.2, 9.0]
+    placed = spread(values, 1.0)
+    assert np.diff(sorted(placed)).min() >= 1.0 - 1e-9
+    assert np.argsort(placed).tolist() == np.argsort(values).tolist()
+    assert (placed[0], placed[4]) == (5.0, 9.0)
+    assert placed[1:4] == pytest.approx([0.1, 1.1, 2.1])
+    assert spread([], 1.0) == []
+
+
+def test_the_best_run_of_each_sparsity_makes_the_line(runs):
+    found, _ = read_runs([runs])
+    learned = [run for run in found if run.name.startswith("smp")]
+    assert [run.name for run in best_by_sparsity(learned)] == ["smp_0.8", "smp_0.95"]
+
+
+def test_layers_and_weights_are_those_of_the_file(runs):
+    found = {run.name: run for run in read_runs([runs])[0]}
+    run = found["smp_0.8"]
+    kept = kept_by_layer(run)
+    assert list(kept) == ["embedding", "initial", "key", "value", "query", "score", "gates", "output"]
+    total = sum(t.non_zeros for t in run.matrices if t.name.startswith("decoder."))
+    assert len(non_zero_weights(run, ("decoder",))) == total
+    assert len(non_zero_weights(run, ("encoder", "decoder"))) == sum(t.non_zeros for t in run.matrices)
+
+
+def test_smoothing_is_a_mean_over_what_there_is():
+    assert smooth(np.arange(5.0), 3).tolist() == [0.5, 1.0, 2.0, 3.0, 3.5]
+    assert smooth(np.ones(2)).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("count", "text"), [(343_963, "344 k"), (6_792_411, "6.79 M"), (12, "12")])
+def test_readable_counts(count, text):
+    assert readable(count) == text
+
+
+def test_drawing_leaves_matplotlib_as_it_was():
+    import matplotlib as mpl
+
+    before = mpl.rcParams["font.size"]
+    with drawing():
+        assert mpl.rcParams["font.size"] == 9
+    assert mpl.rcParams["font.size"] == before

@@ -1,0 +1,117 @@
+"""Run folders as a report reads them, and which runs belong together."""
+
+import json
+import shutil
+
+import pytest
+
+from laconic.errors import ConfigError
+from laconic.report.methods import STYLES, in_order, method_name, style_of
+from laconic.report.runs import dense_counterpart, read_runs
+
+
+def by_name(folder):
+    found, notes = read_runs([folder])
+    assert notes == []
+    return {run.name: run for run in found}
+
+
+def test_runs_are_read_with_their_names_methods_and_numbers(runs):
+    found = by_name(runs)
+    assert {name: method_name(run) for name, run in found.items()} == {
+        "dense": "dense",
+        "small": "dense",
+        "gradual_0.8": "gradual",
+        "gradual_0.95": "gradual",
+        "lottery_0.8": "lottery (gradual)",
+        "lottery_0.95": "lottery (gradual)",
+        "smp_0.8": "SMP",
+        "smp_0.95": "SMP",
+        "smp_m1": "SMP",
+    }
+    run = found["smp_0.95"]
+    assert (run.sparsity, run.parts, run.cider, run.minutes) == (0.95, ("decoder",), 0.48, 1.5)
+    assert run.non_zeros() == run.result["non_zeros"]["encoder"] + run.result["non_zeros"]["decoder"]
+    assert run.curve("gate_mean")[0] == (20, 1.0)
+    assert run.curve("CIDEr") == [(200, 0.48)]
+    assert [t.name for t in run.matrices][-1] == "decoder.output.weight"
+
+
+def test_a_run_is_compared_with_the_dense_run_of_its_own_captioner(runs):
+    found = by_name(runs)
+    every = list(found.values())
+    assert dense_counterpart(found["smp_0.8"], every) is found["dense"]
+    assert dense_counterpart(found["small"], every) is found["small"]
+    assert dense_counterpart(found["smp_0.8"], [found["small"]]) is None
+
+
+def test_frozen_masks_are_named_by_what_made_them(runs, tmp_path):
+    for name in ("smp_0.95", "dense"):
+        shutil.copytree(runs / name, tmp_path / name)
+    shutil.copytree(runs / "smp_0.95", tmp_path / "tuned")
+    recipe = json.loads((tmp_path / "tuned" / "recipe.json").read_text())
+    recipe["pruning"] = {"method": "frozen"}
+    recipe["initial"] = "somewhere/smp_0.95/model.safetensors"
+    (tmp_path / "tuned" / "recipe.json").write_text(json.dumps(recipe))
+    tuned = by_name(tmp_path)["tuned"]
+    assert method_name(tuned) == "SMP"
+    assert tuned.sparsity == pytest.approx(0.95, abs=0.02)  # drawn at random, counted in the file
+    shutil.rmtree(tmp_path / "smp_0.95")
+    assert method_name(by_name(tmp_path)["tuned"]) == "frozen masks"
+
+
+def test_what_is_left_out_is_said(runs, tmp_path):
+    shutil.copytree(runs / "dense", tmp_path / "good")
+    result = (runs / "dense" / "result.json").read_text()
+    for name, file, text in [
+        ("unfinished", "result.json", None),
+        ("cut", "recipe.json", "{"),
+        ("list", "result.json", "[]"),
+        ("nan", "result.json", result.replace("0.5}", "NaN}")),
+        ("damaged", "model.safetensors", "x" * 99),
+    ]:
+        shutil.copytree(runs / "dense", tmp_path / name)
+        if text is None:
+            (tmp_path / name / file).unlink()
+        else:
+            (tmp_path / name / file).write_text(text)
+    (tmp_path / "no run").mkdir()
+    found, notes = read_runs([tmp_path])
+    assert [run.name for run in found] == ["good"]
+    assert [note.split(":")[0].rsplit("/")[-1] for note in notes] == ["cut", "damaged", "list", "nan", "unfinished"]
+    assert "not finished (no result.json)" in notes[-1]
+
+
+def test_runs_of_one_name_bear_their_folders_too(runs, tmp_path):
+    for parent in "ab":
+        shutil.copytree(runs / "dense", tmp_path / parent / "dense")
+    found, _ = read_runs([tmp_path / "a", tmp_path / "b" / "dense", tmp_path / "a" / "dense"])
+    assert [run.name for run in found] == ["a/dense", "b/dense"]
+
+
+def test_a_study_gives_its_command_to_its_own_runs(runs, tmp_path):
+    for name in ("dense", "small"):
+        shutil.copytree(runs / name, tmp_path / name)
+    (tmp_path / "study.json").write_text('{"command": "laconic study x.toml", "runs": ["dense"]}')
+    found = by_name(tmp_path)
+    assert (found["dense"].study_command, found["small"].study_command) == ("laconic study x.toml", "")
+
+
+def test_no_runs_at_all(tmp_path):
+    with pytest.raises(ConfigError, match="no such folder"):
+        read_runs([tmp_path / "nowhere"])
+    with pytest.raises(ConfigError, match="no run in it"):
+        read_runs([tmp_path])
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "recipe.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"no finished run in .*; .*left out, not finished"):
+        read_runs([tmp_path])
+
+
+def test_every_method_has_a_colour_and_a_place():
+    assert len({style.colour for style in STYLES.values()}) == len(STYLES)
+    assert style_of("lottery (gradual)") == STYLES["lottery"]
+    assert style_of("gradual, uniform") == STYLES["gradual"]
+    assert style_of("SNIP, signed") == STYLES["SNIP"]
+    assert style_of("something new").colour not in {style.colour for style in STYLES.values()}
+    assert in_order(["lottery (blind)", "new", "SMP", "dense", "SMP"]) == ["dense", "SMP", "lottery (blind)", "new"]
