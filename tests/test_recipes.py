@@ -11,6 +11,7 @@ import torch
 from laconic import recipes, store
 from laconic.captioner import DecoderConfig, EncoderConfig, load
 from laconic.config import read_toml, to_mapping
+from laconic.data.regions import read_regions
 from laconic.decode import Decoding
 from laconic.errors import ConfigError, TrainingError
 from laconic.pruning import METHODS, Pruning, check_ticket, make_pruner
@@ -266,6 +267,31 @@ def test_scst_goes_on_from_a_sparse_model_and_keeps_its_zeros(trained, tmp_path,
     assert result["best"]["step"] == 6
     rows = [json.loads(line) for line in (tmp_path / "scst" / "log.jsonl").read_text().splitlines()]
     assert {"reward", "baseline"} <= rows[0].keys()
+
+
+def test_region_features_take_the_place_of_photos(tmp_path):
+    data = DataRecipe("scenes", regions=str(tmp_path / "regions"), min_count=1, train=48, val=8)
+    rng = np.random.default_rng(0)
+    (tmp_path / "regions" / "cocobu_att").mkdir(parents=True)
+    for image in {example.id for split in splits(data) for example in split}:
+        count = 1 + image % 3
+        np.save(tmp_path / "regions" / "cocobu_att" / f"{image}.npy", rng.normal(size=(count, 6)).astype(np.float32))
+    recipe = replace(
+        SHORT,
+        data=data,
+        encoder=EncoderConfig("regions", channels=6),
+        decoder=DecoderConfig("up_down", {"word": 8, "hidden": 8, "attention": 4}),
+        pruning=Pruning("supermask", 0.5),
+        training=replace(SHORT.training, mirror=False),
+    )
+    result = run(recipe, tmp_path / "run", tmp_path / "cache")
+    assert result["non_zeros"]["encoder_weights"] == 0
+    captioner = load(tmp_path / "run" / "model.safetensors")
+    assert len(captioner.caption([read_regions(tmp_path / "regions" / "cocobu_att" / "1.npy", 6)])) == 1
+    with pytest.raises(ConfigError, match="cannot be mirrored"):
+        replace(recipe, training=replace(recipe.training, mirror=True))
+    with pytest.raises(ConfigError, match=r"needs data\.regions"):
+        replace(recipe, data=replace(data, regions=""))
 
 
 def test_scst_from_scratch_is_refused():

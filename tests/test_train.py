@@ -71,16 +71,8 @@ def make_run(folder: Path, method: str, **options) -> Run:
     torch.manual_seed(settings.seed)
     config = SoftAttentionConfig(VOCABULARY, 3, 4, word=6, hidden=8, dropout=0.3)
     model = SoftAttention(config)
-    pruner = Lenient(model, Supermask(0.6), steps=STEPS) if method == "pruned" else None
+    pruner = Pruner(model, Supermask(0.6), steps=STEPS) if method == "pruned" else None
     return Run(model, make_batches(), settings, folder, pruner=pruner, **{"validate": validate, **options})
-
-
-class Lenient(Pruner):
-    """So few gates and steps meet a target roughly; how well is tested elsewhere."""
-
-    @property
-    def near_target(self) -> bool:
-        return self.sparsity > 0.4
 
 
 class Stopped(Exception):  # noqa: N818

@@ -19,13 +19,14 @@ from laconic.batches import Batches, PixelCache, Source, make_batches
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
 from laconic.config import differences, expand, from_mapping, to_mapping
 from laconic.data import Dataset
+from laconic.data.regions import open_regions
 from laconic.decode import Decoding
 from laconic.distributed import broadcast, is_writer, writer_first
 from laconic.errors import ConfigError, TrainingError
 from laconic.evaluation import Validator, evaluate
-from laconic.features import cache_features
+from laconic.features import RegionSource, cache_features
 from laconic.files import write_text
-from laconic.models.encoders import load_imagenet
+from laconic.models.encoders import REGIONS, load_imagenet
 from laconic.pruning import GATES, Pruning, check_ticket, make_pruner, save_gates
 from laconic.scst import Scst, SelfCritical
 from laconic.text import Vocabulary
@@ -39,6 +40,7 @@ class DataRecipe:
     Attributes:
         name: a row of laconic.data.DATASETS.
         root: its folder; may use ~ and environment variables.
+        regions: folder or file of region features, for the encoder "regions".
         min_count: words rarer than this become <unk>.
         max_length: captions are cut to so many words.
         train: training images used, 0 for all.
@@ -47,6 +49,7 @@ class DataRecipe:
 
     name: str = "flickr8k"
     root: str = ""
+    regions: str = ""
     min_count: int = 5
     max_length: int = 18
     train: int = 0
@@ -77,6 +80,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.objective == "scst" and not self.initial:
             raise ConfigError('objective = "scst" improves a trained captioner: give its packed file as initial')
+        if self.encoder.name == REGIONS:
+            if not self.data.regions:
+                raise ConfigError('encoder.name = "regions" needs data.regions, a folder or file of region features')
+            if self.training.mirror:
+                raise ConfigError("region features cannot be mirrored: set training.mirror = false")
 
 
 @dataclass(frozen=True)
@@ -218,6 +226,8 @@ def open_source(
 ) -> Source:
     """Cached features where the encoder stays as it is, pixels in memory where it changes."""
     config = captioner.config.encoder
+    if config.name == REGIONS:
+        return RegionSource.of(examples, open_regions(expand(recipe.data.regions), config.channels))
     if encoder_changes(recipe):
         return PixelCache.read(examples, config.size)
     return cache_features(

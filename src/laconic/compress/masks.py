@@ -14,20 +14,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-Sampling = Literal["bernoulli", "round"]
+from laconic.noise import LEVELS, noise16
 
-# Noise is drawn four 16-bit numbers to a 64-bit word, which costs far less than float32 noise, and the keep
-# probability is still resolved to 1 / 65536.
-NOISE_LEVELS = 65536
+Sampling = Literal["bernoulli", "round"]
 
 
 def draw_bernoulli(probability: Tensor, seed: int) -> Tensor:
     """Independent 0/1 draws as bool, true with the given probability; the same for the same seed."""
     generator = torch.Generator(probability.device).manual_seed(seed)
-    words = torch.empty(-(-probability.numel() // 4), dtype=torch.int64, device=probability.device)
-    words.random_(-(2**63), None, generator=generator)
-    noise = words.view(torch.int16)[: probability.numel()].view(probability.shape)
-    return noise < probability.mul(NOISE_LEVELS).sub_(NOISE_LEVELS // 2).round_()
+    noise = noise16(probability.shape, probability.device, generator)
+    return noise < probability.mul(LEVELS).sub_(LEVELS // 2).round_()
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -21,6 +21,7 @@ from laconic.errors import ConfigError
 from laconic.models.box_geometry import EMBEDDING, embed_geometry, relative_geometry
 from laconic.models.dropout import dropout
 from laconic.models.layers import Features, cell_boxes
+from laconic.models.output import best_words
 from laconic.models.transformer import (
     MASKED,
     DecoderLayer,
@@ -159,9 +160,7 @@ class ObjectRelation(nn.Module):
         x = self._embed(ids, torch.full_like(ids, read))
         images = by_image(state.image, state.memory.images, ids.device)
         x, words = self._decode(x, Packing(len(ids), 1), state.words, images, state.memory)
-        log_probs = F.log_softmax(self.output(x).float(), -1)
-        best = log_probs.topk(min(k, log_probs.shape[-1]), -1)
-        return best.values.cpu().numpy(), best.indices.cpu().numpy(), replace(state, words=words)
+        return *best_words(self.output(x), k), replace(state, words=words)
 
     @torch.inference_mode()
     def select(self, state: State, rows: np.ndarray) -> State:

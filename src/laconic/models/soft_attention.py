@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from laconic.errors import ConfigError
+from laconic.models.dropout import dropout
 from laconic.models.layers import Features
+from laconic.models.output import best_words
 from laconic.models.unrolled import Order, UnrolledAttention, UnrolledLinear, UnrolledMix, lstm_cell
 
 
@@ -123,20 +125,20 @@ class SoftAttention(nn.Module):
         attention = UnrolledAttention(memory.keys[order.image], self.score.weight)
         mix = UnrolledMix(memory.values[order.image])
         query = UnrolledLinear(self.query.weight)
-        words = F.dropout(self.embedding(order.inputs), self.config.dropout, self.training)
+        words = dropout(self.embedding(order.inputs), self.config.dropout, self.training)
         from_words, step = self._recurrence(words)
         context = torch.zeros_like(hidden)
         outputs = []
         for t, from_word in enumerate(from_words.split(order.live)):
             rows = order.live[t]
             hidden, cell = step(from_word, context[:rows], hidden[:rows], cell[:rows])
-            output = F.dropout(hidden, self.config.dropout, self.training)
+            output = dropout(hidden, self.config.dropout, self.training)
             outputs.append(output)
             rows = order.live[t + 1] if t + 1 < len(order.live) else 0
             if rows:
                 weights = torch.softmax(attention(query(output[:rows])), -1)
-                weights = F.dropout(weights, self.config.attention_dropout, self.training)
-                context = F.dropout(mix(weights), self.config.dropout, self.training)
+                weights = dropout(weights, self.config.attention_dropout, self.training)
+                context = dropout(mix(weights), self.config.dropout, self.training)
         return self.output(torch.cat(outputs)[order.row_major])  # type: ignore[no-any-return]
 
     # The Captioner protocol of laconic.decode
@@ -157,10 +159,7 @@ class SoftAttention(nn.Module):
         energy = torch.tanh_(state.memory.keys[state.image] + self.query(hidden).unsqueeze(1))
         weights = torch.softmax(self.score(energy).squeeze(-1), -1)
         context = torch.bmm(weights.unsqueeze(1), state.memory.values[state.image]).squeeze(1)
-        log_probs = F.log_softmax(self.output(hidden).float(), -1)
-        best = log_probs.topk(min(k, log_probs.shape[-1]), -1)
-        new = replace(state, hidden=hidden, cell=cell, context=context)
-        return best.values.cpu().numpy(), best.indices.cpu().numpy(), new
+        return *best_words(self.output(hidden), k), replace(state, hidden=hidden, cell=cell, context=context)
 
     @torch.inference_mode()
     def select(self, state: State, rows: np.ndarray) -> State:

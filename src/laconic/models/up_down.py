@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from laconic.errors import ConfigError
+from laconic.models.dropout import dropout
 from laconic.models.layers import Features
+from laconic.models.output import best_words
 from laconic.models.unrolled import Order, UnrolledAttention, UnrolledLinear, UnrolledMix, lstm_cell
 
 
@@ -148,10 +150,8 @@ class UpDown(nn.Module):
         memory = state.memory.of(state.image)
         given = F.linear(self._words(ids), inputs.word) + memory.gates
         attention, language = Recurrence(self, memory, inputs)(given, state.attention, state.language)
-        log_probs = F.log_softmax(self.output(self._dropout(language.hidden)).float(), -1)
-        best = log_probs.topk(min(k, log_probs.shape[-1]), -1)
-        new = replace(state, attention=attention, language=language)
-        return best.values.cpu().numpy(), best.indices.cpu().numpy(), new
+        logits = self.output(self._dropout(language.hidden))
+        return *best_words(logits, k), replace(state, attention=attention, language=language)
 
     @torch.inference_mode()
     def select(self, state: State, rows: np.ndarray) -> State:
@@ -164,7 +164,7 @@ class UpDown(nn.Module):
     # Parts
 
     def _dropout(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.config.dropout, self.training)
+        return dropout(x, self.config.dropout, self.training)
 
     def _words(self, ids: Tensor) -> Tensor:
         return self._dropout(F.relu(self.embedding(ids)))
