@@ -2,18 +2,21 @@
 
     python benchmarks/train_step.py --csv results/train_step.csv
 
-Soft-Attention LSTM with Flickr8k's sizes on random features: 32 images x 5 captions of 8 to 18 words. Dense and
-pruned steps alternate; times are process CPU seconds, medians. Memory is that of weights, gates, masks and both
-optimizers' states. The last line printed is one JSON document.
+On random features: the Soft-Attention LSTM with Flickr8k's sizes, 32 images x 5 captions of 8 to 18 words; Up-Down
+with the paper's, 15 images x 5 captions of 16 tokens. Dense and pruned steps alternate, while masks still learn;
+times are process CPU seconds, medians. Memory is that of weights, gates, masks and both optimizers' states. The
+last line printed is one JSON document.
 """
 
 import argparse
 import csv
+import gc
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,19 +26,44 @@ from laconic.compress.prune import Pruner
 from laconic.compress.supermask import Supermask
 from laconic.models.layers import Features
 from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
+from laconic.models.up_down import UpDown, UpDownConfig
 from laconic.train import Training, cross_entropy, make_optimizer
 
-VOCABULARY, GRID, POSITIONS, IMAGES, CAPTIONS, WORDS = 2544, 1280, 49, 32, 5, 18
+CAPTIONS = 5
 
 
-def batch() -> tuple[Features, torch.Tensor]:
-    """Random features and captions of random lengths."""
-    torch.manual_seed(0)
-    features = Features(torch.rand(IMAGES, POSITIONS, GRID), torch.rand(IMAGES, GRID))
-    tokens = torch.randint(4, VOCABULARY, (IMAGES, CAPTIONS, WORDS + 2))
-    lengths = torch.randint(8, WORDS + 1, (IMAGES, CAPTIONS, 1)) + 2
-    tokens[torch.arange(WORDS + 2) >= lengths] = 0
-    return features, tokens
+@dataclass(frozen=True)
+class Case:
+    """A captioner and the sizes of its batches; captions have shortest..longest tokens, <bos> and <eos> among them."""
+
+    make: Callable[[], nn.Module]
+    vocabulary: int
+    channels: int
+    positions: int
+    images: int
+    shortest: int
+    longest: int
+
+    def batch(self) -> tuple[Features, torch.Tensor]:
+        """Random features and captions of random lengths."""
+        torch.manual_seed(0)
+        features = Features(
+            torch.rand(self.images, self.positions, self.channels), torch.rand(self.images, self.channels)
+        )
+        tokens = torch.randint(4, self.vocabulary, (self.images, CAPTIONS, self.longest))
+        lengths = torch.randint(self.shortest, self.longest + 1, (self.images, CAPTIONS, 1))
+        tokens[torch.arange(self.longest) >= lengths] = 0
+        return features, tokens
+
+
+CASES = {
+    "soft_attention": Case(
+        lambda: SoftAttention(SoftAttentionConfig(2544, 1280, 1280)), 2544, 1280, 49, images=32, shortest=10, longest=20
+    ),
+    "up_down": Case(
+        lambda: UpDown(UpDownConfig(10_001, 2048, 2048)), 10_001, 2048, 36, images=15, shortest=16, longest=16
+    ),
+}
 
 
 def tensors(value: object) -> list[torch.Tensor]:
@@ -52,15 +80,15 @@ def tensors(value: object) -> list[torch.Tensor]:
     return []
 
 
-def make_step(pruned: bool, precision: str) -> Callable[[], int]:
+def make_step(case: Case, pruned: bool, precision: str) -> Callable[[], int]:
     """A function that trains one step and tells the bytes held in it: weights, gates, draws, optimizer states."""
     torch.manual_seed(1)
-    model = SoftAttention(SoftAttentionConfig(VOCABULARY, GRID, GRID)).train()
+    model = case.make().train()
     optimizer = make_optimizer(model, Training())
     pruner = Pruner(model, Supermask(0.95), steps=1000) if pruned else None
     if pruner is not None:
         pruner.attach(optimizer)
-    features, tokens = batch()
+    features, tokens = case.batch()
 
     def held() -> int:
         state = [model, optimizer.state_dict()["state"], pruner.state_dict() if pruner else None]
@@ -81,9 +109,10 @@ def make_step(pruned: bool, precision: str) -> Callable[[], int]:
     return step
 
 
-def measure(precision: str, repeats: int) -> list[dict[str, object]]:
+def measure(captioner: str, precision: str, repeats: int) -> list[dict[str, object]]:
     """Interleaved medians of both kinds of step."""
-    kinds = {kind: make_step(kind == "smp", precision) for kind in ("dense", "smp")}
+    gc.collect()
+    kinds = {kind: make_step(CASES[captioner], kind == "smp", precision) for kind in ("dense", "smp")}
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
     peaks = dict.fromkeys(kinds, 0)
     for repeat in range(repeats + 2):
@@ -96,6 +125,7 @@ def measure(precision: str, repeats: int) -> list[dict[str, object]]:
     medians = {kind: statistics.median(times) for kind, times in seconds.items()}
     return [
         {
+            "captioner": captioner,
             "precision": precision,
             "step": kind,
             "cpu_seconds": round(medians[kind], 4),
@@ -110,12 +140,19 @@ def measure(precision: str, repeats: int) -> list[dict[str, object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--captioner", choices=CASES, help="this one only")
     parser.add_argument("--csv", type=Path, help="write the rows there")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = [row for precision in ("bf16", "float32") for row in measure(precision, options.repeats)]
+    captioners = [options.captioner] if options.captioner else list(CASES)
+    rows = [
+        row
+        for name in captioners
+        for precision in ("bf16", "float32")
+        for row in measure(name, precision, options.repeats)
+    ]
     for row in rows:
         print(*(f"{key}={value}" for key, value in row.items() if key != "command"), file=sys.stderr)
     if options.csv:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from rich.console import Console
@@ -159,7 +160,11 @@ def test_a_process_fails_with_one_line_and_code_2(tmp_path: Path) -> None:
         ("score --references a --results b --metrics BLEURT", "invalid choice 'BLEURT'"),
         ("pack nowhere -o x.safetensors", "nowhere: "),
         ("pack MODEL -o nowhere/x.safetensors", "no folder nowhere"),
-        ("pack MODEL -o MODEL", "is the file to pack"),
+        ("pack MODEL -o MODEL", "is the file to read"),
+        ("unpack MODEL -o MODEL", "is the file to read"),
+        ("unpack nowhere -o x", "nowhere: "),
+        ("diff MODEL nowhere", "nowhere: "),
+        ("diff MODEL", "B"),
         ("pack MODEL -o empty", "is a folder"),
         ("pack MODEL -o x --values tiny", "invalid choice 'tiny'"),
         ("pack run -o x", "unfinished run"),
@@ -225,7 +230,7 @@ def test_an_unwritable_place_is_one_line(
 
 
 def test_a_bug_keeps_its_traceback(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "inspect", lambda path: 1 / 0)
+    monkeypatch.setattr(store, "inspect", lambda path, gzip: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["inspect", str(packed)])
 
@@ -266,7 +271,7 @@ def test_a_missing_metric_is_named_and_never_zero(
     assert "install" in said.err
 
 
-# pack, inspect, caption
+# pack, inspect, unpack, diff, caption
 
 
 def test_pack_keeps_weights_and_facts(here: Path, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,11 +289,35 @@ def test_pack_keeps_weights_and_facts(here: Path, packed: Path, capsys: pytest.C
 def test_inspect_as_json_and_as_table(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(packed), "--json", "-"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found == json.loads(json.dumps(store.inspect(packed).as_dict()))
+    assert found == json.loads(json.dumps(store.inspect(packed, gzip=True).as_dict()))
     assert main(["inspect", str(packed)]) == 0
     table = capsys.readouterr().out
     assert all(tensor["name"] in table for tensor in found["tensors"])
     assert f"{found['non_zeros']:,}" in table
+    assert all(f"{found[key]:,.0f} bytes" in table for key in ("bound_bytes", "coo_bytes", "gzip_bytes"))
+
+
+def test_unpack_gives_the_weights_back(here: Path, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["unpack", str(packed), "-o", "dense.safetensors"]) == 0
+    assert f"{(here / 'dense.safetensors').stat().st_size:,} bytes" in capsys.readouterr().out
+    found = safetensors.torch.load_file(here / "dense.safetensors")
+    wanted = load(packed).state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_diff_tells_what_rounding_changed(here: Path, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", str(packed), str(packed)]) == 0
+    assert "0 are not" in capsys.readouterr().out
+    assert main(["pack", str(packed), "-o", "compact.safetensors", "--values", "compact"]) == 0
+    capsys.readouterr()
+    assert main(["diff", str(packed), "compact.safetensors", "--json", "-"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert not found["same"]
+    assert 0.01 < found["error"] < 0.1
+    assert main(["diff", str(packed), "compact.safetensors"]) == 1
+    table = capsys.readouterr().out
+    assert all(change["name"] in table for change in found["changed"])
 
 
 def test_caption_goes_on_past_bad_images(

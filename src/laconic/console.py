@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from laconic import train
     from laconic.metrics import CaptionQuality
     from laconic.recipes import Watcher
-    from laconic.store import Inspection, TensorInfo
+    from laconic.store import Comparison, Inspection, TensorInfo
 
 STDOUT = Path("-")  # where JSON goes to standard output
 WIDE = 160  # columns of what is piped; a table takes no more than it needs
@@ -160,7 +160,7 @@ def run_table(result: Mapping[str, Any]) -> Table:
 def inspection_table(inspection: "Inspection") -> Table:
     """One row per tensor, and their sum."""
     table = Table("tensor", "shape", box=box.SIMPLE_HEAD, title_justify="left")
-    for column in ("non-zeros", "kept", "stored as", "bytes", "bits per non-zero"):
+    for column in ("non-zeros", "kept", "stored as", "bytes", "bits per non-zero", "over bound"):
         table.add_column(column, justify="right")
     for tensor in inspection.tensors:
         table.add_row(*_tensor_row(tensor))
@@ -168,7 +168,8 @@ def inspection_table(inspection: "Inspection") -> Table:
     stored = sum(tensor.bytes for tensor in inspection.tensors)
     bits = f"{8 * stored / inspection.non_zeros:.2f}" if inspection.non_zeros else ""
     kept = f"{1 - inspection.sparsity:.1%}"
-    table.add_row("all", f"{inspection.weights:,}", f"{inspection.non_zeros:,}", kept, "", f"{stored:,}", bits)
+    over = _over(stored, inspection.bound_bytes)
+    table.add_row("all", f"{inspection.weights:,}", f"{inspection.non_zeros:,}", kept, "", f"{stored:,}", bits, over)
     return table
 
 
@@ -180,10 +181,58 @@ def size_line(inspection: "Inspection") -> str:
     )
 
 
+def other_sizes(inspection: "Inspection") -> Iterator[str]:
+    """The file beside its entropy bound and what other formats make of the same weights, a line each."""
+    others = {
+        "entropy bound of the tensors": inspection.bound_bytes,
+        "coordinates, 64-bit indices and float32": inspection.coo_bytes,
+        "gzip of dense float32": inspection.gzip_bytes,
+    }
+    for name, size in others.items():
+        if size:
+            yield f"{name}: {size:,.0f} bytes, {size / inspection.file_bytes:.2f} times the file"
+
+
+def comparison_table(comparison: "Comparison") -> Table:
+    """One row per tensor that is not the same."""
+    table = Table("tensor", "shape", box=box.SIMPLE_HEAD)
+    for column in ("non-zeros gained", "lost", "relative error", "largest"):
+        table.add_column(column, justify="right")
+    for name in comparison.only_first:
+        table.add_row(Text(name), "only in the first")
+    for name in comparison.only_second:
+        table.add_row(Text(name), "only in the second")
+    for change in comparison.changed:
+        shapes = [" x ".join(map(str, shape)) or "scalar" for shape in dict.fromkeys(change.shapes)]
+        kinds = f" ({' -> '.join(change.dtypes)})" if len(set(change.dtypes)) > 1 else ""
+        numbers = [f"{change.gained:,}", f"{change.lost:,}"] if change.largest is not None else ["", ""]
+        error = "" if change.error is None else f"{change.error:.3%}"
+        largest = "" if change.largest is None else f"{change.largest:.3g}"
+        table.add_row(Text(change.name), " -> ".join(shapes) + kinds, *numbers, error, largest)
+    return table
+
+
+def comparison_lines(comparison: "Comparison") -> Iterator[str]:
+    """What else differs, and how much in all."""
+    yield f"{comparison.equal:,} tensors are equal, {len(comparison.changed):,} are not"
+    if comparison.error is not None:
+        yield f"relative error of all weights: {comparison.error:.3%}"
+    if comparison.config:
+        yield f"configuration differs in {', '.join(comparison.config)}"
+    if not comparison.same_vocabulary:
+        yield "the vocabularies differ"
+    yield f"{comparison.file_bytes[0]:,} bytes, {comparison.file_bytes[1]:,} bytes"
+
+
+def _over(size: int, bound: float) -> str:
+    """How far a size lies above its bound; nothing where a bound of a few bytes says nothing."""
+    return f"{size / bound - 1:+.1%}" if bound >= 16 else ""
+
+
 def _tensor_row(tensor: "TensorInfo") -> Sequence[RenderableType]:
     shape = " x ".join(map(str, tensor.shape))
     if tensor.tied_to is not None:
-        return Text(tensor.name), "", "", "", Text(f"= {tensor.tied_to}"), "0", ""
+        return Text(tensor.name), "", "", "", Text(f"= {tensor.tied_to}"), "0", "", ""
     size = 1
     for side in tensor.shape:
         size *= side
@@ -196,6 +245,7 @@ def _tensor_row(tensor: "TensorInfo") -> Sequence[RenderableType]:
         tensor.codec,
         f"{tensor.bytes:,}",
         "" if bits is None else f"{bits:.2f}",
+        _over(tensor.bytes, tensor.bound_bytes),
     )
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from laconic.compress import masks
-from laconic.compress.masks import LearnedMask, draw_bernoulli
+from laconic.compress.masks import LearnedMask, count_open, draw_bernoulli, sigmoid_slope
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def golden_mask(arrays, slope: bool) -> LearnedMask:
 
 @pytest.mark.parametrize(("variant", "slope"), [("default", True), ("bypass", False)])
 def test_weights_and_gradients_agree_with_the_published_code(arrays, variant, slope, monkeypatch):
-    monkeypatch.setattr(masks, "draw_bernoulli", lambda p, seed: arrays["U"][0] < p)
+    monkeypatch.setattr(masks, "draw_bernoulli", lambda gates, seed, out: arrays["U"][0] < torch.sigmoid(gates))
     mask = golden_mask(arrays, slope)
     weight, bias = arrays["W"].clone().requires_grad_(), arrays["b"].clone().requires_grad_()
     effective = mask(weight)
@@ -46,7 +47,7 @@ def test_evaluation_rounds_half_to_zero(arrays):
 
 @pytest.mark.parametrize("probability", [0.0, 0.0066, 0.5, 0.9933, 1.0])
 def test_draws_have_the_asked_frequency(probability):
-    draws = draw_bernoulli(torch.full((1001, 1001), probability), seed=0)
+    draws = draw_bernoulli(torch.full((1001, 1001), probability).logit(), seed=0)
     deviation = 5 * (probability * (1 - probability) / draws.numel()) ** 0.5
     assert abs(draws.double().mean().item() - probability) <= deviation + 1 / 65536
 
@@ -95,3 +96,62 @@ def test_rounding_instead_of_sampling():
     weight = torch.randn(8, 8)
     mask = LearnedMask(weight, 1.0, sampling="round")
     assert torch.equal(mask(weight), weight)
+
+
+@pytest.mark.parametrize("shape", [(701, 300), (3, 70_001), (64, 64, 7, 7)])
+def test_pieces_change_nothing(shape, monkeypatch):
+    """Draws and gradients of a tensor do not depend on how much of it is worked on at a time, nor on its layout."""
+    torch.manual_seed(0)
+    weight, gates, grad = torch.randn(3, *shape).unbind(0)
+    if len(shape) == 4:
+        weight = weight.to(memory_format=torch.channels_last)
+    found = []
+    for piece in (1 << 12, 1 << 30):
+        monkeypatch.setattr(masks, "PIECE", piece)
+        mask = LearnedMask(weight, 0.0)
+        mask.seed.fill_(7)
+        with torch.no_grad():
+            mask.gates.copy_(gates)
+        leaf = weight.clone().requires_grad_()
+        masked = mask(leaf)
+        masked.backward(grad.transpose(0, 1).contiguous().transpose(0, 1))
+        found.append((masked.detach(), leaf.grad, mask.gates.grad))
+    slope = torch.sigmoid(gates) * torch.sigmoid(-gates)
+    keep = found[0][0] != 0
+    for masked, for_weight, for_gates in found:
+        assert torch.equal(masked, weight * keep)
+        assert torch.equal(for_weight, grad * keep)
+        torch.testing.assert_close(for_gates, grad * weight * slope)
+    assert count_open(gates) == (gates > 0).sum()
+
+
+def test_a_spent_gradient_gives_its_memory_to_the_next():
+    mask = LearnedMask(torch.ones(9, 9), 1.0)
+    first = None
+    for step in range(3):
+        mask(torch.full((9, 9), step + 1.0)).sum().backward()
+        mask(torch.ones(9, 9)).sum().backward()  # accumulation: this one must not overwrite the first
+        torch.testing.assert_close(mask.gates.grad, (step + 2) * sigmoid_slope(mask.gates.detach(), torch.ones(9, 9)))
+        first = first or mask.gates.grad.data_ptr()
+        assert mask.gates.grad.data_ptr() == first
+        mask.forget_gradient()
+        assert mask.gates.grad is None
+
+
+def test_autocast_gets_products_in_its_own_type_and_the_same_gradients():
+    torch.manual_seed(0)
+    weight, x = torch.randn(400, 400), torch.randn(5, 400)
+    found = []
+    for products in (True, False):
+        mask = LearnedMask(weight, 0.5)
+        mask.seed.fill_(3)
+        mask.products = products
+        leaf = weight.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            masked = mask(leaf)
+            y = F.linear(x, masked)
+        assert masked.dtype == (torch.bfloat16 if products else torch.float32)
+        assert mask(leaf).dtype == torch.float32
+        y.square().sum().backward()
+        found.append((y, leaf.grad, mask.gates.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

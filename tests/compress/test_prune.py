@@ -266,9 +266,9 @@ def draws(monkeypatch) -> list[int]:
     made: list[int] = []
     original = masks.draw_bernoulli
 
-    def counted(probability: Tensor, seed: int) -> Tensor:
-        made.append(probability.numel())
-        return original(probability, seed)
+    def counted(gates: Tensor, seed: int, out: Tensor | None) -> Tensor:
+        made.append(gates.numel())
+        return original(gates, seed, out)
 
     monkeypatch.setattr(masks, "draw_bernoulli", counted)
     return made
@@ -304,6 +304,22 @@ def test_an_unrolled_cell_sees_one_network():
     torch.testing.assert_close(model(x), plain(x))
     pruner.step()
     assert not torch.equal(model.cell.weight_ih, seen[1][0])
+
+
+def test_autocasts_type_reaches_only_weights_that_nothing_but_products_reads():
+    tied = Tied()
+    tied.embedding = nn.Embedding(400, 400)
+    tied.output = nn.Linear(400, 400)
+    tied.output.weight = tied.embedding.weight
+    model = nn.ModuleList([nn.Linear(400, 400), nn.LSTMCell(400, 400), nn.Embedding(400, 400), nn.Linear(4, 4), tied])
+    Pruner(model, Supermask(0.5), steps=5)
+    with torch.autocast("cpu", torch.bfloat16):
+        weights = [model[0].weight, model[1].weight_hh, model[2].weight, model[3].weight, tied.output.weight]
+        types = [weight.dtype for weight in weights]
+        hidden, _ = model[1](torch.randn(2, 400))
+    assert types == [torch.bfloat16, torch.bfloat16, *[torch.float32] * 3]  # a small matrix would gain nothing
+    hidden.sum().backward()
+    assert model[1].parametrizations.weight_ih.original.grad.dtype == torch.float32
 
 
 # Optimizers

@@ -52,6 +52,27 @@ def test_sparsity_loss_table(arrays, facts):
         torch.testing.assert_close(mask.gates.grad[0], expected, rtol=1e-5, atol=rounding)
 
 
+@pytest.mark.parametrize("penalty", ["l1", "l2", "hinge"])
+@pytest.mark.parametrize("opened", [0.0, 0.2, 0.9])
+def test_the_gradient_added_by_hand_is_that_of_the_loss(penalty, opened):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(300, 500), nn.Linear(500, 7))
+    pruner = Pruner(model, Supermask(0.7, penalty=penalty), steps=10)
+    pruner.steps_done = 4
+    gates = [mask.gates for mask in pruner.active.values()]
+    for gate in gates:
+        nn.init.normal_(gate)
+        with torch.no_grad():
+            gate.sub_(gate.flatten().quantile(1 - opened))
+    gates[0].grad = torch.randn(500, 300) * 1e-6  # the task's
+    before = gates[0].grad.clone()
+    expected = torch.autograd.grad(pruner.penalty(), gates)
+    pruner.method.add_gradient(pruner)
+    torch.testing.assert_close(gates[0].grad, before + expected[0])
+    torch.testing.assert_close(gates[1].grad, expected[1])
+    assert (penalty == "hinge" and opened < 0.3) == (not expected[0].any())
+
+
 @pytest.mark.parametrize(
     ("key", "arrays_prefix", "noise", "rate", "weight"),
     [("trajectory", "traj", "U", 100.0, 20.0), ("trajectory2", "traj2", "U2", 1.0, 2.0)],
@@ -64,7 +85,9 @@ def test_trajectory(arrays, facts, key, arrays_prefix, noise, rate, weight, monk
     own = [layer.parametrizations.weight.original, layer.bias]
     optimizer = torch.optim.Adam(own, lr=1e-2, eps=1e-2)
     for n, facts_of_step in enumerate(trajectory["steps"]):
-        monkeypatch.setattr(masks, "draw_bernoulli", lambda p, seed, n=n: arrays[noise][n] < p)
+        monkeypatch.setattr(
+            masks, "draw_bernoulli", lambda gates, seed, out, n=n: arrays[noise][n] < torch.sigmoid(gates)
+        )
         optimizer.param_groups[0]["lr"] = facts_of_step["lr"]
         loss = (layer(arrays["x"]) - arrays["y"]).square().mean()
         (loss + pruner.penalty()).backward()

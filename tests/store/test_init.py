@@ -1,8 +1,9 @@
 """The verbs: what is saved comes back, for modules and plain arrays."""
 
+import gzip
 import hashlib
 import json
-import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors
+import safetensors.numpy
 import torch
 from torch import nn
 
 from laconic import store
 from laconic.errors import ConfigError, FormatError
 
-FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "FORMAT.md"
+READER = Path(__file__).parents[2] / "docs" / "format_reader.py"
 
 
 class Tiny(nn.Module):
@@ -55,12 +57,13 @@ def test_a_module_comes_back_into_a_module(path):
 def test_load_is_a_mapping_in_the_models_order_with_config_and_vocabulary(path):
     model = Tiny()
     config = {"width": 8, "name": "tiny é", "nested": {"rates": [0.5, None, True]}}
-    size = store.save(model, path, config=config, vocabulary=["<pad>", "a", "naïve", "犬"])
+    size = store.save(model, path, config=config, vocabulary=["<pad>", "a", "naïve", "犬"], provenance={"from": "x"})
     packed = store.load(path)
     assert size == path.stat().st_size == packed.file_bytes
     assert list(packed) == list(model.state_dict())
-    assert (packed.config, packed.version) == (config, 1)
+    assert (packed.config, packed.version) == (config, 2)
     assert packed.vocabulary == ["<pad>", "a", "naïve", "犬"]
+    assert packed.provenance == {"from": "x"}
     for name, weight in model.state_dict().items():
         expected = weight.half().float() if weight.is_floating_point() else weight
         np.testing.assert_array_equal(packed[name], expected.numpy(), strict=True)
@@ -119,43 +122,25 @@ def test_memory_layout_and_half_precision_sources_do_not_matter(path):
         assert packed[name].dtype.isnative
 
 
-def test_a_tensor_named_like_a_part_does_not_collide(path):
-    thin = np.eye(20, dtype=np.float32)
-    weights = {"w": thin, "w.gaps": 2 * thin, "w.gaps.values": 3 * thin, "v": 4 * thin}
-    store.save(weights, path)
-    packed = store.load(path)
-    assert [packed.entries[name].codec for name in weights] == ["dense", "dense", "gaps", "gaps"]
-    for name, array in weights.items():
-        np.testing.assert_array_equal(packed[name], array)
-
-
-def test_bytes_are_golden_and_every_safetensors_reader_opens_them(path):
-    weights = {
-        "embed": np.where(np.arange(600).reshape(20, 30) % 277 == 3, np.float32(0.1), np.float32(0)),
-        "bias": np.array([1.5, -2, 1e-9], np.float32),
-        "steps": np.array(7),
-    }
-    store.save(weights, path, config={"b": 1, "a": [True]}, vocabulary=["a", "dog"])
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert digest == "c315f0666040f9fcd75fbcbc5a3451d8197ca0769d75138d59cce2d32274944a"
+def test_every_safetensors_reader_opens_and_lists_the_file(path):
+    store.save(Tiny(), path)
     with safetensors.safe_open(path, framework="pt") as file:
-        assert set(file.keys()) == {"bias", "embed.gaps", "embed.values", "steps"}
-        assert file.get_tensor("embed.gaps").tolist() == [3, 255, 21, 255, 21]
-        assert json.loads(file.metadata()["config"]) == {"a": [True], "b": 1}
+        assert file.keys() == ["_index", "data"]
+        assert file.metadata().keys() == {"format", "index_crc32", "sha256", "version"}
+        body = file.get_tensor("_index").numpy().tobytes() + file.get_tensor("data").numpy().tobytes()
+        assert hashlib.sha256(body).hexdigest() == file.metadata()["sha256"]
 
 
-def test_the_reader_printed_in_the_specification_reads(path):
-    (code,) = re.findall(r"```python\n(.*?)```", FORMAT_PAGE.read_text(), flags=re.S)
-    assert len(code.splitlines()) <= 30
-    names: dict = {}
-    exec(code, names)
-    model = Tiny()
-    store.save(model, path, config={"width": 8})
-    tensors, config = names["read"](path)
-    assert config == {"width": 8}
-    assert set(tensors) == set(model.state_dict())
-    for name, array in store.load(path).items():
-        np.testing.assert_array_equal(tensors[name], array, strict=True)
+def test_the_reader_beside_the_specification_reads(path, golden):
+    read = runpy.run_path(str(READER))["read"]
+    store.save(Tiny(), path, values="fine", config={"width": 8, "name": "é"})
+    for file in (path, golden / "store" / "half.safetensors", golden / "store" / "compact.safetensors"):
+        tensors, config = read(file)
+        assert config == {"width": 8, "name": "é"}
+        packed = store.load(file)
+        assert set(tensors) == set(packed)
+        for name, array in packed.items():
+            np.testing.assert_array_equal(tensors[name], array, strict=True)
 
 
 def test_inspection_counts_what_is_stored(path):
@@ -169,15 +154,102 @@ def test_inspection_counts_what_is_stored(path):
     assert found.sparsity == pytest.approx(1 - non_zeros / weights)
     assert found.ratio == pytest.approx(4 * weights / path.stat().st_size)
     rows = {row["name"]: row for row in json.loads(json.dumps(found.as_dict()))["tensors"]}
-    embed = int(model.embed.weight.count_nonzero())
-    assert rows["embed.weight"]["codec"] == "gaps"
-    assert rows["embed.weight"]["bits_per_non_zero"] == pytest.approx(24, abs=1)
-    assert rows["embed.weight"]["bytes"] == pytest.approx(3 * embed, abs=4)
-    assert rows["scale"] | {"path": None} == {
-        "name": "scale", "shape": [], "dtype": "F32", "codec": "dense", "non_zeros": 1, "bytes": 2,
-        "tied_to": None, "bits_per_non_zero": 16.0, "path": None,
+    assert sum(row["bytes"] for row in rows.values()) < path.stat().st_size
+    embed = rows["embed.weight"]
+    assert embed["codec"] == "gaps f16"
+    assert embed["bits_per_non_zero"] == 8 * embed["bytes"] / embed["non_zeros"]
+    assert 0.6 * embed["bytes"] < embed["bound_bytes"] < embed["bytes"]
+    assert rows["scale"] | {"bytes": 0} == {
+        "name": "scale", "shape": [], "dtype": "F32", "codec": "dense f16", "non_zeros": 1, "bytes": 0,
+        "bound_bytes": 0.0, "tied_to": None, "bits_per_non_zero": rows["scale"]["bits_per_non_zero"],
     }  # fmt: skip
-    assert rows["out.weight"]["bits_per_non_zero"] is None
+    assert (rows["out.weight"]["bits_per_non_zero"], rows["out.weight"]["bound_bytes"]) == (None, 0)
+    assert found.gzip_bytes is None
+    assert found.coo_bytes == sum(
+        min(4 * w.numel(), (8 * w.dim() + 4) * int(w.count_nonzero())) for w in stored.values()
+    )
+    flat = b"".join(store.load(path)[name].astype(np.float32).tobytes() for name in stored)
+    assert store.inspect(path, gzip=True).gzip_bytes == len(gzip.compress(flat, 6))
+
+
+def test_the_bound_is_that_of_mask_and_value_codes(path):
+    rng = np.random.default_rng(0)
+    codes = np.rint(5 * rng.standard_normal((400, 300))) * (rng.random((400, 300)) < 0.1)
+    store.save({"w": codes.astype(np.float32)}, path, values="compact", steps={"w": 1.0})
+    (info,) = store.inspect(path).tensors
+    kept = np.count_nonzero(codes) / codes.size
+    mask = codes.size * (-kept * np.log2(kept) - (1 - kept) * np.log2(1 - kept))
+    shares = np.unique(codes[codes != 0], return_counts=True)[1] / np.count_nonzero(codes)
+    entropy = -(shares * np.log2(shares)).sum() * np.count_nonzero(codes)
+    assert info.bound_bytes == pytest.approx((mask + entropy) / 8, rel=0.001)
+    assert info.bytes < 1.02 * info.bound_bytes
+
+
+# Steps
+
+
+def test_weights_on_a_grid_are_kept_as_they_are(path):
+    codes = np.array([[0, 3, -1], [0, 0, 500]])
+    weights = {"w": (codes * 0.3).astype(np.float32), "b": np.array([0.5, 0.25], np.float32)}
+    weights["w"] = codes.astype(np.float32) * np.float32(0.3)
+    store.save(weights, path, values="fine", steps={"w": 0.3})
+    packed = store.load(path)
+    np.testing.assert_array_equal(packed["w"], weights["w"])
+    assert packed.steps["w"] == np.float32(0.3)
+    store.save(weights, path, values="compact")
+    assert not np.array_equal(store.load(path)["w"], weights["w"])
+
+
+def test_a_file_of_another_precision_is_rounded_anew(path, tmp_path):
+    store.save(Tiny(), path, values="fine")
+    store.save(store.load(path), tmp_path / "compact", values="compact")
+    fine, compact = store.load(path), store.load(tmp_path / "compact")
+    assert (fine.precision, compact.precision) == ("fine", "compact")
+    assert compact.steps["conv.weight"] > 5 * fine.steps["conv.weight"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "values", "error", "message"),
+    [
+        ({"w": 0.3}, "half", ConfigError, "fine, compact"),
+        ({"v": 0.3}, "compact", ConfigError, "'v', which is no tensor"),
+        ({"t": 0.3}, "compact", ConfigError, "'t', which is tied to 'w'"),
+        ({"w": 0.3}, "compact", FormatError, "'w' has values that are no multiples"),
+        ({"n": 1.0}, "compact", FormatError, "'n' has a step, but holds whole numbers"),
+    ],
+)
+def test_steps_that_do_not_fit_are_refused(path, steps, values, error, message):
+    array = np.array([0.1, 0.2], np.float32)
+    with pytest.raises(error, match=message):
+        store.save({"w": array, "t": array, "n": np.array([1])}, path, values=values, steps=steps)
+    assert not path.exists()
+
+
+# Other ways to read
+
+
+def test_a_stream_gives_what_the_file_holds(path):
+    store.save(Tiny(), path, values="compact")
+    packed = store.load(path)
+    with open(path, "rb") as file:
+        found = dict(store.stream(file))
+    assert set(found) == set(packed)
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, packed[name], strict=True)
+
+
+@pytest.mark.parametrize("values", store.VALUES)
+def test_unpacking_gives_an_ordinary_file_back(path, tmp_path, values):
+    store.save(Tiny(), path, values=values, config={"a": 1}, vocabulary=["x"])
+    size = store.unpack(path, tmp_path / "plain")
+    assert size == (tmp_path / "plain").stat().st_size
+    found = safetensors.numpy.load_file(tmp_path / "plain")
+    packed = store.load(path)
+    assert set(found) == set(packed)
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, packed[name], strict=True)
+    with safetensors.safe_open(tmp_path / "plain", framework="np") as file:
+        assert file.metadata() == {"config": '{"a": 1}', "vocabulary": '["x"]', "provenance": "{}", "format": "pt"}
 
 
 @pytest.mark.parametrize(
@@ -223,7 +295,7 @@ def test_configuration_and_vocabulary_must_fit_json_and_the_header(path, about):
 
 
 def test_unknown_values_lists_the_choices(path):
-    with pytest.raises(ConfigError, match="half, exact"):
+    with pytest.raises(ConfigError, match="exact, half, fine, compact"):
         store.save({}, path, values="tiny")
 
 
@@ -255,10 +327,12 @@ def test_a_model_in_another_float_keeps_its_dtype_and_integers_must_match(path):
 def test_damage_found_while_decoding_leaves_the_model_unchanged(path):
     store.save({"a": torch.ones(2), "b": torch.tensor([1.0, 2.0])}, path, values="exact")
     data = bytearray(path.read_bytes())
-    data[-4:] = np.float32(np.nan).tobytes()
+    data[-6] ^= 1
     path.write_bytes(data)
     model = nn.ParameterDict({"a": torch.zeros(2), "b": torch.zeros(2)})
-    with pytest.raises(FormatError, match=r"tiny.safetensors: tensor 'b': .*not finite"):
+    with pytest.raises(FormatError, match=r"tiny.safetensors: tensor 'b': .*checksum"):
+        store.load(path)["b"]
+    with pytest.raises(FormatError, match=r"tiny.safetensors: .*SHA-256"):
         store.load_into(path, model)
     assert not model["a"].any()
 

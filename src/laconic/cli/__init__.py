@@ -7,7 +7,7 @@ Torch is imported by the verbs that need it, so that `--help`, `score` and `insp
     training    demo, train
     study       study, report
     scores      evaluate, score
-    packed      pack, inspect, caption
+    packed      pack, inspect, unpack, diff, caption
     convert     convert
 """
 
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import laconic
 from laconic.cli.arguments import Verb, parse, say
 from laconic.cli.convert import Convert, convert
-from laconic.cli.packed import Caption, Inspect, Pack, caption, inspect, pack
+from laconic.cli.packed import Caption, Diff, Inspect, Pack, Unpack, caption, diff, inspect, pack, unpack
 from laconic.cli.scores import Evaluate, Score, evaluate, score
 from laconic.cli.study import Report, Study, report, study
 from laconic.cli.training import Train, demo_options, run_demo, train, train_defaults
@@ -157,10 +157,22 @@ VERBS: dict[str, Verb] = {
         convert,
     ),
     "inspect": Verb(
-        "show what a packed file holds",
+        "show what a packed file holds and costs",
         "laconic inspect tiny.safetensors",
         lambda: Inspect,
         inspect,
+    ),
+    "unpack": Verb(
+        "turn a packed file into an ordinary safetensors file",
+        "laconic unpack tiny.safetensors -o dense.safetensors",
+        lambda: Unpack,
+        unpack,
+    ),
+    "diff": Verb(
+        "show what differs between two packed files",
+        "laconic diff half.safetensors compact.safetensors",
+        lambda: Diff,
+        diff,
     ),
     "caption": Verb(
         "caption photos, or region features",

@@ -9,52 +9,95 @@ of arXiv 2110.03298). An LSTM cell unrolled over twenty time steps therefore see
 Knows nothing of sparsity targets, losses or optimizers.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from laconic.noise import LEVELS, noise16
 
 Sampling = Literal["bernoulli", "round"]
 
-
-def draw_bernoulli(probability: Tensor, seed: int) -> Tensor:
-    """Independent 0/1 draws as bool, true with the given probability; the same for the same seed."""
-    generator = torch.Generator(probability.device).manual_seed(seed)
-    noise = noise16(probability.shape, probability.device, generator)
-    return noise < probability.mul(LEVELS).sub_(LEVELS // 2).round_()
+PIECE = 1 << 17  # elements that a CPU works on at a time: 512 KiB of float32
 
 
-class _StraightThrough(torch.autograd.Function):
-    """weight * keep; the gradient reaches the gates as if keep were the gates themselves (arXiv 1308.3432).
+def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors of one shape side by side, some rows at a time on a CPU and whole elsewhere.
 
-    With `slope` (the published form) it also passes the sigmoid: dL/dG = dL/dW' * W * s(G) (1 - s(G)).
+    What is computed from a piece stays in the cache. At full size every intermediate result would be paged in anew
+    by the operating system, which costs several times the arithmetic.
     """
+    first = tensors[0]
+    rows = len(first)
+    if first.device.type == "cpu":
+        # a multiple of four, so that the noise of a tensor does not depend on its pieces
+        rows = max(4, PIECE * rows // max(1, first.numel()) // 4 * 4)
+    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, gates: Tensor, keep: Tensor, slope: bool) -> Tensor:
-        ctx.save_for_backward(weight, gates, keep)
-        ctx.slope = slope
-        return weight * keep
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        (grad,) = grads
-        weight, gates, keep = ctx.saved_tensors
-        for_weight = for_gates = None
-        if ctx.needs_input_grad[0]:
-            for_weight = grad * keep
-        if ctx.needs_input_grad[1]:
-            for_gates = grad * weight
-            if ctx.slope:
-                for_gates = sigmoid_slope(gates, for_gates)
-        return for_weight, for_gates, None, None
+def draw_bernoulli(gates: Tensor, seed: int, out: Tensor | None = None) -> Tensor:
+    """Independent 0/1 draws as bool, true with probability sigmoid(gates); the same for the same seed.
+
+    Written into `out` where that is given.
+    """
+    generator = torch.Generator(gates.device).manual_seed(seed)
+    out = torch.empty_like(gates, dtype=torch.bool) if out is None else out
+    for drawn, some in pieces(out, gates):
+        threshold = torch.sigmoid(some).mul_(LEVELS).sub_(LEVELS // 2).round_()
+        # Compared as float32 into float32: comparing int16 to float32 into bool takes more than twice as long on a CPU.
+        drawn.copy_(threshold.gt_(noise16(some.shape, some.device, generator).to(some.dtype)))
+    return out
+
+
+def count_open(gates: Tensor) -> Tensor:
+    """Number of gates above zero, a float64 scalar: float32 stops counting at 2 ** 24."""
+    counts = [
+        torch.gt(some, 0, out=torch.empty_like(some)).sum(-1).sum(dtype=torch.float64) for (some,) in pieces(gates)
+    ]
+    return torch.stack(counts).sum()
 
 
 def sigmoid_slope(gates: Tensor, grad: Tensor) -> Tensor:
     """grad * s(G) (1 - s(G)), in one pass."""
     return torch.ops.aten.sigmoid_backward(grad, torch.sigmoid(gates))  # type: ignore[no-any-return]
+
+
+def _masked(x: Tensor, keep: Tensor, out: Tensor) -> Tensor:
+    """out = x * keep, in the type of `out`."""
+    for result, some, kept in pieces(out, x, keep):
+        factor = kept.view(torch.uint8).to(out.dtype)  # bool itself is converted element by element
+        torch.mul(some.to(out.dtype), factor, out=result)
+    return out
+
+
+class _StraightThrough(torch.autograd.Function):
+    """weight * keep; the gradient reaches the gates as if keep were the gates themselves (arXiv 1308.3432).
+
+    With the mask's `slope` (the published form) it also passes the sigmoid: dL/dG = dL/dW' * W * s(G) (1 - s(G)).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, gates: Tensor, keep: Tensor, mask: "LearnedMask") -> Tensor:
+        ctx.save_for_backward(weight, gates, keep)
+        ctx.mask = mask
+        return _masked(weight, keep, torch.empty_like(weight, dtype=mask.product_type(weight)))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (grad,) = grads
+        weight, gates, keep = ctx.saved_tensors
+        for_weight = for_gates = None
+        if ctx.needs_input_grad[0]:
+            for_weight = _masked(grad, keep, torch.empty_like(weight))
+        if ctx.needs_input_grad[1]:
+            for_gates = ctx.mask.empty_gradient()
+            for result, above, some, gate in pieces(for_gates, grad, weight, gates):
+                product = (above.to(some.dtype) * some).to(gate.dtype)
+                result.copy_(sigmoid_slope(gate, product) if ctx.mask.slope else product)
+        return for_weight, for_gates, None, None
 
 
 class FixedMask(nn.Module):
@@ -94,6 +137,10 @@ class LearnedMask(nn.Module):
         sampling: "bernoulli" or "round".
         slope: whether the gates' gradient passes the sigmoid's derivative (the paper's form).
 
+    Attributes:
+        products: nothing but matrix products reads the weight. Where autocast is on, the masked weight of a large
+            matrix then has the type that autocast would give it anyway.
+
     Draws have their own seed, so processes that train one model together agree on the masks while each has a dropout
     of its own; `seed` is that of the next draw.
     """
@@ -107,7 +154,10 @@ class LearnedMask(nn.Module):
         self.register_buffer("seed", torch.randint(2**62, (), device="cpu").to(weight.device))
         self.sampling = sampling
         self.slope = slope
+        self.products = False
+        self._spent: Tensor | None = None
         self._draw: Tensor | None = None
+        self._stale = False
 
     @property
     def keep(self) -> Tensor:
@@ -123,24 +173,49 @@ class LearnedMask(nn.Module):
     def freeze(self, sampling: Sampling = "round") -> None:
         """The gates no longer learn; training uses what evaluation keeps, or goes on drawing from them."""
         self.gates.requires_grad_(False)
-        self.gates.grad = None
+        self.gates.grad = self._spent = None
         self.sampling = sampling
 
     def redraw(self) -> None:
-        """Forgets the draw; the next access in training makes a new one."""
-        self._draw = None
+        """Forgets the draw; the next access in training makes a new one, in the same memory."""
+        self._stale = True
+
+    def add_gradient(self, factor: Tensor) -> None:
+        """Adds factor * s(G) (1 - s(G)) to the gates' gradient; factor is a scalar."""
+        if self.gates.grad is None:
+            self.gates.grad = self.empty_gradient().zero_()
+        factor = factor.to(self.gates.dtype)
+        for grad, some in pieces(self.gates.grad, self.gates.detach()):
+            grad.add_(sigmoid_slope(some, factor.expand_as(some)))
+
+    def forget_gradient(self) -> None:
+        """The gradient has been used; the next one is written into its memory."""
+        self._spent, self.gates.grad = self.gates.grad, None
+
+    def empty_gradient(self) -> Tensor:
+        """Memory for a gradient of the gates, whose owner the caller becomes."""
+        spent, self._spent = self._spent, None
+        return torch.empty_like(self.gates) if spent is None else spent
+
+    def product_type(self, weight: Tensor) -> torch.dtype:
+        """Type of the masked weight."""
+        kind = weight.device.type
+        if not self.products or weight.numel() < PIECE or weight.dtype != torch.float32:
+            return weight.dtype
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
     def forward(self, weight: Tensor) -> Tensor:
-        return _StraightThrough.apply(weight, self.gates, self._current(), self.slope)  # type: ignore[no-any-return]
+        return _StraightThrough.apply(weight, self.gates, self._current(), self)  # type: ignore[no-any-return]
 
     def _current(self) -> Tensor:
         if not self.training or self.sampling == "round":
             return self.keep
-        if self._draw is None:
+        if self._draw is None or self._stale:
             # Also where a search in inference mode comes first: the backward pass must be able to keep the draw.
             with torch.inference_mode(False), torch.no_grad():
-                self._draw = draw_bernoulli(torch.sigmoid(self.gates), int(self.seed))
+                self._draw = draw_bernoulli(self.gates, int(self.seed), self._draw)
                 self.seed += 1
+            self._stale = False
         return self._draw
 
 

@@ -38,6 +38,12 @@ class Method:
         """Scalar that the masks add to the loss of a step, if any."""
         return None
 
+    def add_gradient(self, pruner: "Pruner") -> None:
+        """Adds the gradient of `loss` to the masks' gradients."""
+        loss = self.loss(pruner)
+        if loss is not None:
+            loss.backward()  # type: ignore[no-untyped-call]
+
     def sense(self, pruner: "Pruner", losses: Iterable[Tensor]) -> None:
         """Prunes by the gradients of some losses before the training."""
         raise PruningError(f"{type(self).__name__} does not prune by gradients: leave pruner.sense() out")

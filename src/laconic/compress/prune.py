@@ -20,13 +20,15 @@ from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from laconic.compress.frozen import Frozen
-from laconic.compress.masks import Mask
+from laconic.compress.masks import LearnedMask, Mask
 from laconic.compress.methods import Method
 from laconic.compress.sites import Where, prunable
 from laconic.errors import PruningError
 
 TOLERANCE = 0.05
 BETAS = (0.9, 0.999)  # of the gates' Adam, where the optimizer of the weights has none
+# Modules that need their matrices for matrix products only
+PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNCellBase)
 
 
 class Pruner:
@@ -78,6 +80,8 @@ class Pruner:
         if not self.active:
             raise PruningError(f"no weight to prune: `freeze` holds all of {', '.join(list(self._frozen)[:8])}")
         for name, mask in {**self.active, **self._frozen}.items():
+            if isinstance(mask, LearnedMask):
+                mask.products = all(isinstance(module, PRODUCTS) for module, _ in self._sites[name])
             for module, attribute in self._sites[name]:
                 # unsafe: the check would make a draw, and a mask changes neither shape nor type
                 parametrize.register_parametrization(module, attribute, mask, unsafe=True)
@@ -99,9 +103,7 @@ class Pruner:
         self.gate_optimizer = self.method.gate_optimizer(self, optimizer.defaults.get("betas", BETAS))
 
         def after(*_: object) -> None:
-            penalty = self.penalty()
-            if penalty is not None:
-                penalty.backward()  # type: ignore[no-untyped-call]
+            self.method.add_gradient(self)
             self.step()
 
         if self._hook is not None:

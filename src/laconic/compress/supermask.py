@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from laconic.compress.masks import LearnedMask, Sampling, sigmoid_slope
+from laconic.compress.masks import LearnedMask, Sampling, count_open, sigmoid_slope
 from laconic.compress.methods import Method, check_share
 from laconic.compress.ranking import keep_largest
 from laconic.compress.schedule import Cubic
@@ -89,15 +89,28 @@ class Supermask(Method):
         chosen = self.settings(pruner.weights, pruner.steps)
         return sparsity_loss(list(learned(pruner).values()), self, chosen, pruner.steps_done, pruner.steps)
 
+    def add_gradient(self, pruner: "Pruner") -> None:
+        """That of `loss`, one factor times each gate's slope, with no second gradient of the gates' size."""
+        if self.settled(pruner):
+            return
+        masks = list(learned(pruner).values())
+        kept = torch.stack([count_open(mask.gates.detach()) for mask in masks]).sum().requires_grad_()
+        chosen = self.settings(pruner.weights, pruner.steps)
+        with torch.enable_grad():
+            loss = _loss_of(kept, pruner.weights, self, chosen, pruner.steps_done, pruner.steps)
+        (factor,) = torch.autograd.grad(loss, kept)
+        for mask in masks:
+            mask.add_gradient(factor)
+
     def update(self, pruner: "Pruner") -> None:
         """Gates move along their gradients; the next forward draws new masks."""
         if self.settled(pruner):
             return
         if pruner.gate_optimizer is not None:
             pruner.gate_optimizer.step()
-            pruner.gate_optimizer.zero_grad()
         self._keep_pace(pruner)
         for mask in learned(pruner).values():
+            mask.forget_gradient()
             mask.redraw()
         if self._due(pruner):
             self.trim(pruner)
@@ -114,7 +127,7 @@ class Supermask(Method):
             return
         gates = [mask.gates for mask in learned(pruner).values()]
         flat = torch.cat([g.flatten() for g in gates])
-        excess = flat.topk(max(1, pruner.weights - int(least * pruner.weights))).values[-1]
+        excess = flat.topk(max(1, pruner.weights - int(least * pruner.weights)), sorted=False).values.min()
         for gate in gates:
             gate.sub_(excess)
 
@@ -212,9 +225,13 @@ def sparsity_loss(masks: list[LearnedMask], method: Supermask, settings: Setting
 
     The gradient of the rounding is taken as one, so each gate gets +-lambda alpha / N * s(G) (1 - s(G)).
     """
-    total = sum(m.gates.numel() for m in masks)
     gates = [m.gates for m in masks]
-    gap: Tensor = method.sparsity - 1 + _Kept.apply(*gates) / total
+    return _loss_of(_Kept.apply(*gates), sum(g.numel() for g in gates), method, settings, step, steps)
+
+
+def _loss_of(kept: Tensor, gates: int, method: Supermask, settings: Settings, step: int, steps: int) -> Tensor:
+    """The sparsity loss where `kept` (a scalar) of the gates are on."""
+    gap = method.sparsity - 1 + kept / gates
     scale = settings.weight * anneal(step, steps)
     if method.penalty == "l2":
         return scale * gap.square()
@@ -229,9 +246,7 @@ class _Kept(torch.autograd.Function):
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, *gates: Tensor) -> Tensor:
         ctx.save_for_backward(*gates)
-        kept = [torch.count_nonzero(g > 0) for g in gates]
-        # float64: float32 stops counting at 2 ** 24
-        return torch.stack(kept).sum().to(torch.float64)
+        return torch.stack([count_open(g) for g in gates]).sum()
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,15 +1,21 @@
-"""One small file for a sparse model: save, load, load_into, inspect.
+"""One small file for a sparse model: save, load, stream, load_into, inspect, unpack, compare.
 
     container   the bytes: a legal safetensors file, written atomically, read with limits
-    index       which tensors there are: names, shapes, ties
-    values      float32 -> what is stored of it
-    codecs      array <-> its parts in the file; one row per way to store a tensor
+    index       which tensors there are: names, shapes, codecs, ties; configuration and vocabulary
+    bits        whole numbers as bits
+    integers    sequences of whole numbers: fixed width, Rice, Huffman
+    masks       where the non-zeros lie; one row per codec
+    values      float32 -> what is stored of it; one row per precision
+    codecs      one tensor <-> its bytes, the smallest way; dense or as compressed sparse rows
+    assembly    tensors -> entries and bytes
     tensors     torch tensors and numpy arrays seen alike
     packed      an opened file as a lazy mapping
-    inspection  what is in a file and what it costs
+    streaming   tensors from a pipe, one after the other
+    inspection  what is in a file, what it costs, and its entropy bound
+    comparison  what differs between two files
+    version1    files of the first version, read only
 
-The specification is docs/FORMAT.md. Neither torch nor captions are known here: a model is whatever
-has `state_dict`.
+The specification is docs/FORMAT.md. Neither torch nor captions are known here: a model is whatever has `state_dict`.
 """
 
 import json
@@ -22,25 +28,33 @@ import numpy as np
 
 from laconic.errors import ConfigError, FormatError
 from laconic.store import container, index
-from laconic.store.codecs import CODECS, smallest
-from laconic.store.container import DTYPE_NAMES
-from laconic.store.index import MAX_WEIGHTS, Entry
+from laconic.store.assembly import assemble
+from laconic.store.codecs import Csr
+from laconic.store.comparison import Comparison, TensorChange
+from laconic.store.comparison import compare as compare_packed
+from laconic.store.index import MAX_WEIGHTS, STEP, Entry, Index
 from laconic.store.inspection import Inspection, TensorInfo, describe
-from laconic.store.packed import Packed
-from laconic.store.tensors import find_ties, numpy_from
-from laconic.store.values import SOURCES, VALUES, Array
-from laconic.store.values import encode as encode_values
+from laconic.store.packed import DATA, INDEX, Packed, metadata_of
+from laconic.store.streaming import stream
+from laconic.store.tensors import find_ties
+from laconic.store.values import VALUES
 
 __all__ = [
     "VALUES",
+    "Comparison",
+    "Csr",
     "Inspection",
     "Packed",
+    "TensorChange",
     "TensorInfo",
     "check_match",
+    "compare",
     "inspect",
     "load",
     "load_into",
     "save",
+    "stream",
+    "unpack",
 ]
 
 PathLike = str | os.PathLike[str]
@@ -51,53 +65,55 @@ def save(
     path: PathLike,
     *,
     values: str = "half",
+    steps: Mapping[str, float] | None = None,
     config: Mapping[str, Any] | None = None,
     vocabulary: list[str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> int:
     """Pack `weights` into one file and return its bytes; equal input gives equal bytes.
 
-    weights: anything with `state_dict()`, or a mapping from name to tensor or array of any shape.
-        Float tensors are stored in the precision of `values`, integers and booleans as they are;
-        tensors that share their memory (same place, shape and strides) are stored once.
-    values: a key of VALUES: "half" (float16) or "exact" (float32).
-    config, vocabulary: kept beside the weights; `config` must be JSON-able.
+    weights: anything with `state_dict()`, or a mapping from name to tensor or array of any shape. Float tensors are
+        stored in the precision of `values`, whole numbers and truth values as they are; tensors that share their
+        memory (same place, shape and strides) are stored once.
+    values: a row of VALUES. "exact" keeps every bit of float32 but the sign of zero, "half" rounds to float16. "fine"
+        and "compact" keep multiples of a step per tensor, by plain rounding: step = a fixed factor times the root
+        mean square of the tensor's non-zeros; weights that round to zero leave the mask.
+    steps: for "fine" and "compact": name of a tensor -> its step, where a quantiser has already put the weights on the
+        grid; each must equal float32(code) * float32(step) for a whole number |code| < 2**24, and is stored without
+        loss. Tensors not named are rounded plainly. Under a tie, name the first of the tied tensors. A `Packed` of
+        the same precision brings its own steps, so that repacking changes nothing.
+    config, vocabulary, provenance: kept beside the weights; JSON-able. `provenance` says where they come from.
 
-    The file appears whole or not at all, and an old one stays until then. Raises ConfigError for
-    unknown `values`, FormatError (naming the tensor) for weights that cannot be stored: not
-    finite, beyond float16 under "half", complex, float64; and for a path that cannot be written.
+    The file appears whole or not at all, and an old one stays until then. Raises ConfigError for unknown `values` and
+    for `steps` that fit neither them nor the weights' names; FormatError (naming the tensor) for weights that cannot
+    be stored: not finite, beyond float16 under "half", off the grid of their step, complex, float64; and for a path
+    that cannot be written.
     """
     path = Path(path)
     if values not in VALUES:
         raise ConfigError(f"values={values!r} is unknown; choose one of {', '.join(VALUES)}")
+    if steps is None:
+        steps = weights.steps if isinstance(weights, Packed) and weights.precision == values else {}
     tensors = dict(weights.state_dict() if hasattr(weights, "state_dict") else weights)
     ties = weights.ties if isinstance(weights, Packed) else find_ties(tensors)
-    entries: list[Entry] = []
-    parts: dict[str, Array] = {}
-    for name, tensor in tensors.items():
-        try:
-            if not isinstance(name, str) or name in ("", "__metadata__"):
-                raise ValueError("has a name that no safetensors file can hold; rename it")
-            if name in ties:
-                entries.append(Entry(name, (), "F32", "", 0, tied_to=ties[name]))
-            else:
-                entry, encoded = _encode(name, tensor, values, tensors)
-                entries.append(entry)
-                parts.update(encoded)
-        except ValueError as error:
-            raise FormatError(f"{path}: not written, tensor {name!r} {error}") from None
+    _check_steps(steps, values, tensors, ties)
+    if isinstance(vocabulary, str) or not all(isinstance(given, Mapping) for given in (config or {}, provenance or {})):
+        raise FormatError(f"{path}: not written, configuration and vocabulary must be a mapping and a list")
+    words = None if vocabulary is None else list(vocabulary)
     try:
-        metadata = {"tensors": index.dump(entries, CODECS), **_texts(config, vocabulary)}
+        entries, chunks = assemble(tensors, ties, values, steps)
+        text = index.dump(Index(entries, values, dict(config or {}), words, dict(provenance or {})))
     except ValueError as error:
         raise FormatError(f"{path}: not written, {error}") from None
-    return container.write(path, parts, metadata)
+    data = np.frombuffer(b"".join(chunks), np.uint8)
+    return container.write(path, {INDEX: np.frombuffer(text, np.uint8), DATA: data}, metadata_of(text, data))
 
 
 def load(path: PathLike, *, max_weights: int = MAX_WEIGHTS) -> Packed:
-    """Open a packed file: a mapping from name to array with `config`, `vocabulary` and `version`.
+    """Open a packed file: a mapping from name to array, with `csr`, `config`, `vocabulary` and more.
 
-    Header and index are checked now, each tensor when it is decoded. Raises FormatError for
-    anything but a sound file of a known version, and for one that claims more than `max_weights`
-    elements in all.
+    Header and index are checked now, each tensor when it is decoded. Raises FormatError for anything but a sound file
+    of a known version, and for one that claims more than `max_weights` elements in all.
     """
     return Packed(path, max_weights=max_weights)
 
@@ -105,13 +121,13 @@ def load(path: PathLike, *, max_weights: int = MAX_WEIGHTS) -> Packed:
 def load_into(source: PathLike | Packed, model: Any) -> None:
     """Put the weights of a packed file into `model`, a torch module of the same structure.
 
-    Works in place and keeps the model's dtype and device. Raises FormatError where names, shapes
-    or kinds of number differ (the first few are listed) or the file is damaged; the model is then
-    unchanged.
+    Works in place and keeps the model's dtype and device. Raises FormatError where names, shapes or kinds of number
+    differ (the first few are listed) or the file is damaged; the model is then unchanged.
     """
     packed = source if isinstance(source, Packed) else load(source)
     targets: dict[str, Any] = model.state_dict()
     check_match(packed, model)
+    packed.verify()
     arrays = {name: packed[name] for name in targets}  # all decoded before the first is copied
     for name, target in targets.items():
         target.copy_(target.new_tensor(arrays[name]))
@@ -144,47 +160,45 @@ def check_match(packed: Packed, model: Any) -> None:
         )
 
 
-def inspect(path: PathLike) -> Inspection:
-    """What a packed file holds and what it costs, from its index alone. Raises FormatError."""
-    return describe(load(path))
+def inspect(path: PathLike, *, gzip: bool = False) -> Inspection:
+    """What a packed file holds, what it costs and its entropy bound; all of it is read and checked.
+
+    gzip: compress the dense weights for comparison, too; takes a second per some ten million of them. Raises
+    FormatError for a damaged file.
+    """
+    return describe(load(path), gzip=gzip)
 
 
-def _encode(name: str, tensor: Any, values: str, names: Mapping[str, Any]) -> tuple[Entry, dict[str, Array]]:
-    """Index entry of one tensor, and its parts by their name in the file."""
-    array = numpy_from(tensor)
-    if array.dtype.kind == "f":
-        if array.dtype.name not in SOURCES:
-            raise ValueError(f"is {array.dtype.name}; convert it to float32 first")
-        dtype, stored = "F32", encode_values(array, values)
-        codecs = [key for key, codec in CODECS.items() if _fits(name, codec.suffixes, names)]
-    else:
-        stored = array.astype(array.dtype.newbyteorder("<"), order="C")
-        if stored.dtype not in DTYPE_NAMES:
-            raise ValueError(f"is {array.dtype.name}, which the format does not know; convert it to float32")
-        dtype, codecs = DTYPE_NAMES[stored.dtype], ["dense"]
-    non_zeros = int(np.count_nonzero(stored))
-    codec, parts = smallest(stored, non_zeros, codecs)
-    entry = Entry(name, array.shape, dtype, codec, non_zeros)
-    return entry, {name + suffix: part for suffix, part in parts.items()}
+def unpack(source: PathLike | Packed, path: PathLike) -> int:
+    """Write an ordinary safetensors file of dense tensors, float32 for all floats; returns its bytes.
+
+    Tied tensors are written out each. Configuration, vocabulary and provenance become JSON texts of the metadata. One
+    tensor is in memory at a time. Raises FormatError for a damaged source and for a path that cannot be written.
+    """
+    packed = source if isinstance(source, Packed) else load(source)
+    packed.verify()
+    outline = {name: (entry.numpy_dtype, entry.shape) for name, entry in packed.entries.items()}
+    texts = {"config": packed.config, "provenance": packed.provenance, "vocabulary": packed.vocabulary}
+    metadata = {key: json.dumps(text, ensure_ascii=False) for key, text in texts.items() if text is not None}
+    arrays = (packed[name] for name in container.in_order(outline))
+    chunks = (array.reshape(-1).view(np.uint8).data for array in arrays)
+    return container.write_plain(Path(path), outline, chunks, metadata | {"format": "pt"})
 
 
-def _fits(name: str, suffixes: tuple[str, ...], names: Mapping[str, Any]) -> bool:
-    """Whether no tensor bears the name of a part: "w" stays dense beside a tensor "w.gaps"."""
-    return all(suffix == "" or name + suffix not in names for suffix in suffixes)
+def compare(first: PathLike | Packed, second: PathLike | Packed) -> Comparison:
+    """What differs between two packed files. Raises FormatError for a damaged one."""
+    return compare_packed(*(given if isinstance(given, Packed) else load(given) for given in (first, second)))
 
 
-def _texts(config: Mapping[str, Any] | None, vocabulary: list[str] | None) -> dict[str, str]:
-    """Configuration and vocabulary as JSON. ValueError where they are not what JSON can hold."""
-    if vocabulary is not None and not all(isinstance(word, str) for word in vocabulary):
-        raise ValueError("the vocabulary holds something that is not text")
-    options: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":")}
-    try:
-        texts = {"config": json.dumps(dict(config or {}), allow_nan=False, sort_keys=True, **options)}
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"the configuration is not JSON: {error}") from None
-    if vocabulary is not None:
-        texts["vocabulary"] = json.dumps(vocabulary, **options)
-    return texts
+def _check_steps(steps: Mapping[str, float], values: str, tensors: Mapping[str, Any], ties: Mapping[str, str]) -> None:
+    if steps and VALUES[values].stored != STEP:
+        stepped = ", ".join(name for name, row in VALUES.items() if row.stored == STEP)
+        raise ConfigError(f"steps are given, but values={values!r} has none; choose one of {stepped}")
+    for name in steps:
+        if name not in tensors:
+            raise ConfigError(f"steps names {name!r}, which is no tensor of the model")
+        if name in ties:
+            raise ConfigError(f"steps names {name!r}, which is tied to {ties[name]!r}; name that one")
 
 
 def _same_kind(entry: Entry, target: Any) -> bool:

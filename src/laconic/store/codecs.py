@@ -1,126 +1,217 @@
-"""How one tensor lies in the file: each codec turns an array into named parts and back.
+"""One tensor as bytes and back: a mask codec for where its non-zeros lie, and its values in that order.
 
-A codec sees stored values (see values.py) and the tensor's index entry; it does not know files,
-and it reports a contradiction as ValueError, to which the caller adds file and tensor. A new codec
-is a row of CODECS.
+The smallest of the mask codecs is taken, `dense` (every element has its value) among them. Knows index entries, not
+files; a contradiction is a ValueError, to which the caller adds file and tensor.
 """
 
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from laconic.store.index import Entry
+from laconic.store import values
+from laconic.store.bits import LARGEST, Reader
+from laconic.store.index import CHECKSUM, DENSE, STEP, Entry
+from laconic.store.masks import MASKS, Positions, matrix_shape, pays_classes
 from laconic.store.values import VALUES, Array
-from laconic.store.values import decode as decode_values
 
-Parts = Mapping[str, Array]  # suffix of the entry's name in the file -> array
-SKIP = 255  # gap byte: 255 positions without a non-zero
+TINY = 64  # elements up to which float32 may be shorter than a step and codes
+_STEP = np.dtype("<f4")
 
 
 @dataclass(frozen=True)
-class Codec:
-    """One way to store a tensor. `check` reads no values, `decode` relies on it having passed."""
+class Csr:
+    """A tensor as compressed sparse rows: a matrix of its first dimension and all others; a vector is one row.
 
-    suffixes: tuple[str, ...]
-    least: Callable[[Array, int], int]  # (array, non-zeros) -> bytes that encode cannot go below
-    encode: Callable[[Array], Parts]
-    check: Callable[[Parts, Entry], None]
-    decode: Callable[[Parts, Entry], Array]
-
-
-def smallest(array: Array, non_zeros: int, names: list[str]) -> tuple[str, Parts]:
-    """Of the codecs `names`, the one that stores `array` in the fewest bytes, and its parts.
-
-    The first wins a draw.
+    `indptr` (rows + 1) and `indices` (non-zeros) are int32, `values` has the dtype of the tensor; columns rise within
+    a row. `shape` is that of the tensor.
     """
-    best: tuple[int, str, Parts] | None = None
-    for name in names:
-        if best is None or CODECS[name].least(array, non_zeros) < best[0]:
-            parts = CODECS[name].encode(array)
-            size = sum(part.nbytes for part in parts.values())
-            if best is None or size < best[0]:
-                best = (size, name, parts)
+
+    shape: tuple[int, ...]
+    indptr: NDArray[np.int32]
+    indices: NDArray[np.int32]
+    values: Array
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A tensor as it lies in the file, without its checksum."""
+
+    mask: str
+    values: str
+    non_zeros: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class _Rounded:
+    """Values as they will decode, as far as zeros go, and the bytes of a choice of them (None: of all)."""
+
+    stored: str
+    flat: Array
+    head: bytes
+    encode: Callable[[NDArray[np.intp] | Positions | None], bytes]
+
+
+def encode(array: Array, precision: str, step: float | None = None) -> Encoded:
+    """The smallest way to store `array`: float16 or float32 in a precision of VALUES, whole numbers as they are.
+
+    `step`: the array lies on the grid of this step, which is kept; only for precisions with steps. ValueError for
+    values that cannot be stored.
+    """
+    if array.size > LARGEST:
+        raise ValueError(f"has {array.size:,} elements, the limit is {LARGEST:,}; split it")
+    found = [_smallest(rounded, array.shape) for rounded in _roundings(array, precision, step)]
+    return min(found, key=lambda encoded: len(encoded.payload))
+
+
+def _roundings(array: Array, precision: str, step: float | None) -> list[_Rounded]:
+    if array.dtype.kind != "f":
+        return [_as_planes(array.reshape(-1), "raw")]
+    stored = VALUES[precision].stored
+    if stored != STEP:
+        return [_as_planes(values.as_float(array, stored), stored)]
+    exact = values.as_float(array, "f32")
+    if step is not None:
+        return [_as_codes(values.codes_on_grid(exact, step), step)]
+    plain = VALUES[precision]
+    found = values.plain_step(exact, plain.vector_step if array.ndim < 2 else plain.matrix_step)
+    roundings = [] if found is None else [_as_codes(values.round_to_codes(exact, found), found)]
+    return roundings + [_as_planes(exact, "f32")] * (found is None or array.size <= TINY)
+
+
+def _as_planes(flat: Array, stored: str) -> _Rounded:
+    return _Rounded(stored, flat, b"", lambda at: values.encode_planes(flat if at is None else flat[at]))
+
+
+def _as_codes(codes: values.Codes, step: float) -> _Rounded:
+    def encode_some(at: NDArray[np.intp] | Positions | None) -> bytes:
+        return values.encode_codes(codes if at is None else codes[at], zeros=at is None)
+
+    return _Rounded(STEP, codes, np.array(step, _STEP).tobytes(), encode_some)
+
+
+def _smallest(rounded: _Rounded, shape: tuple[int, ...]) -> Encoded:
+    size, non_zeros = rounded.flat.size, int(np.count_nonzero(rounded.flat))
+    sparse = rounded.stored != "raw"
+    if sparse and not non_zeros:
+        return Encoded("gaps", rounded.stored, 0, b"")
+    choices = []
+    if not sparse or non_zeros >= size // 16:
+        choices.append(Encoded(DENSE, rounded.stored, non_zeros, rounded.head + rounded.encode(None)))
+    if sparse and non_zeros < size:
+        mask, positions, where = _smallest_mask(rounded.flat, matrix_shape(shape))
+        payload = rounded.head + where + rounded.encode(positions)
+        choices.append(Encoded(mask, rounded.stored, non_zeros, payload))
+    return min(choices, key=lambda choice: len(choice.payload))
+
+
+def _smallest_mask(flat: Array, matrix: tuple[int, int]) -> tuple[str, Positions, bytes]:
+    """Name, positions in the order in which they are stored, and bytes."""
+    positions = np.flatnonzero(flat).astype(np.int32)
+    best: tuple[str, Positions, bytes] | None = None
+    for name, codec in MASKS.items():
+        if name == "bitmap" and len(positions) < flat.size // 32:
+            continue
+        if name == "classes" and (matrix[0] == 1 or best is None or not pays_classes(matrix, len(best[2]))):
+            continue
+        data, order = codec.encode(positions, matrix)
+        fits = name != "classes" or pays_classes(matrix, len(data))
+        if best is None or (fits and len(data) < len(best[2])):
+            best = name, positions if order is None else positions[order], data
     if best is None:
-        raise ValueError("no codec given")
-    return best[1], best[2]
+        raise ValueError("no mask codec is known")
+    return best
 
 
-# Dense: every value in row-major order, in one entry under the tensor's own name.
+# Decoding
 
 
-def _dense_least(array: Array, non_zeros: int) -> int:
-    return array.nbytes
+def decode_sparse(entry: Entry, payload: NDArray[np.uint8]) -> tuple[Positions | None, Array]:
+    """Positions of the non-zeros, in the order in which they are stored, and their values; all of `payload` is used.
 
-
-def _dense_encode(array: Array) -> Parts:
-    return {"": array}
-
-
-def _dense_check(parts: Parts, entry: Entry) -> None:
-    part = parts[""]
-    if part.shape != entry.shape:
-        raise ValueError(f"shape {list(part.shape)} is not the index's {list(entry.shape)}")
-    allowed = VALUES.values() if entry.is_float else (entry.numpy_dtype,)
-    if part.dtype not in allowed:
-        raise ValueError(f"dtype {part.dtype} cannot hold a tensor of {entry.dtype}")
-
-
-def _dense_decode(parts: Parts, entry: Entry) -> Array:
-    part = parts[""]
-    if part.dtype == np.bool_ and part.size and part.view(np.uint8).max() > 1:
-        raise ValueError("a truth value is neither 0 nor 1")
-    if np.count_nonzero(part) != entry.non_zeros:
+    The positions are distinct. None stands for all elements, zeros among them. Memory is taken as the stored
+    non-zeros need it, whatever the shape says.
+    """
+    source = Reader(payload)
+    dense = entry.mask == DENSE
+    positions: Positions | None = None
+    found: Array
+    if not dense and not entry.non_zeros:
+        source.finish()
+        return np.empty(0, np.int32), np.empty(0, entry.numpy_dtype)
+    step = read_step(entry, source) if entry.values == STEP else 0.0
+    if not dense:
+        positions = MASKS[entry.mask].decode(source, entry.non_zeros, matrix_shape(entry.shape))
+    count = entry.size if dense else entry.non_zeros
+    if entry.values == STEP:
+        found = values.decode_codes(source, count, step, zeros=dense)
+    else:
+        stored = values.FLOATS.get(entry.values, entry.numpy_dtype)
+        found = values.decode_planes(source, count, stored).astype(entry.numpy_dtype, copy=False)
+    source.finish()
+    if np.count_nonzero(found) != entry.non_zeros:
         raise ValueError(f"does not have the {entry.non_zeros:,} non-zeros the index states")
-    return decode_values(part) if entry.is_float else part.astype(part.dtype.newbyteorder("="))
+    return positions, found
 
 
-# Gaps: the zeros before each non-zero, in bytes, and the non-zero values, in row-major order.
+def read_step(entry: Entry, source: Reader) -> float:
+    """The step that a tensor's bytes begin with."""
+    step = float(source.take(_STEP.itemsize).view(_STEP)[0])
+    if not 0 < step < float("inf"):
+        raise ValueError("its step is not a positive number")
+    return step
 
 
-def _gaps_least(array: Array, non_zeros: int) -> int:
-    return non_zeros * (1 + array.itemsize)
-
-
-def _gaps_encode(array: Array) -> Parts:
-    flat = array.reshape(-1)
-    positions = np.flatnonzero(flat.view(f"<u{array.itemsize}"))  # zero is all bits zero
-    skips, gaps = np.divmod(np.diff(positions, prepend=-1) - 1, SKIP)
-    covered = int(positions[-1]) + 1 if positions.size else 0
-    ends = np.cumsum(skips + 1)  # each non-zero takes its skips and one byte
-    used = int(ends[-1]) if positions.size else 0
-    stream = np.full(used + (flat.size - covered) // SKIP, SKIP, np.uint8)
-    stream[ends - 1] = gaps
-    return {".gaps": stream, ".values": flat[positions]}
-
-
-def _gaps_check(parts: Parts, entry: Entry) -> None:
-    gaps, values = parts[".gaps"], parts[".values"]
-    if not entry.is_float or gaps.dtype != np.uint8 or values.dtype not in VALUES.values():
-        raise ValueError("gap coding needs bytes for the gaps and F16 or F32 for the values")
-    if gaps.ndim != 1 or values.shape != (entry.non_zeros,) or gaps.size < entry.non_zeros:
-        raise ValueError(f"does not have the {entry.non_zeros:,} non-zeros the index states")
-
-
-def _gaps_decode(parts: Parts, entry: Entry) -> Array:
-    gaps = parts[".gaps"]
-    non_zero = gaps != SKIP
-    ends = np.cumsum(np.add(gaps, non_zero, dtype=np.uint16), dtype=np.int64)
-    # Checked before the tensor is allocated: each byte covers at most 255 positions, so that a
-    # tensor has at most 255 elements per byte in the file (and fewer than 255 more).
-    uncovered = entry.size - (int(ends[-1]) if ends.size else 0)
-    if not 0 <= uncovered < SKIP:
-        raise ValueError(f"gaps do not add up to the {entry.size:,} elements of the tensor")
-    positions = ends[non_zero] - 1
-    values = decode_values(parts[".values"])
-    if positions.size != values.size or not np.all(values):
-        raise ValueError(f"does not have the {entry.non_zeros:,} non-zeros the index states")
-    array: Array = np.zeros(entry.size, np.float32)
-    array[positions] = values
+def decode_dense(entry: Entry, payload: NDArray[np.uint8]) -> Array:
+    """The tensor, a new array."""
+    positions, found = decode_sparse(entry, payload)
+    if positions is None:
+        return found.reshape(entry.shape)
+    array: Array = np.zeros(entry.size, entry.numpy_dtype)
+    array[positions] = found
     return array.reshape(entry.shape)
 
 
-CODECS: dict[str, Codec] = {
-    "dense": Codec(("",), _dense_least, _dense_encode, _dense_check, _dense_decode),
-    "gaps": Codec((".gaps", ".values"), _gaps_least, _gaps_encode, _gaps_check, _gaps_decode),
-}
+def decode_csr(entry: Entry, payload: NDArray[np.uint8]) -> Csr:
+    """The tensor as compressed sparse rows; nothing of its dense size is made, unless it is stored densely."""
+    positions, found = decode_sparse(entry, payload)
+    rows, columns = matrix_shape(entry.shape)
+    if positions is None:
+        positions = np.flatnonzero(found).astype(np.int32)
+        found = found[positions]
+    elif entry.mask == "classes":
+        positions, found = _sorted(positions, found)
+    firsts = np.arange(rows + 1, dtype=np.int32) * np.int32(columns)
+    indptr = np.searchsorted(positions, firsts).astype(np.int32)
+    positions -= np.repeat(firsts[:-1], np.diff(indptr))
+    return Csr(entry.shape, indptr, positions, found)
+
+
+def _sorted(positions: Positions, found: Array) -> tuple[Positions, Array]:
+    """By position. One key holds both, and is sorted in place: less memory than an order of 64-bit indices."""
+    keys = positions.astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= found.view(np.uint32)
+    keys.sort()
+    np.right_shift(keys, 32, out=positions, casting="unsafe")
+    found.view(np.uint32)[:] = keys
+    return positions, found
+
+
+# Checksums
+
+
+def seal(payload: bytes) -> bytes:
+    """A tensor's bytes and their CRC-32."""
+    return payload + zlib.crc32(payload).to_bytes(CHECKSUM, "little")
+
+
+def checked(sealed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A tensor's bytes without their CRC-32. ValueError where that is another."""
+    payload = sealed[:-CHECKSUM]
+    if zlib.crc32(payload.data) != int.from_bytes(sealed[-CHECKSUM:].tobytes(), "little"):
+        raise ValueError("its stored bytes do not have their checksum")
+    return payload

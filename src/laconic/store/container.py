@@ -1,9 +1,8 @@
 """The bytes on disk: a legal safetensors file, written atomically and read with limits.
 
-Knows the safetensors layout and laconic's mark in its metadata; does not know what a tensor, a
-codec or a model is. The layout is written here and not by the safetensors library because that
-library orders the metadata differently in every process, so equal models would give different
-files; the tests open every kind of file with the library as well.
+Knows the safetensors layout and laconic's mark in its metadata; does not know what a tensor, a codec or a model is.
+The layout is written here and not by the safetensors library because that library orders the metadata differently in
+every process, so equal models would give different files; the tests open every kind of file with the library as well.
 """
 
 import json
@@ -12,6 +11,7 @@ import mmap
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from laconic.errors import FormatError
 from laconic.files import atomically
 
 FORMAT = "laconic"
-VERSION = 1
-MAX_HEADER = 4 * 2**20  # bytes; parsing takes up to 24 times as much; 30,000 words need 0.4 MiB
+VERSION = 2
+MAX_HEADER = 4 * 2**20  # bytes; parsing takes up to 24 times as much
 MAX_DIMENSIONS = 8
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -41,6 +41,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
+Outline = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]  # name -> dtype and shape of an entry
+
 _NUMPY_LIMIT = 2**56  # elements, zero sizes counted as one; numpy's own lies a little beyond
 _DAMAGED = "the file is damaged: copy it again or pack the model again"
 
@@ -56,49 +58,58 @@ class Container:
 
     def damaged(self, reason: object) -> FormatError:
         """The error for content that contradicts itself; `reason` says where and what."""
-        return FormatError(f"{self.path}: {reason}; {_DAMAGED}")
+        return damaged(self.path, reason)
 
     def json(self, key: str) -> Any:
         """The JSON document under metadata `key`, None where the key is absent."""
         if key not in self.metadata:
             return None
         try:
-            return _parse_json(self.metadata[key])
+            return parse_json(self.metadata[key])
         except ValueError as error:
             raise self.damaged(f"metadata {key!r}: {error}") from None
+
+
+def damaged(where: Path | str, reason: object) -> FormatError:
+    """The error for content that contradicts itself; `reason` says what."""
+    return FormatError(f"{where}: {reason}; {_DAMAGED}")
 
 
 def write(path: Path, parts: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> int:
     """Write `parts` and `metadata` (laconic's mark is added) to `path`; returns the bytes written.
 
-    Equal input gives equal bytes: entries are ordered by falling item size, then by name, which
-    also aligns every entry. Raises FormatError when the header passes MAX_HEADER or the file
-    cannot be written.
+    Equal input gives equal bytes. Raises FormatError when the header passes MAX_HEADER or the file cannot be written.
     """
-    marked = {"format": FORMAT, "version": str(VERSION), **metadata}
-    header: dict[str, object] = {"__metadata__": marked}
+    outline = {name: (part.dtype, part.shape) for name, part in parts.items()}
+    chunks = (parts[name].reshape(-1).view(np.uint8).data for name in in_order(outline))
+    return write_plain(path, outline, chunks, {"format": FORMAT, "version": str(VERSION), **metadata})
+
+
+def write_plain(path: Path, outline: Outline, chunks: Iterable[memoryview], metadata: Mapping[str, str]) -> int:
+    """Write a safetensors file without laconic's mark; `chunks` are the entries' bytes `in_order`, made when due.
+
+    Returns the bytes written; raises FormatError as `write` does.
+    """
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     offset = 0
-    ordered = sorted(parts.items(), key=lambda item: (-item[1].itemsize, item[0]))
-    for name, part in ordered:
-        header[name] = {
-            "dtype": DTYPE_NAMES[part.dtype],
-            "shape": list(part.shape),
-            "data_offsets": [offset, offset + part.nbytes],
-        }
-        offset += part.nbytes
-    try:
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError as error:
-        raise FormatError(f"{path}: a name or word is not valid Unicode ({error.reason})") from None
+    for name in in_order(outline):
+        dtype, shape = outline[name]
+        end = offset + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
         raise FormatError(
-            f"{path}: configuration, vocabulary and tensor names need {len(text):,} bytes, "
-            f"the limit is {MAX_HEADER:,}; store less in the configuration"
+            f"{path}: configuration, vocabulary and tensor names need {len(text):,} bytes, the limit is {MAX_HEADER:,}"
         )
-    data = (part.reshape(-1).view(np.uint8).data for _, part in ordered)
-    write_atomically(path, [len(text).to_bytes(8, "little"), text, *data])
+    write_atomically(path, chain([len(text).to_bytes(8, "little"), text], chunks))
     return 8 + len(text) + offset
+
+
+def in_order(outline: Outline) -> list[str]:
+    """Names as entries follow each other: by falling item size, which aligns every entry, then by name."""
+    return sorted(outline, key=lambda name: (-outline[name][0].itemsize, name))
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
@@ -124,15 +135,16 @@ def read(path: Path) -> Container:
     of a known version. Allocates at most a small multiple of MAX_HEADER, whatever the file claims.
     """
     data = _map(path)
-    header = _header(path, data)
-    metadata = header.pop("__metadata__", {})
-    _check_mark(path, metadata)
+    length = check_start(path, data[:9], len(data))
+    header, metadata = parse_header(path, data[8 : 8 + length])
     container = Container(path, len(data), metadata, {})
-    body = np.frombuffer(data, np.uint8)[8 + int.from_bytes(data[:8], "little") :]
+    body = np.frombuffer(data, np.uint8)[8 + length :]
     try:
-        container.parts.update(_parts(body, header))
+        spans = parse_spans(header, len(body))
     except ValueError as error:
         raise container.damaged(error) from None
+    for name, (dtype, shape, start, end) in spans.items():
+        container.parts[name] = body[start:end].view(dtype).reshape(shape)
     return container
 
 
@@ -150,29 +162,37 @@ def _map(path: Path) -> mmap.mmap:
         raise FormatError(f"{path}: cannot be read ({reason}); check the path") from None
 
 
-def _header(path: Path, data: mmap.mmap) -> dict[str, Any]:
-    length = int.from_bytes(data[:8], "little")
-    if data[8:9] != b"{" or length < 2:
-        if data[:4] == b"PK\x03\x04" or (data[0] == 0x80 and data[1] in range(2, 6)):
+def check_start(path: Path | str, start: bytes, size: int | None) -> int:
+    """Length of the header from the first nine bytes of a file of `size` bytes, or of a stream (None)."""
+    length = int.from_bytes(start[:8], "little")
+    if start[8:9] != b"{" or length < 2:
+        if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1] in range(2, 6)):
             raise FormatError(
                 f"{path}: a PyTorch checkpoint (pickle), which laconic never opens since it can "
                 "run code; load it in PyTorch and write it with laconic.store.save"
             )
         raise FormatError(f"{path}: not a safetensors file; give a file written by laconic.store.save")
-    if length > len(data) - 8:
+    if size is not None and length > size - 8:
         raise FormatError(f"{path}: cut short, its header alone needs {length + 8:,} bytes; {_DAMAGED}")
     if length > MAX_HEADER:
         raise FormatError(f"{path}: header of {length:,} bytes, the limit is {MAX_HEADER:,}; not loaded")
+    return length
+
+
+def parse_header(path: Path | str, text: bytes) -> tuple[dict[str, Any], dict[str, str]]:
+    """Entries and metadata of a header; the file is laconic's and of a known version."""
     try:
-        header = _parse_json(data[8 : 8 + length].decode())
+        header = parse_json(text.decode())
     except ValueError as error:
         raise FormatError(f"{path}: header: {error}; {_DAMAGED}") from None
     if not isinstance(header, dict):
         raise FormatError(f"{path}: header is not a JSON object; {_DAMAGED}")
-    return header
+    metadata = header.pop("__metadata__", {})
+    _check_mark(path, metadata)
+    return header, metadata
 
 
-def _check_mark(path: Path, metadata: Any) -> None:
+def _check_mark(path: Path | str, metadata: Any) -> None:
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise FormatError(
             f"{path}: a safetensors file, but not made by laconic; load it with the safetensors "
@@ -190,10 +210,9 @@ def _check_mark(path: Path, metadata: Any) -> None:
         )
 
 
-def _parts(body: NDArray[np.uint8], header: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Views of `body`, one per header entry; together they must cover it, each byte once."""
-    parts: dict[str, NDArray[Any]] = {}
-    spans: list[tuple[int, int, str]] = []
+def parse_spans(header: Mapping[str, Any], size: int) -> dict[str, tuple[np.dtype[Any], tuple[int, ...], int, int]]:
+    """Dtype, shape, first and last byte of each entry, in the order of the file; together they cover `size` bytes."""
+    spans: dict[str, tuple[np.dtype[Any], tuple[int, ...], int, int]] = {}
     for name, entry in header.items():
         where = f"entry {name!r:.99}"
         if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
@@ -202,21 +221,27 @@ def _parts(body: NDArray[np.uint8], header: Mapping[str, Any]) -> dict[str, NDAr
         if dtype is None:
             raise ValueError(f"{where} has an unknown dtype")
         shape, span = parse_shape(where, entry["shape"]), parse_shape(where, entry["data_offsets"])
-        if len(span) != 2 or not span[0] <= span[1] <= len(body):
+        if len(span) != 2 or not span[0] <= span[1] <= size:
             raise ValueError(f"{where} lies outside the file, which may be cut short")
         if span[1] - span[0] != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{where} has another length than its shape {list(shape)} needs")
         check_size(where, shape, _NUMPY_LIMIT)
-        spans.append((*span, name))
-        parts[name] = body[span[0] : span[1]].view(dtype).reshape(shape)
+        spans[name] = dtype, shape, span[0], span[1]
+    ordered = dict(sorted(spans.items(), key=lambda item: item[1][2:]))
     end = 0
-    for start, stop, name in sorted(spans):
+    for name, (_, _, start, stop) in ordered.items():
         if start != end:
             raise ValueError(f"entry {name!r:.99} leaves a hole or overlaps another")
         end = stop
-    if end != len(body):
-        raise ValueError(f"{len(body) - end:,} bytes at the end belong to no entry")
-    return parts
+    if end != size:
+        raise ValueError(f"{size - end:,} bytes at the end belong to no entry")
+    return ordered
+
+
+def claimed_size(header: Mapping[str, Any]) -> int:
+    """Bytes that the entries of a header lay claim to; what a stream, whose size is unknown, must hold."""
+    ends = [entry.get("data_offsets") if isinstance(entry, dict) else None for entry in header.values()]
+    return max((parse_shape("an entry", end)[-1] for end in ends if end), default=0)
 
 
 def parse_shape(where: str, value: object) -> tuple[int, ...]:
@@ -237,7 +262,7 @@ def check_size(where: str, shape: tuple[int, ...], limit: int) -> None:
         raise ValueError(f"{where} claims {list(shape)} elements, the limit is {limit:,}")
 
 
-def _parse_json(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """Strict JSON: ValueError for duplicate keys, NaN, lone surrogates and absurd nesting too."""
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)

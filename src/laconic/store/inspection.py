@@ -1,14 +1,30 @@
-"""What is in a packed file, tensor by tensor, from its index alone: no value is decoded."""
+"""What is in a packed file, tensor by tensor, what it costs, and what it must cost at least.
 
+The bound of a tensor: log2 of n over k for where its k non-zeros lie among n elements, plus the order-0 entropy of
+their values: of the codes of a step, or byte plane by byte plane for f16 and f32. A codec that finds structure
+(columns that died together) can pass below it. Checksums, steps, tables and the index are in no bound.
+"""
+
+import zlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
+from laconic.store import values
+from laconic.store.index import STEP, Entry
+from laconic.store.masks import entropy_bits, log2_choose
 from laconic.store.packed import Packed
+
+COORDINATE = 8  # bytes of one index of a torch COO tensor
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor. `bytes` are those in the file, header aside; 0 for a tensor tied to another."""
+    """One tensor. `bytes` are those in the file, index aside; 0 for a tensor tied to another.
+
+    `bound_bytes`: see this module; 0 for a tied tensor.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -16,6 +32,7 @@ class TensorInfo:
     codec: str
     non_zeros: int
     bytes: int
+    bound_bytes: float
     tied_to: str | None
 
     @property
@@ -28,15 +45,23 @@ class TensorInfo:
 class Inspection:
     """A packed file. Totals count a tied tensor once; `weights` are all stored elements, buffers
     too.
+
+    `coo_bytes`: every tensor as dense float32 or as PyTorch stores a sparse one (64-bit indices, float32 values),
+    whichever is smaller. `gzip_bytes`: the dense float32 tensors one after the other, gzip level 6; None where not
+    asked for.
     """
 
     path: str
     file_bytes: int
     version: int
+    precision: str
     weights: int
     non_zeros: int
     tensors: tuple[TensorInfo, ...]
+    coo_bytes: int
+    gzip_bytes: int | None
     config: dict[str, Any]
+    provenance: dict[str, Any]
     vocabulary_size: int | None
 
     @property
@@ -54,9 +79,19 @@ class Inspection:
         """How many times smaller the whole file is than dense float32."""
         return self.dense_bytes / self.file_bytes
 
+    @property
+    def bound_bytes(self) -> float:
+        """Sum over the tensors."""
+        return sum(tensor.bound_bytes for tensor in self.tensors)
+
     def as_dict(self) -> dict[str, Any]:
         """Everything, derived figures included, as what JSON can hold."""
-        derived = {"sparsity": self.sparsity, "dense_bytes": self.dense_bytes, "ratio": self.ratio}
+        derived = {
+            "sparsity": self.sparsity,
+            "dense_bytes": self.dense_bytes,
+            "bound_bytes": self.bound_bytes,
+            "ratio": self.ratio,
+        }
         tensors = [
             asdict(tensor) | {"shape": list(tensor.shape), "bits_per_non_zero": tensor.bits_per_non_zero}
             for tensor in self.tensors
@@ -64,27 +99,59 @@ class Inspection:
         return asdict(self) | derived | {"tensors": tensors}
 
 
-def describe(packed: Packed) -> Inspection:
-    """The inspection of an opened file."""
+def describe(packed: Packed, *, gzip: bool = False) -> Inspection:
+    """The inspection of an opened file; every tensor is decoded, sparsely, and so checked."""
+    packed.verify()
     stored = [entry for entry in packed.entries.values() if entry.tied_to is None]
     return Inspection(
         path=str(packed.path),
         file_bytes=packed.file_bytes,
         version=packed.version,
+        precision=packed.precision,
         weights=sum(entry.size for entry in stored),
         non_zeros=sum(entry.non_zeros for entry in stored),
-        tensors=tuple(
-            TensorInfo(
-                name=entry.name,
-                shape=entry.shape,
-                dtype=entry.dtype,
-                codec=entry.codec,
-                non_zeros=entry.non_zeros,
-                bytes=packed.stored_bytes(entry.name),
-                tied_to=entry.tied_to,
-            )
-            for entry in packed.entries.values()
-        ),
+        tensors=tuple(_describe(packed, entry) for entry in packed.entries.values()),
+        coo_bytes=sum(_coo_bytes(entry) for entry in stored),
+        gzip_bytes=_gzip_bytes(packed, [entry.name for entry in stored]) if gzip else None,
         config=packed.config,
+        provenance=packed.provenance,
         vocabulary_size=None if packed.vocabulary is None else len(packed.vocabulary),
     )
+
+
+def bound_bits(values_of: str, size: int, non_zeros: np.ndarray) -> float:
+    """The bound of this module for a tensor of `size` elements with these non-zeros, stored as `values_of` names."""
+    mask = log2_choose(size, len(non_zeros))
+    if values_of == STEP:
+        return mask + entropy_bits(non_zeros)
+    stored = non_zeros.astype(values.FLOATS.get(values_of, non_zeros.dtype))
+    return mask + sum(entropy_bits(plane) for plane in values.planes(stored))
+
+
+def _describe(packed: Packed, entry: Entry) -> TensorInfo:
+    bound = 0.0
+    if entry.tied_to is None:
+        _, found = packed.sparse(entry.name)
+        bound = bound_bits(entry.values, entry.size, found[found != 0])
+    return TensorInfo(
+        name=entry.name,
+        shape=entry.shape,
+        dtype=entry.dtype,
+        codec=entry.codec,
+        non_zeros=entry.non_zeros,
+        bytes=packed.stored_bytes(entry.name),
+        bound_bytes=bound / 8,
+        tied_to=entry.tied_to,
+    )
+
+
+def _coo_bytes(entry: Entry) -> int:
+    return min(4 * entry.size, entry.non_zeros * (COORDINATE * max(1, len(entry.shape)) + 4))
+
+
+def _gzip_bytes(packed: Packed, names: list[str]) -> int:
+    packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    total = 0
+    for name in names:
+        total += len(packer.compress(packed[name].astype(np.float32, copy=False).reshape(-1).data))
+    return total + len(packer.flush())

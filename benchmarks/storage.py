@@ -1,0 +1,269 @@
+"""How small packed files are, how close to their entropy bound, and how fast and cheaply they are read.
+
+    python benchmarks/storage.py --json - [--csv results/storage.csv] [--only TINY3 ...]
+
+TINY3 is the Supermask Pruning authors' Up-Down checkpoint (weights only, without its vocabulary). The others have the
+tensors of their full-size models and are made from fixed seeds:
+* Masks are independent random bits, without rows or columns that die together. A matrix keeps the share that its
+  counterpart in TINY3 keeps, all log-odds shifted alike so that the model's sparsity is as named; "uniform" rows give
+  every matrix the same share instead.
+* Non-zeros are drawn from those of the TINY3 matrix of the same kind, biases from TINY3's biases, both from the
+  interpolated inverse of their distribution; gains of layer norm are one plus a bias. All vectors are dense.
+
+The bound is computed here, from the stored tensors: log2 C(n, k) for each mask and the order-0 entropy of each
+tensor's values: of the codes where there are steps, else of its byte planes. Speed is process CPU time of decoding
+every tensor of the model, one after the other, best of the repeats, with and without writing the result into dense
+arrays that exist already. Memory is what Python and numpy allocate at most (tracemalloc) while every tensor becomes
+CSR and is kept; the packed file itself is memory-mapped. The last line of the output is one JSON document.
+"""
+
+import argparse
+import csv
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from laconic import store
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("LACONIC_SHARED", ROOT.parent / "shared"))
+SHAPES = ROOT / "tests/golden/smp/b_full_size_param_tables.json"
+TINY3 = "data/updown_tiny3/model_best_pruned_sparse.pth"
+UP_DOWN, ORT = "up_down_lstm", "relation_transformer"
+
+# Name, shapes, sparsity, uniform, values, bytes to stay below, file over its bound, bytes in the paper
+CASES: list[tuple[str, str | None, float, bool, str, int | None, float | None, int | None]] = [
+    ("TINY3", None, 0, False, "exact", 220_000, None, 978_639),
+    ("TINY3", None, 0, False, "half", 114_000, None, 978_639),
+    ("TINY3", None, 0, False, "fine", None, None, 978_639),
+    ("TINY3", None, 0, False, "compact", 60_000, None, 978_639),
+    ("Up-Down 99.1 %", UP_DOWN, 0.991, False, "half", 1_300_000, None, 8_700_000),
+    ("Up-Down 99.1 %", UP_DOWN, 0.991, False, "compact", 740_000, 1.03, 8_700_000),
+    ("Up-Down 99.1 %, uniform", UP_DOWN, 0.991, True, "compact", None, 1.03, 8_700_000),
+    ("Up-Down 95 %", UP_DOWN, 0.95, False, "half", None, None, 53_300_000),
+    ("Up-Down 95 %", UP_DOWN, 0.95, False, "compact", 3_200_000, 1.03, 53_300_000),
+    ("ORT 99.1 %", ORT, 0.991, False, "half", None, None, 14_500_000),
+    ("ORT 99.1 %", ORT, 0.991, False, "compact", 900_000, 1.05, 14_500_000),
+    ("ORT 95 %", ORT, 0.95, False, "half", None, None, 66_200_000),
+    ("ORT 95 %", ORT, 0.95, False, "compact", 3_500_000, 1.05, 66_200_000),
+]
+COUNTERPARTS = {  # part of a name -> TINY3 matrix of the same kind; the first that fits
+    "lut": "embed.0.weight",
+    "generator": "logit.weight",
+    "feed_forward": "core.lang_lstm.weight_ih",
+    "WGs": "core.attention.alpha_net.weight",
+    "attn": "core.attention.h2att.weight",
+}
+COLUMNS = (
+    "model", "values", "non_zeros", "bytes", "bar_bytes", "paper_bytes", "bound_bytes", "over_bound", "bar_over_bound",
+    "decode_m_per_s", "decode_into_m_per_s", "csr_peak_mb", "csr_bar_mb", "captions_unchanged", "captioner_bytes",
+    "command",
+)  # fmt: skip
+
+Weights = dict[str, np.ndarray]
+
+
+def tiny3() -> Weights:
+    import torch
+
+    tensors = torch.load(SHARED / TINY3, map_location="cpu", weights_only=True)
+    return {name: (t.to_dense() if t.is_sparse else t).numpy() for name, t in tensors.items()}
+
+
+# Full-size models
+
+
+def counterpart(name: str, source: Weights) -> str:
+    if name in source:
+        return name
+    return next((matrix for part, matrix in COUNTERPARTS.items() if part in name), "att_embed.0.weight")
+
+
+def shares(shapes: dict[str, list[int]], source: Weights, sparsity: float, uniform: bool) -> dict[str, float]:
+    """Share of non-zeros of each matrix: log-odds of the counterpart, shifted by bisection."""
+    sizes = {name: math.prod(shape) for name, shape in shapes.items() if len(shape) > 1}
+    if uniform:
+        return dict.fromkeys(sizes, 1 - sparsity)
+    kept = {name: np.mean(source[counterpart(name, source)] != 0) for name in sizes}
+    odds = {name: math.log(share / (1 - share)) for name, share in kept.items()}
+    low, high = -20.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        found = {name: 1 / (1 + math.exp(-value - middle)) for name, value in odds.items()}
+        total = sum(found[name] * size for name, size in sizes.items())
+        low, high = (middle, high) if total < (1 - sparsity) * sum(sizes.values()) else (low, middle)
+    return found
+
+
+def draw(rng: np.random.Generator, values: np.ndarray, count: int) -> np.ndarray:
+    ordered = np.sort(values[values != 0])
+    return np.interp(rng.random(count), np.linspace(0, 1, len(ordered)), ordered).astype(np.float32)
+
+
+def generate(model: str, sparsity: float, uniform: bool, source: Weights, seed: int = 0) -> Weights:
+    shapes = json.loads(SHAPES.read_text())[model]["params"]
+    kept = shares(shapes, source, sparsity, uniform)
+    biases = np.concatenate([array for array in source.values() if array.ndim == 1])
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in shapes.items():
+        if name in kept:
+            array = np.zeros(math.prod(shape), np.float32)
+            at = np.flatnonzero(rng.random(array.size, np.float32) < kept[name])
+            array[at] = draw(rng, source[counterpart(name, source)], len(at))
+        else:
+            like = source[name] if name in source and source[name].size > 1 else biases
+            array = draw(rng, like, math.prod(shape)) + np.float32(name.endswith("a_2"))
+        weights[name] = array.reshape(shape)
+    return weights
+
+
+# Measures
+
+
+def bound_bytes(packed: store.Packed) -> float:
+    """See the top of this file. Computed from decoded tensors, and not by the code that packs."""
+
+    def entropy(symbols: np.ndarray) -> float:
+        counts = np.unique(symbols, return_counts=True)[1]
+        return float(counts @ np.log2(counts.sum() / counts))
+
+    def log2_factorial(n: int) -> float:
+        return math.lgamma(n + 1) / math.log(2)
+
+    bits = 0.0
+    for name, array in packed.items():
+        values = array[array != 0]
+        bits += log2_factorial(array.size) - log2_factorial(values.size) - log2_factorial(array.size - values.size)
+        if packed.entries[name].values == "step":
+            bits += entropy(values)
+        else:
+            stored = values.astype(np.float16 if packed.precision == "half" else np.float32)
+            turned = stored.view(f"u{stored.itemsize}")
+            turned = (turned << 1) | (turned >> (8 * stored.itemsize - 1))  # the exponent in a byte of its own
+            bits += sum(entropy(turned >> shift & 255) for shift in range(0, 8 * stored.itemsize, 8))
+    return bits / 8
+
+
+def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
+    taken = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        taken.append(time.process_time() - start)
+    return min(taken)
+
+
+def speeds(packed: store.Packed, repeats: int) -> tuple[float, float]:
+    """Million weights a second: decoded, and decoded into arrays that exist."""
+    existing = {name: np.ones(entry.shape, entry.numpy_dtype) for name, entry in packed.entries.items()}
+    weights = sum(array.size for array in existing.values()) / 1e6
+
+    def decode() -> None:
+        for name in packed:
+            packed[name]
+
+    def decode_into() -> None:
+        for name, array in existing.items():
+            array[...] = packed[name]
+
+    return weights / cpu_seconds(decode, repeats), weights / cpu_seconds(decode_into, repeats)
+
+
+def csr_peak(packed: store.Packed) -> float:
+    """MB."""
+    tracemalloc.start()
+    kept = [packed.csr(name) for name in packed]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 1e6 if kept else 0.0
+
+
+def captions_unchanged(values: str, folder: Path) -> tuple[str, int]:
+    """Sample images with the same greedy caption as from the checkpoint; bytes of the file with its vocabulary."""
+    from laconic.captioner import ImageCaptioner, load, save, stack_regions
+    from laconic.convert import convert
+    from laconic.data.regions import RegionFolder
+    from laconic.decode import Decoding
+
+    regions = RegionFolder(SHARED / "data/coco_sample/bu", 2048)
+    batch = stack_regions([regions[image] for image in regions.ids()])
+
+    def captions(captioner: ImageCaptioner) -> list[tuple[int, ...]]:
+        found = captioner.eval().search(batch, Decoding(1, 16, allow_unknown=True))
+        return [tuple(best[0].tokens) for best in found]
+
+    published = convert(SHARED / "data/updown_tiny3")
+    size = save(published, folder / "captioner", values)
+    pairs = list(zip(captions(published), captions(load(folder / "captioner")), strict=True))
+    return f"{sum(one == two for one, two in pairs)} of {len(pairs)}", size
+
+
+def rows(only: list[str], repeats: int, folder: Path) -> Iterator[dict[str, object]]:
+    source = tiny3()
+    made: tuple[object, Weights] = (None, {})
+    for name, model, sparsity, uniform, values, bar, bar_over, paper in CASES:
+        if only and not any(name.startswith(part) for part in only):
+            continue
+        if made[0] != name:
+            made = name, source if model is None else generate(model, sparsity, uniform, source)
+        path = folder / "packed"
+        size = store.save(made[1], path, values=values)
+        packed = store.load(path)
+        bound = bound_bytes(packed)
+        decode, decode_into = speeds(packed, repeats)
+        row: dict[str, object] = {
+            "model": name,
+            "values": values,
+            "non_zeros": sum(entry.non_zeros for entry in packed.entries.values()),
+            "bytes": size,
+            "bar_bytes": bar,
+            "paper_bytes": paper,
+            "bound_bytes": round(bound),
+            "over_bound": round(size / bound, 4),
+            "bar_over_bound": bar_over,
+            "decode_m_per_s": round(decode, 1),
+            "decode_into_m_per_s": round(decode_into, 1),
+            "csr_peak_mb": round(csr_peak(packed), 2),
+            "csr_bar_mb": round(4 * size / 1e6 + 16, 2),
+        }
+        if model is None:
+            row["captions_unchanged"], row["captioner_bytes"] = captions_unchanged(values, folder)
+        yield row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", nargs="*", default=[], help="beginnings of models' names")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--csv", type=Path, help="also write the table to this file")
+    parser.add_argument("--json", choices=["-"], help="print nothing but the JSON document")
+    arguments = parser.parse_args()
+    command = "python " + " ".join(sys.argv)
+    table = []
+    with tempfile.TemporaryDirectory() as folder:
+        for row in rows(arguments.only, arguments.repeats, Path(folder)):
+            table.append({**dict.fromkeys(COLUMNS), **row, "command": command})
+            if not arguments.json:
+                facts = "  ".join(f"{key} {value}" for key, value in row.items() if value is not None)
+                print(facts.removeprefix("model "), flush=True)
+    if arguments.csv:
+        partial = arguments.csv.with_suffix(".partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(table)
+        os.replace(partial, arguments.csv)
+    print(json.dumps({"benchmark": "storage", "rows": table}))
+
+
+if __name__ == "__main__":
+    main()
