@@ -41,7 +41,7 @@ class Markov:
     def start(self, images: list[int]) -> MarkovState:
         return MarkovState(np.array(images), np.full(len(images), PAD))
 
-    def step(self, state: MarkovState, tokens: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, MarkovState]:
+    def step(self, state: MarkovState, tokens: np.ndarray, k: int | None) -> tuple[np.ndarray, np.ndarray, MarkovState]:
         assert state.image.shape == tokens.shape  # one token per row, or the search lost count
         self.rows_per_step.append(len(tokens))
         log_probs = self.table[state.image, state.last, tokens]

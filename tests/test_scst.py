@@ -167,7 +167,9 @@ def taught(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"baseline": "greedy"}, {"sampling": "beam", "samples": 3}], ids=lambda o: "-".join(o) or "default"
+    "options",
+    [{"samples": 16}, {"samples": 16, "baseline": "greedy"}, {"sampling": "beam", "samples": 3}],
+    ids=lambda options: "-".join(options),
 )
 def test_training_raises_the_reward(taught, options, tmp_path):
     """Of greedy captions, and of the samples as the log tells."""
@@ -181,13 +183,13 @@ def test_training_raises_the_reward(taught, options, tmp_path):
         return float(critic.compare(found, [], rows)[0].mean())
 
     before = reward()
-    settings = replace(TAUGHT, epochs=60, learning_rate=5e-3, schedule="constant")
+    settings = replace(TAUGHT, epochs=120, learning_rate=5e-3, schedule="constant")
     run = Run(model, batches(), settings, tmp_path, objective=critic)
     run.fit()
-    assert reward() > 1.05 * before
+    assert reward() > 1.5 * before
     rows = [json.loads(line) for line in run.log.read_text().splitlines()]
     assert rows[-1]["lr"] == 5e-3
-    assert rows[-1]["reward"] > rows[0]["reward"]
+    assert rows[-1]["reward"] > 1.3 * rows[0]["reward"]
     assert {"loss", "baseline"} <= rows[-1].keys()
 
 

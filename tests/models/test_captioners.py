@@ -75,13 +75,17 @@ def test_search_steps_equal_teacher_forcing(captioner, features):
     expected = captioner(features, tokens).log_softmax(-1).view(4, len(words), -1)
     state, before = captioner.start(features), 2
     for t, word in enumerate(words):
-        values, ids, state = captioner.step(state, np.full(4, before), VOCABULARY)
+        earlier = state
+        values, ids, state = captioner.step(earlier, np.full(4, before), VOCABULARY)
         assert values.dtype == np.float32
         assert ids.dtype == np.int64
         best = expected[:, t].topk(VOCABULARY).values.detach().numpy()
         np.testing.assert_allclose(values, best, rtol=1e-5, atol=1e-5)
         picked = expected[:, t].gather(1, torch.from_numpy(ids)).detach().numpy()
         np.testing.assert_allclose(values, picked, rtol=1e-5, atol=1e-5)
+        unsorted, every, _ = captioner.step(earlier, np.full(4, before), None)
+        np.testing.assert_array_equal(np.take_along_axis(unsorted, ids, 1), values)
+        np.testing.assert_array_equal(every, np.broadcast_to(np.arange(VOCABULARY), every.shape))
         before = word
 
 

@@ -153,7 +153,7 @@ class ObjectRelation(nn.Module):
         return State(self._encode(images), np.arange(len(images)))
 
     @torch.inference_mode()
-    def step(self, state: State, tokens: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, State]:
+    def step(self, state: State, tokens: np.ndarray, k: int | None) -> tuple[np.ndarray, np.ndarray, State]:
         """The k best next words of each row after `tokens` (rows,): log-probabilities, ids, new state."""
         ids = torch.as_tensor(tokens, device=self.output.bias.device)
         read = state.words[0].keys.shape[2] if state.words else 0

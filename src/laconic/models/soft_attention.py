@@ -151,7 +151,7 @@ class SoftAttention(nn.Module):
         return State(memory, rows, hidden, cell, torch.zeros_like(hidden))
 
     @torch.inference_mode()
-    def step(self, state: State, tokens: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, State]:
+    def step(self, state: State, tokens: np.ndarray, k: int | None) -> tuple[np.ndarray, np.ndarray, State]:
         """The k best next words of each row after `tokens` (rows,): log-probabilities, ids, new state."""
         ids = torch.as_tensor(tokens, device=state.hidden.device)
         from_words, step = self._recurrence(self.embedding(ids))

@@ -143,7 +143,7 @@ class UpDown(nn.Module):
         return State(memory, rows, *self._zeros(memory))
 
     @torch.inference_mode()
-    def step(self, state: State, tokens: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, State]:
+    def step(self, state: State, tokens: np.ndarray, k: int | None) -> tuple[np.ndarray, np.ndarray, State]:
         """The k best next words of each row after `tokens` (rows,): log-probabilities, ids, new state."""
         ids = torch.as_tensor(tokens, device=state.image.device)
         inputs = self._attention_inputs()
