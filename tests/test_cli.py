@@ -373,6 +373,29 @@ def test_reading_as_it_goes_equals_the_cache(captioner: ImageCaptioner) -> None:
     assert seen[-1] == (40, 40)
 
 
+def test_evaluate_on_region_features(here: Path, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    words = Vocabulary.build(["a dog runs"], 1)
+    config = ModelConfig(EncoderConfig("regions", channels=6), DecoderConfig(options={"word": 8, "hidden": 16}))
+    save(ImageCaptioner(config, words), here / "reader.safetensors")
+    found = here / "regions" / "cocobu_att"
+    found.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    examples = [Example(i, rng.integers(0, 256, (8, 8, 3), np.uint8), ("a dog runs", "a dog")) for i in range(4)]
+    write_karpathy(here / "set", "flickr8k", {"train": examples[:1], "val": examples[1:]})
+    for image in (1, 3):
+        np.save(found / f"{image}.npy", rng.normal(size=(2, 6)).astype(np.float32))
+    arguments = ["evaluate", "reader.safetensors", "--root", "set", "--json", "-"]
+    assert main([*arguments, "--regions", "regions"]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    assert scored["scores"].keys() >= {"CIDEr"}
+    assert [image["reason"] for image in scored["skipped"]] == ["2: no region features"]
+    assert main(arguments) == 2
+    assert "give --regions" in capsys.readouterr().err
+    assert main(["evaluate", str(packed), "--root", "set", "--regions", "regions"]) == 2
+    assert "reads photos" in capsys.readouterr().err
+
+
 # train
 
 

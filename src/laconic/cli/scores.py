@@ -1,6 +1,7 @@
 """The verbs that score: `evaluate` a captioner on a data set, `score` a file of captions."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +14,9 @@ from laconic.decode import Decoding
 from laconic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from laconic.captioner import ImageCaptioner
     from laconic.data import Dataset
+    from laconic.data.regions import RegionStore
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Evaluate:
     """Data set: flickr8k, flickr30k, coco or scenes."""
     root: Annotated[str, arg(metavar="DIR")] = ""
     """Folder of the data set; may use ~ and environment variables."""
+    regions: Annotated[str, arg(metavar="PATH")] = ""
+    """Folder or file of the images' region features, for a captioner that reads those."""
     split: str = "val"
     """Part of the data set: train, val or test."""
     beam: int = 3
@@ -49,13 +54,14 @@ def evaluate(options: Evaluate) -> None:
     decoding = Decoding(options.beam, options.max_length, options.length_penalty)
     check_target(options.captions, "--captions")
     check_target(options.json, "--json")
-    from laconic.evaluation import evaluate_images
+    from laconic.evaluation import evaluate_images, evaluate_regions
 
     captioner = open_captioner(options.file)
+    regions = _regions(options, captioner)
     examples, root = _examples(options)
     console = console_for(options.json)
     with watching(console) as watch:
-        scores, captions, skipped = evaluate_images(
+        scores, captions, skipped = (partial(evaluate_regions, regions) if regions else evaluate_images)(
             captioner,
             examples,
             decoding,
@@ -80,6 +86,17 @@ def evaluate(options: Evaluate) -> None:
         "skipped": [asdict(image) for image in skipped],
     }
     write_json(document, options.json)
+
+
+def _regions(options: Evaluate, captioner: "ImageCaptioner") -> "RegionStore | None":
+    from laconic.data.regions import open_regions
+    from laconic.models.encoders import REGIONS
+
+    encoder = captioner.config.encoder
+    if (encoder.name == REGIONS) != bool(options.regions):
+        reads = "region features: give --regions" if encoder.name == REGIONS else "photos: leave --regions out"
+        raise ConfigError(f"{options.file}: reads {reads}")
+    return open_regions(expand(options.regions), encoder.channels) if options.regions else None
 
 
 def _examples(options: Evaluate) -> "tuple[Dataset, Path | None]":

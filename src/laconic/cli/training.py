@@ -117,11 +117,11 @@ def _decoder_defaults(name: str) -> dict[str, Any]:
 
 def _next_commands(folder: Path, data: "DataRecipe") -> list[str]:
     packed = f"{folder.name}.safetensors"
-    root = ["--root", data.root] if data.root else []
+    places = [*(["--root", data.root] if data.root else []), *(["--regions", data.regions] if data.regions else [])]
     return [
         "Next:",
         "  " + shlex.join(["laconic", "pack", str(folder), "-o", packed]),
         # A root such as $LACONIC_SHARED/... is left unquoted: laconic expands it, as the shell would.
-        "  " + " ".join(["laconic evaluate", shlex.quote(packed), "--data", data.name, *root, "--split val"]),
-        "  " + shlex.join(["laconic", "caption", packed, "photo.jpg"]),
+        "  " + " ".join(["laconic evaluate", shlex.quote(packed), "--data", data.name, *places, "--split val"]),
+        "  " + shlex.join(["laconic", "caption", packed, "features.npy" if data.regions else "photo.jpg"]),
     ]
