@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from rich import box
 from rich.table import Table
@@ -27,6 +26,7 @@ from laconic.data import read_image
 from laconic.decode import Decoding
 from laconic.errors import ConfigError
 from laconic.evaluation import evaluate
+from laconic.machine import settle_in
 from laconic.pruning import Pruning
 from laconic.recipes import DataRecipe, Recipe, run, write_json
 from laconic.report.page import (
@@ -81,7 +81,7 @@ def run_demo(demo: Demo) -> None:
     """
     check(demo)
     console = console_for()
-    torch.set_num_threads(demo.threads or min(os.cpu_count() or 1, THREADS))
+    settle_in(demo.threads or min(os.cpu_count() or 1, THREADS))
     for name, recipe in recipes(demo).items():
         console.print(f"[bold]{TITLES[name].format(demo)}[/bold]")
         with watching(console) as watch:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from laconic.errors import LaconicError
+from laconic.machine import settle_in
 from laconic.recipes import Recipe, Watcher, claim, run
 from laconic.study import StudyRun
 
@@ -172,10 +173,7 @@ def _dismiss(name: str, worker: _Worker) -> Outcome:
 
 def _work(recipe: Recipe, folder: Path, cache: Path, threads: int, pipe: Connection) -> None:
     """Carries out one run; sends (stage, done, of) now and then, and at the end (result or None, reason)."""
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
+    settle_in(threads)
     told: dict[str, float] = {}
 
     def tell(stage: str, done: int, of: int) -> None:

@@ -56,15 +56,13 @@ class Train:
 
 def train(options: Train) -> None:
     """Carries out a recipe and shows what came of it; under torchrun, one process of several shows it."""
-    import torch
-
     from laconic.distributed import is_writer, process_group
+    from laconic.machine import settle_in
     from laconic.recipes import Recipe, run
 
     if options.threads < 0:
         raise ConfigError(f"--threads {options.threads}: give 0 for all, or at least 1")
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    settle_in(options.threads)
     written = read_toml(options.recipe, Recipe).decoder.options
     recipe = _without_defaults(options.settings, written)
     folder = options.out or Path("runs") / options.recipe.stem

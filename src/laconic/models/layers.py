@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from laconic.models.depthwise import strided_depthwise
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu6": F.relu6,
     "relu": F.relu,
@@ -101,16 +103,21 @@ class Conv(nn.Conv2d):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        before, after = same_padding(x.shape[-1], kernel, stride)
-        if before == after and x.shape[-1] == x.shape[-2]:
-            padding: int = before
-        else:
-            x, padding = pad_same(x, kernel, stride), 0
-        x = F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
+        x = self._convolve(x)
         if self.norm is not None:
             x = self.norm(x)
         return ACTIVATIONS[self.activation](x)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        top, bottom = same_padding(x.shape[-2], kernel, stride)
+        left, right = same_padding(x.shape[-1], kernel, stride)
+        learning = torch.is_grad_enabled() and x.requires_grad
+        if learning and stride > 1 and self.groups == self.in_channels == self.out_channels and x.device.type == "cpu":
+            return strided_depthwise(x, self.weight, self.bias, stride, (left, right, top, bottom))
+        if top == bottom == left == right:
+            return F.conv2d(x, self.weight, self.bias, self.stride, top, groups=self.groups)
+        return F.conv2d(pad_same(x, kernel, stride), self.weight, self.bias, self.stride, groups=self.groups)
 
 
 @torch.no_grad()

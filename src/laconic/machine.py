@@ -1,0 +1,34 @@
+"""How a process that trains uses its machine: threads and memory. For programs, not for the library's functions."""
+
+import contextlib
+import ctypes
+import platform
+
+import torch
+
+# <malloc.h> of the GNU C library
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+PAD = 64 * 2**20  # bytes by which the heap grows at a time
+
+
+def settle_in(threads: int = 0) -> None:
+    """Sets PyTorch's number of threads, 0 for its own choice, and makes the process keep the memory it frees."""
+    if threads:
+        torch.set_num_threads(threads)
+    keep_memory()
+
+
+def keep_memory() -> None:
+    """Has the C library keep freed memory for the next tensor instead of giving it back to the system.
+
+    A training step frees large tensors and asks for others at once. By default each of them comes fresh from the
+    system, zeroed page by page, which takes a sixteenth of a Soft-Attention step and a quarter of a pass through
+    MobileNet-V2. The process never shrinks thereafter. Does nothing where the C library is not GNU's.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
+        libc.mallopt(M_TOP_PAD, PAD)
