@@ -8,7 +8,7 @@ import pytest
 from laconic.config import to_mapping
 from laconic.errors import ConfigError, TrainingError
 from laconic.recipes import Recipe, claim
-from laconic.study import StudyRun, in_order, merge, read_study
+from laconic.study import StudyRun, in_order, merge, only, read_study
 
 STUDIES = sorted((Path(__file__).parents[1] / "recipes" / "studies").glob("*.toml"))
 
@@ -72,6 +72,16 @@ def test_runs_of_a_grid_in_the_order_of_their_needs(read, tmp_path):
 def test_the_order_of_the_file_is_kept_where_nothing_is_needed(read):
     text = 'base = "base.toml"\n' + "".join(f'[[run]]\nname = "{name}"\n' for name in "cab")
     assert [run.name for run in read(text)] == ["c", "a", "b"]
+
+
+def test_some_runs_and_what_they_need(read):
+    runs = read(METHODS)
+    assert [run.name for run in only(runs, ["lottery_0.8"])] == ["gradual_0.8", "lottery_0.8"]
+    assert [run.name for run in only(runs, ["*_0.95", "dense"])] == [
+        run.name for run in runs if run.name == "dense" or "0.95" in run.name
+    ]
+    with pytest.raises(ConfigError, match=r"no run matches 'smp\*'; there are .*dense"):
+        only(runs, ["dense", "smp*"])
 
 
 def test_an_inline_base_and_names_that_the_axes_give(read):

@@ -18,6 +18,7 @@ name `{runs}/other` starts once `other` is finished; `initial = "{runs}/other"` 
 Reads and checks; what carries a study out is laconic.processes.
 """
 
+import fnmatch
 import itertools
 import json
 import re
@@ -123,6 +124,24 @@ def in_order(runs: Sequence[StudyRun], path: Path) -> tuple[StudyRun, ...]:
     for name in order:  # as early as possible, and in the order of the file where nothing else decides
         depth[name] = max([place[name], *(depth[need] for need in by_name[name].needs)])
     return tuple(by_name[name] for name in sorted(order, key=lambda n: (depth[n], order.index(n))))
+
+
+def only(runs: Sequence[StudyRun], patterns: Sequence[str]) -> tuple[StudyRun, ...]:
+    """The runs whose names match one of the shell patterns, and all that those need, in the order given.
+
+    Raises ConfigError for a pattern that matches no run.
+    """
+    names = [run.name for run in runs]
+    wanted: set[str] = set()
+    for pattern in patterns:
+        found = fnmatch.filter(names, pattern)
+        if not found:
+            raise ConfigError(f"no run matches {pattern!r}; there are {', '.join(names)}")
+        wanted.update(found)
+    for run in reversed(runs):  # those that others need come before them
+        if run.name in wanted:
+            wanted.update(run.needs)
+    return tuple(run for run in runs if run.name in wanted)
 
 
 # Reading

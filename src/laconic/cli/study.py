@@ -36,6 +36,8 @@ class Study:
     """Runs at a time."""
     threads: int = 0
     """Processor threads of each run; 0 for all."""
+    only: UseAppendAction[tuple[str, ...]] = ()
+    """Name of a run, or a pattern such as 'smp_*': these alone, and what they need. May be given several times."""
     check: FlagCreatePairsOff[bool] = False
     """Only check the study and list its runs."""
 
@@ -44,14 +46,15 @@ def study(options: Study) -> int:
     """Carries out a study; 1 where a run failed."""
     from laconic.processes import Workshop, carry_out
     from laconic.recipes import write_json
-    from laconic.study import read_study
+    from laconic.study import only, read_study
 
     if options.threads < 0:
         raise ConfigError(f"--threads {options.threads}: give 0 for all, or at least 1")
     if options.jobs < 1:
         raise ConfigError(f"--jobs {options.jobs}: give at least 1")
     folder = options.out or Path("runs") / options.study.stem
-    runs = read_study(options.study, folder)
+    planned = read_study(options.study, folder)
+    runs = only(planned, options.only) if options.only else planned
     console = console_for()
     if options.check:
         for run in runs:
@@ -64,7 +67,7 @@ def study(options: Study) -> int:
         raise ConfigError(f"{folder}: cannot be written ({error}); give --out another folder") from None
     out = ["--out", str(options.out)] if options.out else []
     command = shlex.join(["laconic", "study", str(options.study), *out])
-    write_json(folder / "study.json", {"command": command, "runs": [run.name for run in runs]})
+    write_json(folder / "study.json", {"command": command, "runs": [run.name for run in planned]})
     shop = Workshop(folder, options.cache, options.jobs, options.threads)
     with showing(console, len(runs)) as watch:
         outcomes = carry_out(runs, shop, watch)
