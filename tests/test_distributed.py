@@ -20,6 +20,7 @@ from laconic.compress.magnitude import Magnitude
 from laconic.compress.prune import Pruner
 from laconic.compress.schedule import Cubic
 from laconic.compress.supermask import Supermask
+from laconic.decode import Decoding
 from laconic.distributed import (
     barrier,
     broadcast,
@@ -70,7 +71,7 @@ def make_run(case: str, folder: Path) -> Run:
         pruner = Pruner(model, Magnitude(0.7, schedule=Cubic()), steps=steps)
     elif case == "scst":  # hypotheses of a beam search are the same however the batch is shared
         objective = SelfCritical(Scst(samples=3, sampling="beam", max_length=10), captions, vocabulary)
-    validate = Validator.of(source, scenes)
+    validate = Validator.of(source, scenes, Decoding(1))
     return Run(model, batches, SETTINGS, folder, objective=objective, pruner=pruner, validate=validate)
 
 

@@ -22,7 +22,6 @@ from laconic.features import RegionSource
 
 BATCH = 64
 IMAGES = 32  # encoded at once: MobileNet's first layers take 10 MB an image
-GREEDY = Decoding(beam=1)
 
 
 def caption_rows(
@@ -46,7 +45,8 @@ def caption_rows(
 
 @dataclass(frozen=True)
 class Validator:
-    """Scores a model in training by CIDEr of its greedy captions; references are prepared once."""
+    """Scores a model in training by CIDEr, on captions found as those that will be reported: of two models with the
+    same likelihoods, beam search can prefer the one and greedy search the other. References are prepared once."""
 
     source: Source
     rows: np.ndarray
@@ -54,7 +54,7 @@ class Validator:
     decoding: Decoding
 
     @classmethod
-    def of(cls, source: Source, examples: Dataset, decoding: Decoding = GREEDY) -> "Validator":
+    def of(cls, source: Source, examples: Dataset, decoding: Decoding) -> "Validator":
         """Over all readable examples with captions."""
         rows = np.array([i for i in np.flatnonzero(source.valid) if examples[int(i)].captions], int)
         if not len(rows):

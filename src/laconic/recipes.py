@@ -64,6 +64,7 @@ class Recipe:
         initial: a packed captioner to start from (for fine-tuning); empty starts from scratch.
         objective: "cross_entropy" or "scst", which needs `initial`.
         imagenet: .npz file of encoder weights; empty trains the encoder from scratch.
+        decoding: of the scores after each epoch, which pick the best one, and of those at the end.
     """
 
     data: DataRecipe = field(default_factory=DataRecipe)
@@ -289,7 +290,7 @@ def make_run(
         folder,
         objective=objective,
         pruner=make_pruner(captioner, recipe.pruning, recipe.training.epochs * len(batches), losses),
-        validate=Validator.of(inputs["val"], val),
+        validate=Validator.of(inputs["val"], val, recipe.decoding),
         show=watch.progress,
     )
 

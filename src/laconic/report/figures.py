@@ -136,7 +136,7 @@ def progression_figure(runs: Sequence[FinishedRun]) -> Figure:
     """Loss, validation CIDEr, sparsity, mean gate, penalty and its weight alpha along the training of a few runs."""
     figure, grid = subplots(2, 3, 4.9, sharex=True)
     panels = dict(zip(("loss", "CIDEr", "sparsity", "gate_mean", "penalty", "alpha"), grid.flat, strict=True))
-    titles = ("training loss", "validation CIDEr, greedy", "sparsity", "mean gate", "penalty; dashed: the gap", "alpha")
+    titles = ("training loss", "validation CIDEr", "sparsity", "mean gate", "penalty; dashed: the gap", "alpha")
     for axes, title in zip(panels.values(), titles, strict=True):
         axes.set_title(title)
         axes.margins(x=0.02)
