@@ -324,7 +324,9 @@ def test_recipes_parse_and_build(path):
     recipe = read_toml(path, Recipe)
     assert read_toml(path, Recipe) == recipe
     json.dumps(to_mapping(recipe))
-    tiny = replace(recipe, initial="", imagenet="", data=DataRecipe("scenes", min_count=1, train=4))
+    tiny = replace(
+        recipe, objective="cross_entropy", initial="", imagenet="", data=DataRecipe("scenes", min_count=1, train=4)
+    )
     captioner = build(tiny, splits(tiny.data)[0])
     if recipe.pruning.where == "decoder":
         pruner = recipes.make_pruner(captioner, recipe.pruning, 10, lambda _: [])
