@@ -338,3 +338,13 @@ def test_photos_and_region_features_are_told_apart(tmp_path, capsys, monkeypatch
     said = capsys.readouterr()
     assert [line.split(":")[0] for line in said.out.splitlines()] == ["a.npy", "a.npy"]
     assert said.err.count("wide.npy: ") == 2
+
+
+def test_compact_is_calibrated_on_region_features(shared, tmp_path, capsys):
+    folder = shared / "data/coco_sample/bu" / FEATURES
+    words = ["convert", str(shared / "data/updown_tiny3"), "-o", str(tmp_path / "x")]
+    assert main([*words, "--values", "compact", "--calibrate", str(folder)]) == 0
+    assert capsys.readouterr().out.startswith("calibrating on 5 images ...\n")
+    assert (tmp_path / "x").stat().st_size < 70_000
+    assert main([*words, "--values", "half", "--calibrate", str(folder)]) == 2
+    assert "values half need none" in capsys.readouterr().err

@@ -8,7 +8,7 @@ With the encoder "regions" it begins where a detector ended: `captioner.caption(
 Knows nothing of training, data sets or metrics.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ from laconic.decode import Captioner, Decoding, Hypothesis, decode
 from laconic.errors import ConfigError, FormatError
 from laconic.models.captioners import build_captioner
 from laconic.models.encoders import REGIONS, build_encoder
+from laconic.models.fold import fold_biases
 from laconic.models.layers import Features, fold_batch_norm
 from laconic.text import Vocabulary
 
@@ -130,11 +131,12 @@ class ImageCaptioner(nn.Module):
         captions: list[str] = []
         remaining = iter(images)
         while some := list(islice(remaining, batch)):
-            found = self.search(self._batch(some).to(device), decoding)
+            found = self.search(self.batch(some).to(device), decoding)
             captions += [self.vocabulary.decode(best[0].tokens) for best in found]
         return captions
 
-    def _batch(self, images: Sequence[np.ndarray | Regions]) -> Tensor | Features:
+    def batch(self, images: Sequence[np.ndarray | Regions]) -> Tensor | Features:
+        """Images as `forward` and `search` take them; see `caption`."""
         regions = [image for image in images if isinstance(image, Regions)]
         if len(regions) != (len(images) if self.config.encoder.name == REGIONS else 0):
             reads = "region features" if self.config.encoder.name == REGIONS else "photos"
@@ -145,18 +147,38 @@ class ImageCaptioner(nn.Module):
         return torch.from_numpy(np.stack(pixels))
 
 
-def save(captioner: ImageCaptioner, path: Path, values: str = "half", **facts: Any) -> int:
-    """Packs a captioner into one file, batch norm folded; returns its bytes.
+def fold(captioner: ImageCaptioner) -> None:
+    """Moves batch norms, and biases and gains that others can take over, into other weights, in place.
 
-    `facts` are JSON-able remarks kept in the file, such as scores. The captioner itself is folded, too.
+    What the captioner says stays the same up to rounding. Folding twice changes nothing more.
     """
     fold_batch_norm(captioner.encoder)
+    fold_biases(captioner.decoder)
+
+
+def save(
+    captioner: ImageCaptioner,
+    path: Path,
+    values: str = "half",
+    *,
+    steps: Mapping[str, float] | None = None,
+    **facts: Any,
+) -> int:
+    """Packs a captioner into one file, folded; returns its bytes. The captioner itself is folded, too.
+
+    Under "exact" only batch norm is folded, and every other bit kept. `steps` is for a captioner that has been
+    quantised, see laconic.calibration. `facts` are JSON-able remarks kept in the file, such as scores.
+    """
+    if values == "exact":
+        fold_batch_norm(captioner.encoder)
+    else:
+        fold(captioner)
     model = to_mapping(captioner.config)
     model["encoder"]["norm"] = False
     tokenization = captioner.vocabulary.tokenization
     config = {"kind": KIND, "model": model, "tokenization": tokenization, "facts": facts}
     words = list(captioner.vocabulary.words)
-    return store.save(captioner, path, values=values, config=config, vocabulary=words)
+    return store.save(captioner, path, values=values, steps=steps, config=config, vocabulary=words)
 
 
 def outline(config: ModelConfig, vocabulary: Vocabulary) -> ImageCaptioner:

@@ -7,7 +7,8 @@ Torch is imported by the verbs that need it, so that `--help`, `score` and `insp
     training    demo, train
     study       study, report
     scores      evaluate, score
-    packed      pack, inspect, unpack, diff, caption
+    pack        pack
+    packed      inspect, unpack, diff, caption
     convert     convert
 """
 
@@ -20,7 +21,8 @@ from collections.abc import Sequence
 import laconic
 from laconic.cli.arguments import Verb, parse, say
 from laconic.cli.convert import Convert, convert
-from laconic.cli.packed import Caption, Diff, Inspect, Pack, Unpack, caption, diff, inspect, pack, unpack
+from laconic.cli.pack import Pack, pack
+from laconic.cli.packed import Caption, Diff, Inspect, Unpack, caption, diff, inspect, unpack
 from laconic.cli.scores import Evaluate, Score, evaluate, score
 from laconic.cli.study import Report, Study, report, study
 from laconic.cli.training import Train, demo_options, run_demo, train, train_defaults

@@ -1,14 +1,15 @@
-"""The verbs around a packed file: `pack` a run into one, `inspect`, `unpack` and `diff` it, `caption` with it."""
+"""The verbs around a packed file: `inspect`, `unpack` and `diff` it, `caption` with it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from laconic.cli.arguments import JsonTarget, model_file, open_captioner, say
+from laconic.cli.pack import source_file
 from laconic.console import (
     STDOUT,
     check_target,
@@ -33,46 +34,6 @@ Named = Iterator[tuple[str, str]]  # of images and their captions
 
 
 @dataclass(frozen=True)
-class Pack:
-    """Packs a trained captioner, encoder and vocabulary included, into one small safetensors file."""
-
-    run: Annotated[Path, Positional, arg(metavar="RUN")]
-    """The folder of a finished run, or a packed captioner."""
-    out: Annotated[Path, arg(aliases=("-o",), metavar="FILE")]
-    """The file to write."""
-    values: Literal["exact", "half", "fine", "compact"] = "half"
-    """Precision of the weights: exact (float32), half (float16), fine (steps of 1.5 % of a tensor's root mean square,
-    for logits within 1 %) or compact (steps of 20 %, about 4 bits per non-zero)."""
-
-
-def pack(options: Pack) -> None:
-    """Writes the file and says how small it is."""
-    source = _source(options.run, options.out)
-    import laconic
-    from laconic import store
-
-    packed = store.load(source)
-    store.save(
-        packed,
-        options.out,
-        values=options.values,
-        config=packed.config,
-        vocabulary=packed.vocabulary,
-        provenance=packed.provenance | {"laconic": laconic.__version__},
-    )
-    print(size_line(store.inspect(options.out)))
-
-
-def _source(given: Path, out: Path) -> Path:
-    """The packed file to read; ConfigError where `out` is the same or cannot be written."""
-    source = model_file(given)
-    check_target(out, "-o")
-    if out.exists() and source.exists() and out.samefile(source):
-        raise ConfigError(f"-o {out}: is the file to read; give another name")
-    return source
-
-
-@dataclass(frozen=True)
 class Unpack:
     """Writes the weights of a packed file as an ordinary safetensors file: dense, float32."""
 
@@ -84,7 +45,7 @@ class Unpack:
 
 def unpack(options: Unpack) -> None:
     """Writes the file and says how large it is."""
-    source = _source(options.file, options.out)
+    source = source_file(options.file, options.out)
     from laconic import store
 
     print(f"{options.out}: {store.unpack(source, options.out):,} bytes")
