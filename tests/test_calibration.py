@@ -11,7 +11,15 @@ import torch
 from PIL import Image
 
 from laconic import data, store
-from laconic.calibration import ERRORS, Batch, calibrate, named_batches, own_batches, training_batches
+from laconic.calibration import (
+    ERRORS,
+    Batch,
+    calibrate,
+    hold_captions,
+    named_batches,
+    own_batches,
+    training_batches,
+)
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
 from laconic.cli import main
 from laconic.config import to_mapping
@@ -78,10 +86,38 @@ def test_own_captions_are_what_greedy_search_says(captioner: ImageCaptioner) -> 
     images = [SCENES[i].pixels() for i in range(3)]
     ((inputs, tokens),) = own_batches(captioner, images)
     assert len(inputs) == len(tokens) == 3
-    for row, best in zip(tokens[:, 0].tolist(), captioner.search(inputs, Decoding(1, allow_unknown=True)), strict=True):
+    for row, best in zip(tokens[:, 0].tolist(), captioner.search(inputs, Decoding(1)), strict=True):
         said = [token for token in row if token]
-        assert (said[0], said[-1]) == (BOS, EOS)
-        assert said[1:-1] == [t for t in best[0].tokens if t not in (BOS, EOS)]
+        assert said == [BOS, *best[0].tokens, *([EOS] if best[0].finished else [])]
+
+
+def test_own_captions_can_be_held(captioner: ImageCaptioner) -> None:
+    """By the output's biases alone, in whole steps, and on the grid of the file."""
+    images = [SCENES[i].pixels() for i in range(12)]
+    batches = own_batches(captioner, images)
+    rounded = copy.deepcopy(captioner)
+    steps = calibrate(rounded, "compact", batches)
+    said = captioner.caption(images, Decoding(1))
+    assert rounded.caption(images, Decoding(1)) != said
+    before = copy.deepcopy(rounded)
+    assert hold_captions(rounded, batches, steps)
+    assert rounded.caption(images, Decoding(1)) == said
+    moved = [n for n, p in rounded.named_parameters() if not torch.equal(p, before.get_parameter(n))]
+    assert moved == ["decoder.output.bias"]
+    codes = rounded.get_parameter(moved[0]) / steps[moved[0]]
+    torch.testing.assert_close(codes, codes.round(), rtol=0, atol=1e-4)
+
+
+def test_captions_that_cannot_be_held_leave_everything_as_it_was(captioner: ImageCaptioner) -> None:
+    """Of one image two captions that begin differently: one of them must lose."""
+    inputs = captioner.batch([SCENES[0].pixels()])
+    impossible = [(inputs, torch.tensor([[[BOS, 5, EOS], [BOS, 6, EOS]]]))]
+    rounded = copy.deepcopy(captioner)
+    steps = calibrate(rounded, "compact", own_batches(captioner, [SCENES[0].pixels()]))
+    before = rounded.get_parameter("decoder.output.bias").clone()
+    assert not hold_captions(rounded, impossible, steps)
+    assert torch.equal(rounded.get_parameter("decoder.output.bias"), before)
+    assert not hold_captions(rounded, impossible, {})
 
 
 @pytest.mark.parametrize("values", ERRORS)

@@ -4,11 +4,14 @@
     steps = calibrate(captioner, "compact", batches)
     save(captioner, path, "compact", steps=steps)
 
+With images that nobody has described it takes `own_batches`, the captions of the captioner itself, and those can be
+made to stay: `hold_captions`.
+
 Says what to run and how far to round; how it is rounded is the business of `compress.quantize`.
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,16 +26,20 @@ from laconic.compress.quantize import quantize
 from laconic.config import expand, from_mapping
 from laconic.data.images import EXTENSIONS
 from laconic.data.regions import Regions, boxes_beside, open_regions, read_regions
-from laconic.decode import Decoding
+from laconic.decode import SPECIAL, Decoding
 from laconic.errors import ConfigError, DataError
 from laconic.models.encoders import REGIONS
 from laconic.models.layers import Features
 from laconic.recipes import Recipe
-from laconic.text import BOS, EOS, pad
+from laconic.text import BOS, EOS, PAD, pad
 
 BATCH = 8  # images that go through the encoder, with gradients, at once
 MAX_LENGTH = 20  # words of a caption
 ERRORS = {"fine": 0.009, "compact": 0.06}  # of the logits, on images that it is not fitted to where there are enough
+
+OUTPUT_BIAS = "decoder.output.bias"
+LEAD = 1e-3  # nats by which a word that is to stay leads, so that no rounding of another machine overtakes it
+PASSES = 50
 
 Batch = tuple[Tensor | Features, Tensor]  # as ImageCaptioner.forward takes them
 Image = np.ndarray | Regions
@@ -44,15 +51,46 @@ def calibrate(captioner: ImageCaptioner, values: str, batches: Sequence[Batch]) 
     return quantize(captioner, lambda batch: captioner(*batch), batches, error=ERRORS[values])
 
 
+@torch.no_grad()
+def hold_captions(captioner: ImageCaptioner, batches: Sequence[Batch], steps: Mapping[str, float]) -> bool:
+    """Makes a quantised captioner say of `own_batches` again what they say, where a few words decide; or leaves it.
+
+    Where rounding has put another word before the one said, the output bias of the one rises by one step and that of
+    the other falls, until all words said are the likeliest, each given those before it. Says nothing of captions of
+    other images. Returns whether all captions are as they were.
+    """
+    bias, step = captioner.decoder.get_parameter("output.bias"), steps.get(OUTPUT_BIAS)
+    if step is None:
+        return False
+    before, codes = bias.clone(), torch.round(bias / step)
+    for _ in range(PASSES):
+        pushes, changed = torch.zeros_like(codes), 0
+        for inputs, tokens in batches:
+            logits, said = captioner(inputs, tokens), tokens[:, :, 1:]
+            said = said[said != PAD]
+            logits[:, list(SPECIAL.forbidden(allow_unknown=False))] = -torch.inf
+            lead = logits.gather(1, said[:, None]) - LEAD
+            rival = logits.scatter(1, said[:, None], -torch.inf).max(1)
+            lost = lead[:, 0] < rival.values
+            changed += int(lost.sum())
+            pushes.index_add_(0, said[lost], torch.ones_like(rival.values[lost]))
+            pushes.index_add_(0, rival.indices[lost], -torch.ones_like(rival.values[lost]))
+        if not changed:
+            return True
+        codes += pushes.sign()
+        bias.copy_(codes * step + 0.0)
+    bias.copy_(before)
+    return False
+
+
 def own_batches(captioner: ImageCaptioner, images: Iterable[Image]) -> list[Batch]:
     """Images with what the captioner itself says of them (greedy), where nobody else has said anything."""
-    decoding = Decoding(1, MAX_LENGTH, allow_unknown=True)
+    decoding = Decoding(1, MAX_LENGTH)
     batches = []
     for some in _groups(images):
         inputs = captioner.batch(some)
-        found = (best[0].tokens for best in captioner.search(inputs, decoding))
-        words = ([token for token in tokens if token not in (BOS, EOS)] for tokens in found)
-        batches.append((inputs, _tokens([[[BOS, *said, EOS]] for said in words])))
+        found = [best[0] for best in captioner.search(inputs, decoding)]
+        batches.append((inputs, _tokens([[[BOS, *one.tokens, *((EOS,) if one.finished else ())]] for one in found])))
     return batches
 
 

@@ -38,6 +38,6 @@ def convert(options: Convert) -> None:
     captioner = read_run(options.run)
     steps = None
     if options.calibrate:
-        steps = calibrated(captioner, options.values, named_batches(captioner, options.calibrate))
+        steps = calibrated(captioner, options.values, named_batches(captioner, options.calibrate), own=True)
     save(captioner, options.out, options.values, steps=steps)
     print(size_line(store.inspect(options.out)))

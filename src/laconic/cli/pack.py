@@ -56,7 +56,7 @@ def pack(options: Pack) -> None:
 
         captioner = model = load(source)
         if options.values in STEPPED and (options.calibrate or options.images):
-            steps = calibrated(captioner, options.values, _batches(captioner, options))
+            steps = calibrated(captioner, options.values, _batches(captioner, options), bool(options.images))
             provenance["calibrated"] = True
         else:
             fold(captioner)
@@ -81,13 +81,17 @@ def source_file(given: Path, out: Path) -> Path:
     return source
 
 
-def calibrated(captioner: "ImageCaptioner", values: str, batches: "Sequence[Batch]") -> dict[str, float]:
-    """Quantises in place and says so; the steps."""
-    from laconic.calibration import calibrate
+def calibrated(captioner: "ImageCaptioner", values: str, batches: "Sequence[Batch]", own: bool) -> dict[str, float]:
+    """Quantises in place and says so; the steps. `own`: the batches hold the captioner's own captions."""
+    from laconic.calibration import calibrate, hold_captions
 
     count = sum(len(images) for images, _ in batches)
     print(f"calibrating on {count:,} image{'s' if count > 1 else ''} ...", flush=True)
-    return calibrate(captioner, values, batches)
+    steps = calibrate(captioner, values, batches)
+    if own:
+        held = hold_captions(captioner, batches, steps)
+        print(f"greedy captions of these images: {'all unchanged' if held else 'some may have changed'}")
+    return steps
 
 
 def _batches(captioner: "ImageCaptioner", options: Pack) -> "list[Batch]":
