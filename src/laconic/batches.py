@@ -15,7 +15,7 @@ from torch import Tensor
 from laconic.data import Dataset, Skipped, readable
 from laconic.errors import ConfigError, DataError
 from laconic.models.layers import Features
-from laconic.text import Vocabulary, pad
+from laconic.text import Vocabulary, pad_groups
 
 
 class Source(Protocol):
@@ -149,7 +149,4 @@ def make_batches(
             "give more images or a smaller training.batch"
         )
     encoded = [[vocabulary.encode(caption, max_length) for caption in some] for some in captions]
-    most = max(len(some) for some in encoded)
-    flat = pad([ids for some in encoded for ids in [*some, *([[]] * (most - len(some)))]])
-    tokens = flat.reshape(len(encoded), most, -1).astype(np.int32)
-    return Batches(source, tokens, rows, size, seed, mirror)
+    return Batches(source, pad_groups(encoded).astype(np.int32), rows, size, seed, mirror)

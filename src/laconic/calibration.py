@@ -30,8 +30,9 @@ from laconic.decode import SPECIAL, Decoding
 from laconic.errors import ConfigError, DataError
 from laconic.models.encoders import REGIONS
 from laconic.models.layers import Features
-from laconic.recipes import Recipe
-from laconic.text import BOS, EOS, PAD, pad
+from laconic.recipes import Recipe, splits
+from laconic.scst import as_tokens
+from laconic.text import PAD, pad_groups
 
 BATCH = 8  # images that go through the encoder, with gradients, at once
 MAX_LENGTH = 20  # words of a caption
@@ -89,8 +90,7 @@ def own_batches(captioner: ImageCaptioner, images: Iterable[Image]) -> list[Batc
     batches = []
     for some in _groups(images):
         inputs = captioner.batch(some)
-        found = [best[0] for best in captioner.search(inputs, decoding)]
-        batches.append((inputs, _tokens([[[BOS, *one.tokens, *((EOS,) if one.finished else ())]] for one in found])))
+        batches.append((inputs, as_tokens(captioner.search(inputs, decoding))))
     return batches
 
 
@@ -123,7 +123,7 @@ def training_batches(captioner: ImageCaptioner, run: Path, images: int) -> list[
     batches = []
     for some in _groups(examples):
         said = [[captioner.vocabulary.encode(text, MAX_LENGTH) for text in captions] for _, captions in some]
-        batches.append((captioner.batch([image for image, _ in some]), _tokens(said)))
+        batches.append((captioner.batch([image for image, _ in some]), torch.from_numpy(pad_groups(said))))
     if not batches:
         raise DataError(f"{run}: none of its training images is readable and has captions")
     return batches
@@ -135,8 +135,8 @@ def _training_examples(captioner: ImageCaptioner, run: Path, count: int) -> Iter
     except (OSError, ValueError) as error:
         raise ConfigError(f"{run}: its recipe cannot be read ({error})") from None
     named, encoder = recipe.data, captioner.config.encoder
-    train = data.load(named.name, expand(named.root) if named.root else None, "train")
-    used = [i for i in range(min(named.train or len(train), len(train))) if train[i].captions]
+    train, _ = splits(named)
+    used = [i for i in range(len(train)) if train[i].captions]
     chosen = [train[used[i]] for i in np.linspace(0, len(used), min(count, len(used)), endpoint=False).astype(int)]
     if encoder.name == REGIONS:
         regions = open_regions(expand(named.regions), encoder.channels)
@@ -149,10 +149,3 @@ def _groups(items: Iterable[Any]) -> Iterator[list[Any]]:
     remaining = iter(items)
     while some := list(islice(remaining, BATCH)):
         yield some
-
-
-def _tokens(captions: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """int64 (images, captions, longest), padded with 0: ids of each caption of each image."""
-    most = max(map(len, captions))
-    flat = pad([ids for some in captions for ids in [*some, *([[]] * (most - len(some)))]])
-    return torch.from_numpy(flat.reshape(len(captions), most, -1).astype(np.int64))

@@ -15,10 +15,8 @@ from laconic import metrics
 from laconic.batches import Source
 from laconic.captioner import ImageCaptioner
 from laconic.data import Dataset, Skipped, readable
-from laconic.data.regions import RegionStore
 from laconic.decode import Decoding
 from laconic.errors import DataError
-from laconic.features import RegionSource
 
 BATCH = 64
 IMAGES = 32  # encoded at once: MobileNet's first layers take 10 MB an image
@@ -90,21 +88,6 @@ def evaluate(
     results = dict(zip(ids, captions, strict=True))
     references = {id_: list(examples[int(r)].captions) for id_, r in zip(ids, rows, strict=True)}
     return metrics.evaluate(references, results, metrics=names), results
-
-
-def evaluate_regions(
-    regions: RegionStore,
-    captioner: ImageCaptioner,
-    examples: Dataset,
-    decoding: Decoding,
-    *,
-    names: Sequence[str] = ("Bleu", "ROUGE_L", "CIDEr"),
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[metrics.Scores, dict[int | str, str], list[Skipped]]:
-    """`evaluate` on region features: scores, captions by image id, and the images that have none."""
-    source = RegionSource.of(examples, regions)
-    scores, captions = evaluate(captioner, source, examples, decoding, names=names, progress=progress)
-    return scores, captions, list(source.skipped)
 
 
 def caption_images(

@@ -22,8 +22,8 @@ def keep_memory() -> None:
     """Has the C library keep freed memory for the next tensor instead of giving it back to the system.
 
     A training step frees large tensors and asks for others at once. By default each of them comes fresh from the
-    system, zeroed page by page, which takes a sixteenth of a Soft-Attention step and a quarter of a pass through
-    MobileNet-V2. The process never shrinks thereafter. Does nothing where the C library is not GNU's.
+    system, zeroed page by page (docs/LOG.md, Training speed). The process never shrinks thereafter. Does nothing where
+    the C library is not GNU's.
     """
     if platform.libc_ver()[0] != "glibc":
         return

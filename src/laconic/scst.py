@@ -26,7 +26,7 @@ from laconic.errors import ConfigError
 from laconic.metrics.cider import Floats
 from laconic.metrics.rewards import Rewards, mean_of_others
 from laconic.models.layers import Features
-from laconic.text import BOS, EOS, Vocabulary, pad
+from laconic.text import BOS, EOS, Vocabulary, pad_groups
 from laconic.train import Loss
 
 
@@ -144,7 +144,6 @@ class SelfCritical:
 
 def as_tokens(samples: list[list[Hypothesis]]) -> Tensor:
     """Samples as a teacher-forced batch, int64 (images, samples, longest); <eos> only where a sample has ended."""
-    most = max(len(some) for some in samples)
-    ids = [[[BOS, *h.tokens, *((EOS,) if h.finished else ())] for h in some] for some in samples]
-    rows = [row for some in ids for row in (*some, *([[]] * (most - len(some))))]
-    return torch.from_numpy(pad(rows)).reshape(len(samples), most, -1)
+    return torch.from_numpy(
+        pad_groups([[[BOS, *h.tokens, *((EOS,) if h.finished else ())] for h in some] for some in samples])
+    )

@@ -227,3 +227,10 @@ def pad(sequences: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
     filled = np.arange(batch.shape[1]) < lengths[:, None]
     batch[filled] = np.fromiter(chain.from_iterable(sequences), np.int64, int(lengths.sum()))
     return batch
+
+
+def pad_groups(groups: Sequence[Sequence[Sequence[int]]]) -> npt.NDArray[np.int64]:
+    """Groups of sequences, such as the captions of each image, as one array (groups, most in a group, longest)."""
+    most = max(map(len, groups))
+    flat = pad([ids for some in groups for ids in [*some, *([[]] * (most - len(some)))]])
+    return flat.reshape(len(groups), most, -1)

@@ -1,9 +1,9 @@
 """The verbs that score: `evaluate` a captioner on a data set, `score` a file of captions."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -15,7 +15,7 @@ from laconic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from laconic.captioner import ImageCaptioner
-    from laconic.data import Dataset
+    from laconic.data import Dataset, Skipped
     from laconic.data.regions import RegionStore
 
 
@@ -54,20 +54,26 @@ def evaluate(options: Evaluate) -> None:
     decoding = Decoding(options.beam, options.max_length, options.length_penalty)
     check_target(options.captions, "--captions")
     check_target(options.json, "--json")
-    from laconic.evaluation import evaluate_images, evaluate_regions
+    from laconic.evaluation import evaluate as run_evaluation
+    from laconic.evaluation import evaluate_images
+    from laconic.features import RegionSource
 
     captioner = open_captioner(options.file)
     regions = _regions(options, captioner)
     examples, root = _examples(options)
     console = console_for(options.json)
     with watching(console) as watch:
-        scores, captions, skipped = (partial(evaluate_regions, regions) if regions else evaluate_images)(
-            captioner,
-            examples,
-            decoding,
-            names=("Bleu", "ROUGE_L", "CIDEr", *options.metrics),
-            progress=lambda done, of: watch.stage("captioning", done, of),
-        )
+        asked: dict[str, Any] = {
+            "names": ("Bleu", "ROUGE_L", "CIDEr", *options.metrics),
+            "progress": lambda done, of: watch.stage("captioning", done, of),
+        }
+        skipped: Sequence[Skipped]
+        if regions is None:
+            scores, captions, skipped = evaluate_images(captioner, examples, decoding, **asked)
+        else:
+            source = RegionSource.of(examples, regions)
+            scores, captions = run_evaluation(captioner, source, examples, decoding, **asked)
+            skipped = source.skipped
     from laconic.metrics import caption_quality
 
     quality = caption_quality(list(captions.values()), _training_captions(options.data, root))

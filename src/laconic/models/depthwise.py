@@ -1,8 +1,8 @@
 """The backward pass of a strided depthwise convolution on a CPU, by way of one that it is fast at.
 
-PyTorch's own gives the same gradients, but in bfloat16 it takes ten times as long for the input's: it falls back to
-plain loops there. A gradient with zeros between its values and an ordinary depthwise convolution, of stride 1 and
-with the kernel turned round, compute the same. It makes a training step of MobileNet-V2 a third faster.
+PyTorch's own gives the same gradients, but in bfloat16 it falls back to plain loops for the input's. A gradient with
+zeros between its values and an ordinary depthwise convolution, of stride 1 and with the kernel turned round, compute
+the same (docs/LOG.md, Training speed).
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ Padding = tuple[int, int, int, int]  # left, right, top, bottom, as in F.pad
 
 
 def strided_depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: Padding) -> Tensor:
-    """F.conv2d(F.pad(x, padding), weight, bias, stride, groups=channels), twice differentiable only by a detour.
+    """F.conv2d(F.pad(x, padding), weight, bias, stride, groups=channels), which can be differentiated once.
 
     x (N, C, H, W), weight (C, 1, k, k), bias (C,) or None.
     """
