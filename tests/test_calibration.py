@@ -13,6 +13,7 @@ from PIL import Image
 from laconic import data, store
 from laconic.calibration import (
     ERRORS,
+    PIXEL_ERRORS,
     Batch,
     calibrate,
     hold_captions,
@@ -132,7 +133,7 @@ def test_calibrated_is_nearer_and_smaller_than_plain(
     assert all(torch.equal(a, b) for a, b in zip(back.parameters(), calibrated.parameters(), strict=True))
     others = own_batches(captioner, [SCENES[i].pixels() for i in range(50, 60)])
     error = distance(captioner, back, others)
-    assert error < 2 * ERRORS[values]
+    assert error < 2 * PIXEL_ERRORS[values]
     assert error < distance(captioner, plain_back, others) / 2 or size < plain_size / 1.1
 
 
@@ -180,7 +181,7 @@ def test_pack_calibrates_on_the_training_data_by_itself(
     packed = store.load(out)
     assert packed.config["facts"] == {"scores": {"CIDEr": 0.5}}
     others = own_batches(captioner, [SCENES[i].pixels() for i in range(50, 60)])
-    assert distance(captioner, load(out), others) < 2 * ERRORS["compact"]
+    assert distance(captioner, load(out), others) < 2 * PIXEL_ERRORS["compact"]
     data = out.read_bytes()
     assert main([*words, "--calibrate", "16"]) == 0
     assert out.read_bytes() == data

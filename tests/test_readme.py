@@ -21,7 +21,7 @@ def test_length():
 
 @pytest.mark.parametrize("row", rows("flickr8k.csv"), ids=lambda row: row["recipe"])
 def test_result_table(row):
-    name = "dense" if float(row["sparsity"]) == 0 else f"SMP {float(row['sparsity']):.0%}"
+    name = row["name"]
     (line,) = [line for line in README.splitlines() if line.startswith(f"| {name} |")]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells == [
@@ -29,10 +29,20 @@ def test_result_table(row):
         f"{float(row['CIDEr']):.1f}",
         f"{float(row['share_of_dense']):.1%}",
         f"{float(row['Bleu_4']):.1f}",
+        f"{int(row['encoder_non_zeros']):,}",
         f"{int(row['decoder_non_zeros']):,}",
-        f"{int(row['packed_bytes']):,} B",
-        f"1/{int(row['float32_bytes']) / int(row['packed_bytes']):.1f}",
+        *(
+            f"{int(row[size]) / 1e6:.2f} MB (1/{int(row['float32_bytes']) / int(row[size]):.1f})"
+            for size in ("half_bytes", "compact_bytes")
+        ),
+        f"{float(row['compact_CIDEr']):.1f}",
     ]
+
+
+def test_recipe_time():
+    stated = re.search(r"scored file 95 % took (\d+)\s+minutes", README)
+    assert stated
+    assert int(stated[1]) == round(sum(float(row["wall_seconds"]) for row in rows("flickr8k_timing.csv")) / 60)
 
 
 def test_step_cost():

@@ -124,6 +124,19 @@ def test_the_second_pass_sees_what_the_search_saw(sampling, pruned, monkeypatch)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_temperature_is_a_sharper_output_layer():
+    model, batch = make_model().eval(), batches()(0, 0)
+    torch.manual_seed(3)
+    tempered = objective(temperature=0.5)(model, batch)
+    with torch.no_grad():
+        for parameter in model.output.parameters():
+            parameter.mul_(2)
+    torch.manual_seed(3)
+    torch.testing.assert_close(tempered.mean, objective()(model, batch).mean)
+    torch.manual_seed(3)
+    assert tempered.mean != objective(temperature=0.5)(model, batch).mean
+
+
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_every_weight_gets_a_gradient(precision):
     """bfloat16, up to torch 2.10: weights cast in the search must not serve the pass that makes gradients."""
@@ -218,6 +231,8 @@ def test_interrupted_training_ends_like_an_unbroken_one(tmp_path):
         ({"max_length": 0}, "max_length = 0"),
         ({"cider": 0.0, "bleu": 0.0}, "not both 0"),
         ({"bleu": -1.0}, "weights of 0 or more"),
+        ({"temperature": 0.0}, "temperature = 0.0; give more than 0"),
+        ({"temperature": 0.5, "sampling": "beam"}, "leave it out for a beam"),
     ],
 )
 def test_options_that_are_not_possible(options, message):

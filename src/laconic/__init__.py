@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from laconic import data, metrics, store
     from laconic.captioner import ImageCaptioner, load
+    from laconic.compress.fisher import Fisher
     from laconic.compress.frozen import Frozen
     from laconic.compress.magnitude import Magnitude
     from laconic.compress.prune import Pruner
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _HOME = {  # public name -> module that defines it; a module is its own home
     "Cubic": "laconic.compress.schedule",
     "Decoding": "laconic.decode",
+    "Fisher": "laconic.compress.fisher",
     "Frozen": "laconic.compress.frozen",
     "ImageCaptioner": "laconic.captioner",
     "LaconicError": "laconic.errors",
@@ -41,6 +43,7 @@ _HOME = {  # public name -> module that defines it; a module is its own home
 __all__ = [
     "Cubic",
     "Decoding",
+    "Fisher",
     "Frozen",
     "ImageCaptioner",
     "LaconicError",

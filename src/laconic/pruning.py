@@ -13,6 +13,7 @@ from torch import Tensor
 
 from laconic.captioner import ImageCaptioner, load
 from laconic.checkpoint import load_checkpoint, save_checkpoint
+from laconic.compress.fisher import Fisher
 from laconic.compress.frozen import Frozen
 from laconic.compress.magnitude import Magnitude
 from laconic.compress.masks import Sampling
@@ -40,7 +41,7 @@ class Pruning:
         sparsity: share of weights to remove.
         where: part of the model.
         freeze: part of it that only keeps its zeros and does not count.
-        scope: of "magnitude", "gradual" and "lottery": "blind", "uniform" or "distribution".
+        scope: of "magnitude", "gradual" and "lottery": "blind", "uniform" or "distribution"; of "fisher" the first two.
         centred: "distribution" as the published code computes it, mean taken off.
         ticket: of "lottery": folder of the run whose final weights choose the masks; of "frozen": of the supermask
             run whose gates go on being drawn from; empty keeps the zeros of the initial weights.
@@ -52,7 +53,7 @@ class Pruning:
         sampling, penalty, settle, pace: of "supermask".
     """
 
-    method: Literal["none", "supermask", "magnitude", "gradual", "snip", "lottery", "frozen"] = "none"
+    method: Literal["none", "supermask", "magnitude", "gradual", "fisher", "snip", "lottery", "frozen"] = "none"
     sparsity: float = 0.0
     where: Literal["all", "encoder", "decoder"] = "decoder"
     freeze: Part = "none"
@@ -117,6 +118,10 @@ def _gradual(pruning: Pruning, *_: object) -> Method:
     return Magnitude(pruning.sparsity, pruning.scope, Cubic(), pruning.centred)
 
 
+def _fisher(pruning: Pruning, *_: object) -> Method:
+    return Fisher(pruning.sparsity, pruning.scope)
+
+
 def _snip(pruning: Pruning, *_: object) -> Method:
     return Snip(pruning.sparsity, pruning.signed)
 
@@ -175,6 +180,7 @@ METHODS: dict[str, Callable[[Pruning, ImageCaptioner, Where], Method]] = {
     "supermask": _supermask,
     "magnitude": _magnitude,
     "gradual": _gradual,
+    "fisher": _fisher,
     "snip": _snip,
     "lottery": _lottery,
     "frozen": _frozen,

@@ -8,6 +8,7 @@ The published reward strips the end of the sentence, so a caption that breaks of
 36 % of the published captions end in "a", "with" or "of". Here the end token is a word of the reward like any other.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -37,6 +38,9 @@ class Scst:
     Attributes:
         samples: captions drawn per image.
         sampling: "random" draws from the captioner's distribution, "beam" takes the hypotheses of a beam search.
+        temperature: of "random" samples, drawn from softmax(logits / temperature), whose expected reward is then what
+            grows. Below 1 for a captioner whose distribution is flat, as label smoothing makes it: draws as poor as
+            those of 1 teach little but noise.
         baseline: "others" compares a sample with the mean of the image's other samples, "greedy" with the reward of
             the greedy caption (the paper's).
         cider: weight of CIDEr-D, 0 to 10.
@@ -47,6 +51,7 @@ class Scst:
 
     samples: int = 5
     sampling: Literal["random", "beam"] = "random"
+    temperature: float = 1.0
     baseline: Literal["others", "greedy"] = "others"
     cider: float = 1.0
     bleu: float = 1.0
@@ -59,6 +64,10 @@ class Scst:
             raise ConfigError(f"scst: samples = {self.samples}; give at least {least}")
         if self.max_length < 1:
             raise ConfigError(f"scst: max_length = {self.max_length}; give at least 1")
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(f"scst: temperature = {self.temperature}; give more than 0")
+        if self.sampling == "beam" and self.temperature != 1:
+            raise ConfigError(f"scst: temperature = {self.temperature} is for random samples; leave it out for a beam")
         if min(self.cider, self.bleu) < 0 or self.cider + self.bleu == 0:
             raise ConfigError(f"scst: cider = {self.cider}, bleu = {self.bleu}; give weights of 0 or more, not both 0")
 
@@ -95,7 +104,7 @@ class SelfCritical:
         samples, baselines = self._search(unwrapped(model), batch.inputs)
         rewards, baseline = self.compare(samples, baselines, batch.rows)
         tokens = as_tokens(samples).to(batch.tokens.device)
-        logits = model(batch.inputs, tokens).float()
+        logits = model(batch.inputs, tokens).float() / self.options.temperature
         following = tokens[:, :, 1:]
         log_probs = -F.cross_entropy(logits, following[following != 0], reduction="none")
         lengths = [len(hypothesis.log_probs) for some in samples for hypothesis in some]
@@ -133,7 +142,7 @@ class SelfCritical:
             if options.sampling == "beam":
                 samples = beam_search(captioner, features, decoding)
             else:
-                sampling = Sampling(options.samples, max_length=options.max_length)
+                sampling = Sampling(options.samples, options.temperature, max_length=options.max_length)
                 rng = np.random.default_rng(int(torch.randint(2**62, ())))  # follows torch.manual_seed
                 samples = sample(captioner, features, sampling, rng)
             baselines = greedy(captioner, features, decoding) if options.baseline == "greedy" else []

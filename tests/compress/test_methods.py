@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from laconic.compress.fisher import Fisher
 from laconic.compress.frozen import Frozen, zeros
 from laconic.compress.magnitude import Magnitude
 from laconic.compress.methods import Method
@@ -205,6 +206,8 @@ METHODS = {
     "gradual": Magnitude(0.7, schedule=Cubic()),
     "gradual uniform": Magnitude(0.7, "uniform", Cubic()),
     "gradual distribution": Magnitude(0.7, "distribution", Cubic()),
+    "fisher": Fisher(0.7),
+    "fisher uniform": Fisher(0.7, "uniform"),
     "snip": Snip(0.7),
     "frozen": Frozen(),
 }

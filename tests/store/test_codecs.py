@@ -50,7 +50,7 @@ def test_every_shape_and_density_round_trips(precision, shape, density, seed):
     if precision == "exact":
         np.testing.assert_array_equal(decoded, array)
     elif precision == "half":
-        np.testing.assert_array_equal(decoded, array.astype(np.float16))
+        np.testing.assert_array_equal(decoded, array.astype(np.float16 if entry.values == "f16" else np.float32))
     elif entry.values == "step":  # and what was rounded once is kept as it is
         step = codecs.read_step(entry, codecs.Reader(payload)) if entry.non_zeros else 1.0
         assert np.abs(decoded - array).max(initial=0) <= step * 0.5001
@@ -69,6 +69,11 @@ def test_every_shape_and_density_round_trips(precision, shape, density, seed):
 )
 def test_the_smallest_mask_codec_wins(array, codec):
     assert pack(np.asarray(array, np.float32), "half")[0].mask == codec
+
+
+def test_a_small_depthwise_kernel_keeps_float32_under_half():
+    for shape, stored in {(32, 1, 3, 3): "f32", (256, 1, 3, 3): "f16", (32, 2, 3, 3): "f16", (32, 9): "f16"}.items():
+        assert pack(sparse(shape, 0.7, 0), "half")[0].values == stored
 
 
 def test_a_tensor_too_large_for_32_bit_positions_is_refused():

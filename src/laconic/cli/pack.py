@@ -28,8 +28,8 @@ class Pack:
     out: Annotated[Path, arg(aliases=("-o",), metavar="FILE")]
     """The file to write."""
     values: Literal["exact", "half", "fine", "compact"] = "half"
-    """Precision of the weights: exact (float32), half (float16), fine (logits within 1 %) or compact (within 6 %:
-    4 to 5 bits per non-zero). Fine and compact are calibrated on images."""
+    """Precision of the weights: exact (float32), half (float16), fine (logits within 1 %) or compact (within 2 % from
+    photos, 6 % from region features). Fine and compact are calibrated on images."""
     calibrate: Annotated[int, arg(metavar="N")] = 64
     """Training images of the run to calibrate on; 0 rounds plainly, which ruins most captioners with an encoder."""
     images: Annotated[tuple[Path, ...], arg(metavar="IMAGE")] = ()

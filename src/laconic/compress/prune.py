@@ -68,6 +68,7 @@ class Pruner:
                 raise PruningError(f"{name} is already pruned or parametrized; finalize that first")
         self._order = {site[0]: list(site[0]._parameters) for s in self._sites.values() for site in s}
         self._hook: RemovableHandle | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
         self._finalized = False
         self.active: dict[str, Mask] = {}
         self._frozen: dict[str, Mask] = {}
@@ -109,6 +110,7 @@ class Pruner:
         if self._hook is not None:
             self._hook.remove()
         self._hook = optimizer.register_step_post_hook(after)
+        self.optimizer = optimizer
         return self
 
     def penalty(self) -> Tensor | None:

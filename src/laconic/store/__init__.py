@@ -75,9 +75,10 @@ def save(
     weights: anything with `state_dict()`, or a mapping from name to tensor or array of any shape. Float tensors are
         stored in the precision of `values`, whole numbers and truth values as they are; tensors that share their
         memory (same place, shape and strides) are stored once.
-    values: a row of VALUES. "exact" keeps every bit of float32 but the sign of zero, "half" rounds to float16. "fine"
-        and "compact" keep multiples of a step per tensor, by plain rounding: step = a fixed factor times the root
-        mean square of the tensor's non-zeros; weights that round to zero leave the mask.
+    values: a row of VALUES. "exact" keeps every bit of float32 but the sign of zero, "half" rounds to float16 all
+        but small depthwise kernels. "fine" and "compact" keep multiples of a step per tensor, by plain rounding:
+        step = a fixed factor times the root mean square of the tensor's non-zeros; weights that round to zero leave
+        the mask.
     steps: for "fine" and "compact": name of a tensor -> its step, where a quantiser has already put the weights on the
         grid; each must equal float32(code) * float32(step) for a whole number |code| < 2**24, and is stored without
         loss. Tensors not named are rounded plainly. Under a tie, name the first of the tied tensors. A `Packed` of

@@ -1,0 +1,44 @@
+"""Pruning by Adam's second moments."""
+
+import pytest
+import torch
+from torch import nn
+
+from laconic.compress.fisher import Fisher
+from laconic.compress.prune import Pruner
+from laconic.compress.schedule import Cubic
+from laconic.errors import PruningError
+
+
+def test_a_large_weight_that_does_nothing_goes_first():
+    """The second input is a hundred times smaller, so that its weight may well be ten times larger."""
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 10.0]]))
+    pruner = Pruner(model, Fisher(0.5, schedule=Cubic(start=5, end=6)), steps=10)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    pruner.attach(optimizer)
+    inputs = torch.randn(64, 2) * torch.tensor([1.0, 0.01])
+    for _ in range(10):
+        optimizer.zero_grad()
+        (model(inputs) - torch.randn(64, 1)).square().mean().backward()
+        optimizer.step()
+    assert pruner.finalize().weight[0, 0] != 0
+    assert model.weight[0, 1] == 0
+
+
+@pytest.mark.parametrize("attach", [False, True])
+def test_without_second_moments_it_says_what_it_needs(attach):
+    model = nn.Linear(3, 3)
+    pruner = Pruner(model, Fisher(0.5), steps=4)
+    if attach:
+        pruner.attach(torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(PruningError, match="attach the pruner to an Adam"):
+        pruner.finalize()
+
+
+@pytest.mark.parametrize("options", [{"schedule": None}, {"scope": "distribution"}, {"centred": True}])
+def test_options_that_are_not_possible(options):
+    with pytest.raises(PruningError, match="takes a schedule, and scope 'blind' or 'uniform'"):
+        Fisher(0.5, **options)
