@@ -60,6 +60,9 @@ def test_a_finished_run_leaves_model_scores_and_captions(finished):
     captions = json.loads((folder / "captions.json").read_text())
     assert [row["image_id"] for row in captions] == list(range(8))
     assert result["skipped"] == []
+    assert 0 < result["operations"]["decoder"] and 0 < result["operations"]["encoder"]
+    held = [row for row in result["matrices"] if row["name"].startswith("decoder.")]
+    assert 0 < sum(row["non_zeros"] for row in held) <= result["non_zeros"]["decoder"]
 
 
 def test_the_file_captions_as_the_run_did(finished):

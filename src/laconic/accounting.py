@@ -15,6 +15,7 @@ The rules, which decide every number:
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from laconic import store
 from laconic.captioner import ImageCaptioner
 from laconic.compress.sites import prunable
 from laconic.errors import PruningError
 from laconic.models.layers import Features
 
 REGIONS = 36  # of an image, as of the bottom-up features with a fixed number
+WORDS = 9  # of the caption whose operations are counted, as in the paper's Table 4
 COO_INDEX_BYTES = 16  # row and column as int64, PyTorch's COO layout
 
 
@@ -62,6 +65,24 @@ def count_weights(model: nn.Module) -> Weights:
     )
 
 
+def non_zeros(captioner: ImageCaptioner) -> dict[str, int]:
+    """Parameters and non-zeros of encoder and decoder: "encoder", "encoder_weights", "decoder", "decoder_weights"."""
+    counts: dict[str, int] = {}
+    for part in ("encoder", "decoder"):
+        weights = count_weights(captioner.get_submodule(part))
+        counts |= {part: weights.non_zeros, f"{part}_weights": weights.total}
+    return counts
+
+
+def matrices(path: Path) -> list[dict[str, Any]]:
+    """Name, shape and non-zeros of each matrix in a packed file, in the order of the model; tied ones once."""
+    return [
+        {"name": tensor.name, "shape": list(tensor.shape), "non_zeros": tensor.non_zeros}
+        for tensor in store.inspect(path).tensors
+        if len(tensor.shape) > 1 and tensor.tied_to is None
+    ]
+
+
 def coo_bytes(non_zeros: int, dense: int, value_bytes: int = 4) -> int:
     """Bytes of the paper's sparse checkpoints, container apart: 16 for each index, and the values.
 
@@ -85,10 +106,10 @@ class Operations:
         return self.encoder + self.decoder
 
 
-def caption_operations(captioner: ImageCaptioner, words: int = 9) -> Operations:
+def caption_operations(captioner: ImageCaptioner, words: int = WORDS) -> Operations:
     """Operations for one image and a greedy caption of `words` words: words + 1 steps, the last gives the end.
 
-    Which words does not matter, so none are searched for. The paper's Table 4 uses nine. A captioner of region
+    Which words does not matter, so none are searched for. A captioner of region
     features is given REGIONS of them, and its encoder's work is 0.
     """
     captioner.eval()

@@ -50,7 +50,7 @@ class Pruning:
         weight: of the sparsity loss (lambda); None derives it.
         learning_rate: of the gates; None derives it.
         init: initial value of the gates.
-        sampling, penalty, settle, pace: of "supermask".
+        sampling, penalty, settle, pace, adaptive, start: of "supermask".
     """
 
     method: Literal["none", "supermask", "magnitude", "gradual", "fisher", "snip", "lottery", "frozen"] = "none"
@@ -69,6 +69,8 @@ class Pruning:
     penalty: Literal["l1", "l2", "hinge"] = "l1"
     settle: float | None = None
     pace: bool | None = None
+    adaptive: bool = False
+    start: float | None = None
 
 
 def make_pruner(
@@ -107,6 +109,8 @@ def _supermask(pruning: Pruning, *_: object) -> Method:
         penalty=pruning.penalty,
         settle=pruning.settle,
         pace=pruning.pace,
+        adaptive=pruning.adaptive,
+        start=pruning.start,
     )
 
 

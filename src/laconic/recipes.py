@@ -7,7 +7,7 @@ checkpoints while it lasts, `model.safetensors` and `result.json` when it is don
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from laconic import data
+from laconic.accounting import caption_operations, matrices, non_zeros
 from laconic.batches import Batches, PixelCache, Source, make_batches
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
 from laconic.config import differences, expand, from_mapping, to_mapping
@@ -321,7 +322,7 @@ def conclude(
 def score_and_pack(
     captioner: ImageCaptioner, recipe: Recipe, source: Source, val: Dataset, folder: Path, watch: Watcher
 ) -> dict[str, Any]:
-    """Writes captions.json and model.safetensors; gives scores, bytes, non-zeros and the seconds of scoring."""
+    """Writes captions.json and model.safetensors; gives scores, what they cost, and the seconds of scoring."""
     started = time.perf_counter()
     scores, captions = evaluate(
         captioner,
@@ -332,23 +333,15 @@ def score_and_pack(
     )
     seconds = round(time.perf_counter() - started, 1)
     write_json(folder / "captions.json", [{"image_id": k, "caption": v} for k, v in captions.items()])
-    packed = save(captioner, folder / "model.safetensors", "exact", scores=dict(scores))
+    model = folder / "model.safetensors"
     return {
         "scores": dict(scores),
-        "bytes": packed,
+        "bytes": save(captioner, model, "exact", scores=dict(scores)),
         "non_zeros": non_zeros(captioner),  # after packing, which folds batch norms: what the file holds
+        "matrices": matrices(model),
+        "operations": asdict(caption_operations(captioner)),
         "seconds": {"scoring": seconds},
     }
-
-
-def non_zeros(captioner: ImageCaptioner) -> dict[str, int]:
-    """Weights and non-zeros of encoder and decoder, biases included."""
-    counts: dict[str, int] = {}
-    for part in ("encoder", "decoder"):
-        weights = list(captioner.get_submodule(part).parameters())
-        counts[part] = sum(int(torch.count_nonzero(w)) for w in weights)
-        counts[f"{part}_weights"] = sum(w.numel() for w in weights)
-    return counts
 
 
 def write_json(path: Path, value: Any) -> None:

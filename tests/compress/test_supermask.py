@@ -187,3 +187,37 @@ def test_settled_masks_stand_still():
 def test_impossible_sparsity(sparsity):
     with pytest.raises(PruningError, match="0 <= sparsity < 1"):
         Supermask(sparsity)
+
+
+def test_adaptive_gates_stay_where_gradients_are_large_and_fall_where_there_are_none():
+    torch.manual_seed(0)
+    layer = nn.Linear(100, 40, bias=False)
+    method = Supermask(0.5, adaptive=True, start=0.0, sampling="round", pace=False)
+    pruner = Pruner(layer, method, steps=2000)
+    pruner.attach(torch.optim.Adam(layer.parameters(), lr=1e-4))
+    needed = torch.arange(100) < 30
+    for _ in range(500):
+        x = 100 * torch.randn(64, 100) * needed  # the loss asks for nothing but noise
+        (layer(x) * torch.randn(64, 40)).mean().backward()
+        pruner.optimizer.step()
+        layer.zero_grad()
+    gates = layer.parametrizations.weight[0].gates.detach()
+    assert gates[:, needed].min() > 3
+    assert gates[:, ~needed].max() < 0.5
+    assert gates.max() < 7  # none is thrown about
+
+
+def test_adaptive_meets_the_target_and_refuses_an_epsilon():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 200), nn.Tanh(), nn.Linear(200, 5))
+    pruner = Pruner(model, Supermask(0.9, adaptive=True), steps=100)
+    pruner.attach(torch.optim.Adam(model.parameters(), lr=5e-3))
+    for _ in range(100):
+        x = torch.randn(64, 20)
+        (model(x) - torch.sin(2 * x[:, :5])).square().mean().backward()
+        pruner.optimizer.step()
+        model.zero_grad()
+    pruner.finalize()
+    assert pruner.sparsity == pytest.approx(0.9, abs=1e-4)
+    with pytest.raises(PruningError, match="leave out epsilon"):
+        Supermask(0.9, adaptive=True, epsilon=1e-8)

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from laconic import data
+from laconic.accounting import non_zeros
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, save
 from laconic.config import to_mapping
-from laconic.recipes import DataRecipe, Pruning, Recipe, non_zeros
+from laconic.recipes import DataRecipe, Pruning, Recipe
 from laconic.text import Vocabulary
 from laconic.train import Training
 

@@ -1,6 +1,7 @@
 """Whole reports: every file of them, equal bytes for equal runs, and lines for what is left out."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -11,6 +12,8 @@ import sys
 import numpy as np
 import pytest
 
+from laconic.accounting import caption_operations, matrices
+from laconic.captioner import load
 from laconic.cli import main
 from laconic.errors import ConfigError, MissingError
 from laconic.report.compose import write_report
@@ -46,6 +49,19 @@ def test_csv_has_every_run_and_number(report, runs):
     assert (row["novel_share"], row["distinct_share"], row["training_seconds"]) == ("1.0000", "1.0000", "90.0")
     assert rows["smp_0.95"]["encoder_operations"] == rows["dense"]["encoder_operations"]
     assert 0 < int(row["decoder_operations"]) < 0.2 * int(rows["dense"]["decoder_operations"])
+
+
+def test_without_the_models_only_the_distribution_of_weights_is_missing(report, runs, tmp_path):
+    for run in read_runs([runs])[0]:
+        kept = shutil.copytree(run.folder, tmp_path / "runs" / run.name, ignore=shutil.ignore_patterns("*.safetensors"))
+        operations = caption_operations(load(run.model))
+        more = {"matrices": matrices(run.model), "operations": dataclasses.asdict(operations)}
+        (kept / "result.json").write_text(json.dumps({**run.result, **more}))
+    lines = write_report([tmp_path / "runs"], tmp_path / "out", lambda run: f"laconic train {run.name}.toml")
+    assert sum(line.startswith("weights of ") for line in lines) == 4
+    made = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
+    assert made == [name for name in FIGURES if not name.startswith("weights")]
+    assert (tmp_path / "out" / "runs.csv").read_bytes() == (report[0] / "runs.csv").read_bytes()
 
 
 def test_figures_are_pngs_of_one_width(report):

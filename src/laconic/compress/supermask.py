@@ -18,6 +18,7 @@ from laconic.compress.masks import LearnedMask, Sampling, count_open, sigmoid_sl
 from laconic.compress.methods import Method, check_share
 from laconic.compress.ranking import keep_largest
 from laconic.compress.schedule import Cubic
+from laconic.errors import PruningError
 
 if TYPE_CHECKING:
     from laconic.compress.prune import Pruner
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 # descent of rate learning_rate / eps; tiny models need a larger eps to stay in that regime.
 EPSILON = 1e-2
 EPSILON_OVER_GRADIENT = 20.0
+ADAPTIVE_EPSILON = 1e-12  # far below any gate gradient
 CROSSING = 0.2  # share of the training after which an undisturbed gate turns off
 WEIGHT = 30.0  # lambda of the derived form
+START = 0.2  # share after which adaptive gates begin to move
 PACE = 0.1  # share after which the sparsity has to keep pace with its schedule
 SETTLE = 0.5
 
@@ -51,6 +54,12 @@ class Supermask(Method):
         pace: the sparsity may run ahead of a cubic schedule that reaches the target when the masks settle, but not
             lag behind it: all gates are lowered alike. False leaves it to the sparsity loss (as published); None: off
             with a given learning rate, on with a derived one.
+        adaptive: Adam with an eps far below the gates' gradients, so that each gate's step is measured by the size of
+            its own gradients. The gates of weights on which much depends, whose gradients are large and of either
+            sign, then stay where they are, and none is thrown about; those that make no difference fall at
+            `learning_rate` a step. For trained encoders (docs/METHODS.md).
+        start: share of the training, at its beginning, in which the gates stand still and only weights learn: what
+            a decoder that ignores the image yet says of the encoder's weights is worthless. None: 0, START if adaptive.
     """
 
     sparsity: float
@@ -63,11 +72,16 @@ class Supermask(Method):
     slope: bool = True
     settle: float | None = None
     pace: bool | None = None
+    adaptive: bool = False
+    start: float | None = None
 
     def __post_init__(self) -> None:
         check_share("sparsity", self.sparsity)
-        if self.settle is not None:
-            check_share("settle", self.settle)
+        if self.adaptive and self.epsilon is not None:
+            raise PruningError(f"Supermask: adaptive sets epsilon itself; leave out epsilon={self.epsilon}")
+        for name, share in (("settle", self.settle), ("start", self.start)):
+            if share is not None:
+                check_share(name, share)
 
     def target(self, pruner: "Pruner") -> float:
         return self.sparsity
@@ -106,9 +120,10 @@ class Supermask(Method):
         """Gates move along their gradients; the next forward draws new masks."""
         if self.settled(pruner):
             return
-        if pruner.gate_optimizer is not None:
-            pruner.gate_optimizer.step()
-        self._keep_pace(pruner)
+        if pruner.steps_done > self.settings(pruner.weights, pruner.steps).start_at:
+            if pruner.gate_optimizer is not None:
+                pruner.gate_optimizer.step()
+            self._keep_pace(pruner)
         for mask in learned(pruner).values():
             mask.forget_gradient()
             mask.redraw()
@@ -166,17 +181,21 @@ class Supermask(Method):
         weight = self.weight
         if weight is None:
             weight = WEIGHT if derived else max(5.0, 0.5 / (1 - self.sparsity))
-        epsilon = self.epsilon
-        if epsilon is None:
+        epsilon, rate = self.epsilon, self.learning_rate
+        if self.adaptive:
+            epsilon = ADAPTIVE_EPSILON
+            rate = self.init / max(1.0, CROSSING * steps) if rate is None else rate
+        elif epsilon is None:
             epsilon = max(EPSILON, EPSILON_OVER_GRADIENT * weight / gates)
-        rate = self.learning_rate
         if rate is None:
             rate = derive_learning_rate(gates, steps, weight, epsilon, self.init)
         settle = self.settle if self.settle is not None else (SETTLE if derived else 0.0)
         settle_at = steps - int(settle * steps)
+        start = self.start if self.start is not None else (START if self.adaptive else 0.0)
         paced = derived if self.pace is None else self.pace
-        pace = Cubic(start=int(PACE * steps), end=max(settle_at - 1, 1)) if paced else None
-        return Settings(weight, rate, epsilon, settle_at, pace)
+        pace_start = start + CROSSING if self.adaptive else max(start, PACE)  # adaptive gates first fall by themselves
+        pace = Cubic(start=int(pace_start * steps), end=max(settle_at - 1, 1)) if paced else None
+        return Settings(weight, rate, epsilon, int(start * steps), settle_at, pace)
 
 
 def learned(pruner: "Pruner") -> dict[str, LearnedMask]:
@@ -191,6 +210,7 @@ class Settings:
     Attributes:
         weight: of the sparsity loss, lambda.
         learning_rate, epsilon: of the gates' Adam.
+        start_at: step after which the gates move.
         settle_at: step from which the masks stand still.
         pace: the least sparsity at each step, if any.
     """
@@ -198,6 +218,7 @@ class Settings:
     weight: float
     learning_rate: float
     epsilon: float
+    start_at: int
     settle_at: int
     pace: Cubic | None
 

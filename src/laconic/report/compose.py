@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from laconic.accounting import Operations, caption_operations
+from laconic.accounting import WORDS, Operations, caption_operations
 from laconic.captioner import load
 from laconic.errors import ConfigError, DataError, LaconicError
 from laconic.files import write_text
@@ -32,7 +32,6 @@ from laconic.report.tables import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WORDS = 9  # of the caption whose operations are counted, as in the paper
 MANY_METHODS = 2  # that make a comparison
 
 CommandOf = Callable[[FinishedRun], str]
@@ -100,7 +99,9 @@ class _Report:
 
     def _operations(self, run: FinishedRun) -> Operations | None:
         try:
-            return caption_operations(load(run.model), WORDS)
+            if "operations" in run.result:
+                return Operations(**run.result["operations"])
+            return caption_operations(load(run.model))
         except LaconicError as error:
             self.note(f"operations of {run.name}: {error}")
             return None
@@ -147,12 +148,22 @@ class _Report:
         level, alike = at_most_compared_level(group)
         if len(alike) >= MANY_METHODS or learned:
             images.append(self._draw(f"layers_{number}", figures.layers_figure(alike, level), "Weights kept by layer"))
-            weights = f"weights of the {' and '.join(group[0].parts)}, {percent(level)} pruned"
-            ridges = figures.densities_figure([*([dense] if dense else []), *alike], group[0].parts, weights)
-            images.append(self._draw(f"weights_{number}", ridges, "Non-zero weights"))
+            images += self._densities([*([dense] if dense else []), *alike], level, number)
         else:
             self.note(f"layers and weights of {title}: fewer than two methods at one sparsity")
         self.section(title, "\n".join(images))
+
+    def _densities(self, runs: list[FinishedRun], level: float, number: int) -> list[str]:
+        """The figure of the weights themselves, of those runs whose packed files are there."""
+        there = [run for run in runs if run.model.is_file()]
+        for run in runs:
+            if run not in there:
+                self.note(f"weights of {run.name}: no {run.model}")
+        if not there:
+            return []
+        parts = runs[-1].parts
+        title = f"weights of the {' and '.join(parts)}, {percent(level)} pruned"
+        return [self._draw(f"weights_{number}", figures.densities_figure(there, parts, title), "Non-zero weights")]
 
     def _draw(self, name: str, figure: "Figure", alternative: str) -> str:
         write_figure(figure, self.out / "figures" / f"{name}.png")

@@ -230,7 +230,7 @@ def kept_by_layer(run: FinishedRun) -> dict[str, float]:
     counts: dict[str, tuple[int, int]] = {}
     for name, tensor in zip(names, pruned, strict=True):
         some, all_ = counts.get(name, (0, 0))
-        counts[name] = some + tensor.non_zeros, all_ + int(np.prod(tensor.shape))
+        counts[name] = some + tensor.non_zeros, all_ + tensor.weights
     return {name: some / all_ for name, (some, all_) in counts.items()}
 
 

@@ -5,7 +5,6 @@ those it shows.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +90,7 @@ def write_gallery(dense: FinishedRun, pruned: FinishedRun, source: Source, path:
     if not pictures:
         raise DataError("no photo of the validation set can be read")
     layers = [
-        Layer(t.name.removesuffix(".weight"), math.prod(t.shape), t.non_zeros)
+        Layer(t.name.removesuffix(".weight"), t.weights, t.non_zeros)
         for t in pruned.matrices
         if t.name.split(".")[0] in pruned.parts
     ]

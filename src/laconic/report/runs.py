@@ -1,7 +1,7 @@
-"""Finished runs as a report reads them: recipe, log, scores and packed file of each folder.
+"""Finished runs as a report reads them: recipe, log and result of each folder.
 
-Recipes are read as plain tables, so runs of other versions of laconic can be compared, too. Knows nothing of
-tables, figures or training.
+The packed file may be gone; what it alone can tell, how the weights are distributed, is then left out. Recipes are read
+as plain tables, so runs of other versions of laconic can be compared, too. Knows nothing of tables, figures or training.
 """
 
 import json
@@ -12,13 +12,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from laconic import store
+from laconic.accounting import matrices
 from laconic.errors import ConfigError, FormatError
-from laconic.store import TensorInfo
 
-FILES = ("recipe.json", "result.json", "model.safetensors")
+FILES = ("recipe.json", "result.json")
 MAX_JSON = 64 << 20  # bytes
 DEFAULTS: dict[str, Any] = {"method": "none", "sparsity": 0.0, "where": "decoder", "scope": "blind", "ticket": ""}
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix of a model: its name, its number of weights, and how many of them are not zero."""
+
+    name: str
+    weights: int
+    non_zeros: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class FinishedRun:
         if self.pruning["method"] != "frozen":
             return float(self.pruning["sparsity"])
         masked = [t for t in self.matrices if t.name.split(".")[0] in self.parts]
-        return round(1 - sum(t.non_zeros for t in masked) / max(1, sum(math.prod(t.shape) for t in masked)), 4)
+        return round(1 - sum(t.non_zeros for t in masked) / max(1, sum(t.weights for t in masked)), 4)
 
     @property
     def objective(self) -> str:
@@ -89,9 +97,10 @@ class FinishedRun:
         return self.folder / "model.safetensors"
 
     @cached_property
-    def matrices(self) -> tuple[TensorInfo, ...]:
-        """Matrices and convolutions of the packed file, in the order of the model."""
-        return tuple(t for t in store.inspect(self.model).tensors if len(t.shape) > 1 and t.tied_to is None)
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Matrices and convolutions, in the order of the model."""
+        rows = self.result["matrices"] if "matrices" in self.result else matrices(self.model)
+        return tuple(Matrix(str(row["name"]), math.prod(row["shape"]), int(row["non_zeros"])) for row in rows)
 
     def curve(self, key: str) -> list[tuple[int, float]]:
         """(step, value) of what the log holds under `key`."""
@@ -142,7 +151,7 @@ def _read(folder: Path) -> FinishedRun:
         command = str(planned["command"]) if folder.name in planned["runs"] else ""
     run = FinishedRun(folder.name, folder, recipe, result, tuple(read_log(folder / "log.jsonl")), command)
     if not run.matrices:
-        raise ValueError("its file holds no matrix")
+        raise ValueError("it has no matrix")
     if not math.isfinite(run.cider + run.sparsity + run.non_zeros() + run.weights() + int(result["bytes"])):
         raise ValueError("a number is not finite")
     return run
