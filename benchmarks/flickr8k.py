@@ -39,12 +39,16 @@ def carry_out(name: str, options: argparse.Namespace) -> dict[str, Any]:
     folder = options.runs / name
     with watching(console_for()) as watch:
         result = run(recipe, folder, options.cache, resume=True, watch=watch)
+    found = describe(folder, recipe, result)
+    return {"recipe": name, "name": RECIPES[name], **found, "command": f"laconic train {path}"}
+
+
+def describe(folder: Path, recipe: Recipe, result: dict[str, Any]) -> dict[str, Any]:
+    """What a finished run has come to, once packed and scored from raw photos, too."""
     half, compact = (score_packed(recipe, folder, values) for values in ("half", "compact"))
     counts, seconds = result["non_zeros"], result["seconds"]
     weights = counts["encoder_weights"] + counts["decoder_weights"]
     return {
-        "recipe": name,
-        "name": RECIPES[name],
         "sparsity": recipe.pruning.sparsity,
         "epochs": recipe.training.epochs,
         "CIDEr": round(100 * result["scores"]["CIDEr"], 2),
@@ -64,7 +68,6 @@ def carry_out(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "scoring_seconds": seconds["scoring"],
         "half_seconds": half["seconds"],
         "compact_seconds": compact["seconds"],
-        "command": f"laconic train {path}",
     }
 
 

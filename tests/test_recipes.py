@@ -60,7 +60,7 @@ def test_a_finished_run_leaves_model_scores_and_captions(finished):
     captions = json.loads((folder / "captions.json").read_text())
     assert [row["image_id"] for row in captions] == list(range(8))
     assert result["skipped"] == []
-    assert 0 < result["operations"]["decoder"] and 0 < result["operations"]["encoder"]
+    assert min(result["operations"].values()) > 0
     held = [row for row in result["matrices"] if row["name"].startswith("decoder.")]
     assert 0 < sum(row["non_zeros"] for row in held) <= result["non_zeros"]["decoder"]
 

@@ -50,7 +50,7 @@ class Pruning:
         weight: of the sparsity loss (lambda); None derives it.
         learning_rate: of the gates; None derives it.
         init: initial value of the gates.
-        sampling, penalty, settle, pace, adaptive, start: of "supermask".
+        sampling, penalty, settle, pace, adaptive: of "supermask".
     """
 
     method: Literal["none", "supermask", "magnitude", "gradual", "fisher", "snip", "lottery", "frozen"] = "none"
@@ -70,7 +70,6 @@ class Pruning:
     settle: float | None = None
     pace: bool | None = None
     adaptive: bool = False
-    start: float | None = None
 
 
 def make_pruner(
@@ -110,7 +109,6 @@ def _supermask(pruning: Pruning, *_: object) -> Method:
         settle=pruning.settle,
         pace=pruning.pace,
         adaptive=pruning.adaptive,
-        start=pruning.start,
     )
 
 

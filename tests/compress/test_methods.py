@@ -200,6 +200,7 @@ def test_equal_scores_are_settled_by_order():
 
 METHODS = {
     "supermask": Supermask(0.7),
+    "adaptive supermask": Supermask(0.7, adaptive=True, sampling="round"),
     "hard": Magnitude(0.7),
     "hard uniform": Magnitude(0.7, "uniform"),
     "hard distribution": Magnitude(0.7, "distribution"),

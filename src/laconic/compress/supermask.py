@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from laconic.compress.masks import LearnedMask, Sampling, count_open, sigmoid_slope
+from laconic.compress.masks import LearnedMask, Sampling, count_open, pieces, sigmoid_slope
 from laconic.compress.methods import Method, check_share
 from laconic.compress.ranking import keep_largest
 from laconic.compress.schedule import Cubic
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 # descent of rate learning_rate / eps; tiny models need a larger eps to stay in that regime.
 EPSILON = 1e-2
 EPSILON_OVER_GRADIENT = 20.0
-ADAPTIVE_EPSILON = 1e-12  # far below any gate gradient
 CROSSING = 0.2  # share of the training after which an undisturbed gate turns off
 WEIGHT = 30.0  # lambda of the derived form
-START = 0.2  # share after which adaptive gates begin to move
+TINY = 1e-30  # against a division by zero
+START = 0.15  # share after which adaptive gates move; till then only the size of their gradients is learned
 PACE = 0.1  # share after which the sparsity has to keep pace with its schedule
 SETTLE = 0.5
 
@@ -54,12 +54,8 @@ class Supermask(Method):
         pace: the sparsity may run ahead of a cubic schedule that reaches the target when the masks settle, but not
             lag behind it: all gates are lowered alike. False leaves it to the sparsity loss (as published); None: off
             with a given learning rate, on with a derived one.
-        adaptive: Adam with an eps far below the gates' gradients, so that each gate's step is measured by the size of
-            its own gradients. The gates of weights on which much depends, whose gradients are large and of either
-            sign, then stay where they are, and none is thrown about; those that make no difference fall at
-            `learning_rate` a step. For trained encoders (docs/METHODS.md).
-        start: share of the training, at its beginning, in which the gates stand still and only weights learn: what
-            a decoder that ignores the image yet says of the encoder's weights is worthless. None: 0, START if adaptive.
+        adaptive: each gate's step is measured by the size of its own gradients, and only the sparsity loss closes gates
+            (`AdaptiveDescent`). For trained encoders, with sampling "round".
     """
 
     sparsity: float
@@ -73,15 +69,13 @@ class Supermask(Method):
     settle: float | None = None
     pace: bool | None = None
     adaptive: bool = False
-    start: float | None = None
 
     def __post_init__(self) -> None:
         check_share("sparsity", self.sparsity)
         if self.adaptive and self.epsilon is not None:
-            raise PruningError(f"Supermask: adaptive sets epsilon itself; leave out epsilon={self.epsilon}")
-        for name, share in (("settle", self.settle), ("start", self.start)):
-            if share is not None:
-                check_share(name, share)
+            raise PruningError(f"Supermask: adaptive has no epsilon; leave out epsilon={self.epsilon}")
+        if self.settle is not None:
+            check_share("settle", self.settle)
 
     def target(self, pruner: "Pruner") -> float:
         return self.sparsity
@@ -95,6 +89,8 @@ class Supermask(Method):
     def gate_optimizer(self, pruner: "Pruner", betas: tuple[float, float]) -> torch.optim.Optimizer:
         chosen = self.settings(pruner.weights, pruner.steps)
         gates = [mask.gates for mask in learned(pruner).values()]
+        if self.adaptive:
+            return AdaptiveDescent(gates, chosen.learning_rate, betas)
         return torch.optim.Adam(gates, lr=chosen.learning_rate, betas=betas, eps=chosen.epsilon, fused=True)
 
     def loss(self, pruner: "Pruner") -> Tensor | None:
@@ -107,22 +103,29 @@ class Supermask(Method):
         """That of `loss`, one factor times each gate's slope, with no second gradient of the gates' size."""
         if self.settled(pruner):
             return
-        masks = list(learned(pruner).values())
+        pull = self._pull(pruner, pruner.steps_done)
+        for mask in learned(pruner).values():
+            mask.add_gradient(pull)
+
+    def _pull(self, pruner: "Pruner", step: int) -> Tensor:
+        """Derivative of the sparsity loss of a step by the number of gates that are on."""
+        masks = learned(pruner).values()
         kept = torch.stack([count_open(mask.gates.detach()) for mask in masks]).sum().requires_grad_()
         chosen = self.settings(pruner.weights, pruner.steps)
         with torch.enable_grad():
-            loss = _loss_of(kept, pruner.weights, self, chosen, pruner.steps_done, pruner.steps)
-        (factor,) = torch.autograd.grad(loss, kept)
-        for mask in masks:
-            mask.add_gradient(factor)
+            loss = _loss_of(kept, pruner.weights, self, chosen, step, pruner.steps)
+        return torch.autograd.grad(loss, kept)[0]
 
     def update(self, pruner: "Pruner") -> None:
         """Gates move along their gradients; the next forward draws new masks."""
         if self.settled(pruner):
             return
-        if pruner.steps_done > self.settings(pruner.weights, pruner.steps).start_at:
-            if pruner.gate_optimizer is not None:
-                pruner.gate_optimizer.step()
+        moving = pruner.steps_done > self.settings(pruner.weights, pruner.steps).start_at
+        if isinstance(pruner.gate_optimizer, AdaptiveDescent):
+            pruner.gate_optimizer.step_under(self._pull(pruner, pruner.steps_done - 1), moving)
+        elif pruner.gate_optimizer is not None and moving:
+            pruner.gate_optimizer.step()
+        if moving:
             self._keep_pace(pruner)
         for mask in learned(pruner).values():
             mask.forget_gradient()
@@ -182,19 +185,17 @@ class Supermask(Method):
         if weight is None:
             weight = WEIGHT if derived else max(5.0, 0.5 / (1 - self.sparsity))
         epsilon, rate = self.epsilon, self.learning_rate
-        if self.adaptive:
-            epsilon = ADAPTIVE_EPSILON
-            rate = self.init / max(1.0, CROSSING * steps) if rate is None else rate
-        elif epsilon is None:
+        if epsilon is None:
             epsilon = max(EPSILON, EPSILON_OVER_GRADIENT * weight / gates)
-        if rate is None:
+        if rate is None and self.adaptive:
+            rate = self.init / max(1.0, CROSSING * steps)
+        elif rate is None:
             rate = derive_learning_rate(gates, steps, weight, epsilon, self.init)
         settle = self.settle if self.settle is not None else (SETTLE if derived else 0.0)
         settle_at = steps - int(settle * steps)
-        start = self.start if self.start is not None else (START if self.adaptive else 0.0)
+        start, pace_from = (START, START + CROSSING) if self.adaptive else (0.0, PACE)
         paced = derived if self.pace is None else self.pace
-        pace_start = start + CROSSING if self.adaptive else max(start, PACE)  # adaptive gates first fall by themselves
-        pace = Cubic(start=int(pace_start * steps), end=max(settle_at - 1, 1)) if paced else None
+        pace = Cubic(start=int(pace_from * steps), end=max(settle_at - 1, 1)) if paced else None
         return Settings(weight, rate, epsilon, int(start * steps), settle_at, pace)
 
 
@@ -259,6 +260,43 @@ def _loss_of(kept: Tensor, gates: int, method: Supermask, settings: Settings, st
     if method.penalty == "hinge":
         return scale * gap.clamp(min=0.0)
     return scale * gap.abs()
+
+
+class AdaptiveDescent(torch.optim.Optimizer):
+    """Gates fall by p / (r + p) of the learning rate a step: p the pull of the sparsity loss, r the root mean square of
+    the task's gradient, w g times the slope.
+
+    A gate whose weight matters little falls at the full rate, one whose gradients are large hardly at all, so gates
+    rank weights by w^2 E[g^2] (compress/fisher.py). The task's mean gradient may hold a gate up or lift it again, but
+    not close it: that a weight's removal would help is a first-order guess, and in an encoder at rest a wrong one.
+    """
+
+    def __init__(self, gates: list[nn.Parameter], learning_rate: float, betas: tuple[float, float]) -> None:
+        super().__init__(gates, {"lr": learning_rate, "betas": betas})
+
+    @torch.no_grad()
+    def step_under(self, pull: Tensor, moving: bool) -> None:
+        """One step; `pull` is the part of the gradients that comes from the sparsity loss, before the slope.
+
+        Gates that are not `moving` have their gradients watched all the same.
+        """
+        for group in self.param_groups:
+            for gate in group["params"]:
+                if gate.grad is None:
+                    continue
+                state = self.state[gate]
+                if not state:
+                    state |= {"step": 0, "mean": torch.zeros_like(gate), "square": torch.zeros_like(gate)}
+                state["step"] += 1
+                first, second = (1 - beta ** state["step"] for beta in group["betas"])
+                for some, grad, mean, square in pieces(gate, gate.grad, state["mean"], state["square"]):
+                    penalty = sigmoid_slope(some, pull.to(some.dtype).expand_as(some))
+                    task = grad - penalty
+                    mean.lerp_(task, 1 - group["betas"][0])
+                    square.lerp_(task.square(), 1 - group["betas"][1])
+                    if moving:
+                        size = (square / second).sqrt_().add_(penalty.abs()).add_(TINY)
+                        some.sub_((mean / first).clamp_(max=0).add_(penalty).div_(size), alpha=group["lr"])
 
 
 class _Kept(torch.autograd.Function):

@@ -1,7 +1,8 @@
 """Finished runs as a report reads them: recipe, log and result of each folder.
 
-The packed file may be gone; what it alone can tell, how the weights are distributed, is then left out. Recipes are read
-as plain tables, so runs of other versions of laconic can be compared, too. Knows nothing of tables, figures or training.
+The packed file may be gone; what it alone can tell, how the weights are distributed, is then left out. Recipes are
+read as plain tables, so runs of other versions of laconic can be compared, too. Knows nothing of tables, figures or
+training.
 """
 
 import json

@@ -1,0 +1,61 @@
+"""Scheme A of the encoder study: encoder and decoder pruned by SMP, against dense captioners of the same budget.
+
+    python benchmarks/encoder.py
+
+Carries out the chains of recipes/studies/flickr8k_encoder.toml that end in RUNS (a finished run is not repeated), packs
+and scores what they end in as benchmarks/flickr8k.py does, and writes results/flickr8k_encoder.csv, a row per run.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from flickr8k import describe, write
+
+from laconic.cli import main
+from laconic.config import from_mapping
+from laconic.recipes import Recipe
+
+STUDY = Path("recipes/studies/flickr8k_encoder.toml")
+RUNS = ("dense", "dense_tuned", "decoder_smp", "A2_smp", "A2_smp_80")
+
+
+def row(folder: Path) -> dict[str, Any]:
+    """A run of the study, finished, as a row of the table."""
+    recipe = from_mapping(json.loads((folder / "recipe.json").read_text(encoding="utf8")), Recipe, str(folder))
+    result = json.loads((folder / "result.json").read_text(encoding="utf8"))
+    weights = result["non_zeros"]["encoder_weights"] + result["non_zeros"]["decoder_weights"]
+    kept = result["non_zeros"]["encoder"] + result["non_zeros"]["decoder"]
+    return {
+        "run": folder.name,
+        **describe(folder, recipe, result),
+        "sparsity": round(1 - kept / weights, 4),  # of the whole captioner, biases included
+        "command": f"laconic study {STUDY} --only {folder.name}",
+    }
+
+
+def carry_out_all() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs") / STUDY.stem)
+    parser.add_argument("--cache", type=Path, default=Path("cache"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    only = [word for run in RUNS for word in ("--only", run)]
+    places = ["--out", str(options.runs), "--cache", str(options.cache), "--threads", str(options.threads)]
+    if main(["study", str(STUDY), *only, *places]):
+        raise SystemExit(f"{STUDY}: not all runs have a result")
+    rows = [row(options.runs / name) for name in RUNS]
+    found = {row["run"]: row["CIDEr"] for row in rows}
+    for one in rows:
+        one["share_of_dense"] = round(one["CIDEr"] / found["dense"], 4)
+        one["share_of_dense_tuned"] = round(one["CIDEr"] / found["dense_tuned"], 4)
+    write(options.results / f"{STUDY.stem}.csv", rows)
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    carry_out_all()
