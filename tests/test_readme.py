@@ -56,6 +56,42 @@ def test_step_cost():
     )
 
 
+def test_encoder_study():
+    found = {row["run"]: row for row in rows("flickr8k_encoder.csv")}
+    stated = re.search(
+        r"(\d+) % of all weights pruned, CIDEr ([\d.]+), ([\d.]+) MB compact; "
+        r"dense with a fine-tuned encoder ([\d.]+)\. "
+        r"With (\d+) % pruned, 80 % of the encoder's: ([\d.]+), and ([\d.]+) in a compact file of ([\d.]+) MB",
+        " ".join(README.split()),
+    )
+    assert stated
+    half, most = found["A2_smp"], found["A2_smp_80"]
+    assert stated.groups() == (
+        f"{100 * float(half['sparsity']):.0f}",
+        f"{float(half['CIDEr']):.1f}",
+        f"{int(half['compact_bytes']) / 1e6:.2f}",
+        f"{float(found['dense_tuned']['CIDEr']):.1f}",
+        f"{100 * float(most['sparsity']):.0f}",
+        f"{float(most['CIDEr']):.1f}",
+        f"{float(most['compact_CIDEr']):.1f}",
+        f"{int(most['compact_bytes']) / 1e6:.2f}",
+    )
+    assert 1 - int(most["encoder_non_zeros"]) / int(most["encoder_weights"]) == pytest.approx(0.8, abs=0.01)
+
+
+def test_self_critical_training():
+    found = {row["run"]: row for row in rows("flickr8k_scst.csv")}
+    before, after = found["smp_0.95"], found["flickr8k_scst95"]
+    stated = re.search(
+        r"CIDEr from ([\d.]+) to ([\d.]+), BLEU-4 from ([\d.]+) to ([\d.]+), and no caption", " ".join(README.split())
+    )
+    assert stated
+    assert stated.groups() == tuple(
+        f"{float(row[score]):.1f}" for score in ("CIDEr", "Bleu_4") for row in (before, after)
+    )
+    assert float(after["broken_share"]) == 0
+
+
 def test_metric_speed():
     ratios = {row["what"]: float(row["ratio"]) for row in rows("metrics_speed.csv")}
     stated = re.search(r"is (\d+)x as fast as pycocoevalcap's .*?, (\d+)x", README)
