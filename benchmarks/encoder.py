@@ -6,13 +6,11 @@ Carries out the chains of recipes/studies/flickr8k_encoder.toml that end in RUNS
 and scores what they end in as benchmarks/flickr8k.py does, and writes results/flickr8k_encoder.csv, a row per run.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from flickr8k import describe, write
+from flickr8k import describe, read_options, write
 
 from laconic.cli import main
 from laconic.config import from_mapping
@@ -37,19 +35,13 @@ def row(folder: Path) -> dict[str, Any]:
 
 
 def carry_out_all() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs") / STUDY.stem)
-    parser.add_argument("--cache", type=Path, default=Path("cache"))
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = read_options(__doc__.splitlines()[0], Path("runs") / STUDY.stem)
     only = [word for run in RUNS for word in ("--only", run)]
     places = ["--out", str(options.runs), "--cache", str(options.cache), "--threads", str(options.threads)]
     if main(["study", str(STUDY), *only, *places]):
         raise SystemExit(f"{STUDY}: not all runs have a result")
     rows = [row(options.runs / name) for name in RUNS]
-    found = {row["run"]: row["CIDEr"] for row in rows}
+    found = {one["run"]: one["CIDEr"] for one in rows}
     for one in rows:
         one["share_of_dense"] = round(one["CIDEr"] / found["dense"], 4)
         one["share_of_dense_tuned"] = round(one["CIDEr"] / found["dense_tuned"], 4)

@@ -131,14 +131,20 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def carry_out_all() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
+def read_options(description: str, runs: Path) -> argparse.Namespace:
+    """Options of the command line, --threads carried out already; `runs` is where runs go by default."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--runs", type=Path, default=runs)
     parser.add_argument("--cache", type=Path, default=Path("cache"))
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    return options
+
+
+def carry_out_all() -> None:
+    options = read_options(__doc__.splitlines()[0], Path("runs"))
     rows = [carry_out(name, options) for name in RECIPES]
     for row in rows:
         row["share_of_dense"] = round(row["CIDEr"] / rows[0]["CIDEr"], 4)

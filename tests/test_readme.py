@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from laconic.report.runs import read_runs
+from laconic.study import read_study
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf8")
 
@@ -98,6 +101,14 @@ def test_metric_speed():
     assert stated
     prepared, whole = ratios["CIDEr, references prepared"], ratios["CIDEr, from tokens"]
     assert stated.groups() == (f"{prepared:.0f}", f"{whole:.0f}")
+
+
+def test_the_runs_that_are_kept_are_those_of_the_study():
+    folder = ROOT / "results" / "flickr8k_methods" / "runs"
+    planned = {run.name for run in read_study(ROOT / "recipes" / "studies" / "flickr8k_methods.toml", folder)}
+    kept, notes = read_runs([folder])
+    assert notes == []
+    assert {run.name for run in kept} <= planned  # read_study refuses other settings
 
 
 def test_files_it_names_exist():

@@ -4,13 +4,14 @@ The methods themselves are in laconic.compress and know no captions.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
+from laconic.batches import Batches
 from laconic.captioner import ImageCaptioner, load
 from laconic.checkpoint import load_checkpoint, save_checkpoint
 from laconic.compress.fisher import Fisher
@@ -26,6 +27,7 @@ from laconic.compress.snip import Snip
 from laconic.compress.supermask import Supermask, learned
 from laconic.config import expand
 from laconic.errors import ConfigError
+from laconic.train import cross_entropy
 
 GATES = "gates.pt"  # in the folder of a supermask run
 
@@ -88,6 +90,19 @@ def make_pruner(
     if isinstance(method, Snip):
         pruner.sense(losses(pruning.batches))
     return pruner
+
+
+def first_losses(captioner: ImageCaptioner, batches: Batches, smoothing: float) -> Callable[[int], Iterator[Tensor]]:
+    """Training losses of the first n batches, for methods that prune before the training."""
+
+    def losses(count: int) -> Iterator[Tensor]:
+        captioner.train()
+        device = next(captioner.parameters()).device
+        for step in range(min(count, len(batches))):
+            batch = batches(0, step).to(device)
+            yield cross_entropy(captioner(batch.inputs, batch.tokens), batch.tokens, smoothing)
+
+    return losses
 
 
 def part(name: Part) -> Where:

@@ -6,13 +6,12 @@ checkpoints while it lasts, `model.safetensors` and `result.json` when it is don
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from laconic import data
 from laconic.accounting import caption_operations, matrices, non_zeros
@@ -28,10 +27,10 @@ from laconic.evaluation import Validator, evaluate
 from laconic.features import RegionSource, cache_features
 from laconic.files import write_text
 from laconic.models.encoders import REGIONS, load_imagenet
-from laconic.pruning import GATES, Pruning, check_ticket, make_pruner, save_gates
+from laconic.pruning import GATES, Pruning, check_ticket, first_losses, make_pruner, save_gates
 from laconic.scst import Scst, SelfCritical
 from laconic.text import Vocabulary
-from laconic.train import Progress, Run, Training, best_device, cross_entropy
+from laconic.train import Progress, Run, Training, best_device
 
 
 @dataclass(frozen=True)
@@ -254,19 +253,6 @@ def training_batches(recipe: Recipe, source: Source, train: Dataset, vocabulary:
         seed=settings.seed,
         mirror=settings.mirror,
     )
-
-
-def first_losses(captioner: ImageCaptioner, batches: Batches, smoothing: float) -> Callable[[int], Iterator[Tensor]]:
-    """Training losses of the first n batches, for methods that prune before the training."""
-
-    def losses(count: int) -> Iterator[Tensor]:
-        captioner.train()
-        device = next(captioner.parameters()).device
-        for step in range(min(count, len(batches))):
-            batch = batches(0, step).to(device)
-            yield cross_entropy(captioner(batch.inputs, batch.tokens), batch.tokens, smoothing)
-
-    return losses
 
 
 def make_run(

@@ -94,21 +94,21 @@ class Supermask(Method):
         return torch.optim.Adam(gates, lr=chosen.learning_rate, betas=betas, eps=chosen.epsilon, fused=True)
 
     def loss(self, pruner: "Pruner") -> Tensor | None:
-        if self.settled(pruner):
+        if self.settled(pruner) or self.adaptive:  # AdaptiveDescent has the pull apart from the gradients
             return None
         chosen = self.settings(pruner.weights, pruner.steps)
         return sparsity_loss(list(learned(pruner).values()), self, chosen, pruner.steps_done, pruner.steps)
 
     def add_gradient(self, pruner: "Pruner") -> None:
         """That of `loss`, one factor times each gate's slope, with no second gradient of the gates' size."""
-        if self.settled(pruner):
+        if self.settled(pruner) or self.adaptive:
             return
         pull = self._pull(pruner, pruner.steps_done)
         for mask in learned(pruner).values():
             mask.add_gradient(pull)
 
     def _pull(self, pruner: "Pruner", step: int) -> Tensor:
-        """Derivative of the sparsity loss of a step by the number of gates that are on."""
+        """Derivative of the sparsity loss at a step by the number of gates that are on."""
         masks = learned(pruner).values()
         kept = torch.stack([count_open(mask.gates.detach()) for mask in masks]).sum().requires_grad_()
         chosen = self.settings(pruner.weights, pruner.steps)
@@ -276,7 +276,7 @@ class AdaptiveDescent(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step_under(self, pull: Tensor, moving: bool) -> None:
-        """One step; `pull` is the part of the gradients that comes from the sparsity loss, before the slope.
+        """One step along the task's gradients and the sparsity loss's `pull`, which has yet to pass the slope.
 
         Gates that are not `moving` have their gradients watched all the same.
         """
@@ -290,11 +290,10 @@ class AdaptiveDescent(torch.optim.Optimizer):
                 state["step"] += 1
                 first, second = (1 - beta ** state["step"] for beta in group["betas"])
                 for some, grad, mean, square in pieces(gate, gate.grad, state["mean"], state["square"]):
-                    penalty = sigmoid_slope(some, pull.to(some.dtype).expand_as(some))
-                    task = grad - penalty
-                    mean.lerp_(task, 1 - group["betas"][0])
-                    square.lerp_(task.square(), 1 - group["betas"][1])
+                    mean.lerp_(grad, 1 - group["betas"][0])
+                    square.lerp_(grad.square(), 1 - group["betas"][1])
                     if moving:
+                        penalty = sigmoid_slope(some, pull.to(some.dtype).expand_as(some))
                         size = (square / second).sqrt_().add_(penalty.abs()).add_(TINY)
                         some.sub_((mean / first).clamp_(max=0).add_(penalty).div_(size), alpha=group["lr"])
 

@@ -99,9 +99,7 @@ class _Report:
 
     def _operations(self, run: FinishedRun) -> Operations | None:
         try:
-            if "operations" in run.result:
-                return Operations(**run.result["operations"])
-            return caption_operations(load(run.model))
+            return run.operations or caption_operations(load(run.model))
         except LaconicError as error:
             self.note(f"operations of {run.name}: {error}")
             return None
@@ -155,9 +153,11 @@ class _Report:
 
     def _densities(self, runs: list[FinishedRun], level: float, number: int) -> list[str]:
         """The figure of the weights themselves, of those runs whose packed files are there."""
-        there = [run for run in runs if run.model.is_file()]
+        there = []
         for run in runs:
-            if run not in there:
+            if run.model.is_file():
+                there.append(run)
+            else:
                 self.note(f"weights of {run.name}: no {run.model}")
         if not there:
             return []

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from laconic.accounting import matrices
+from laconic.accounting import Operations, matrices
 from laconic.errors import ConfigError, FormatError
 
 FILES = ("recipe.json", "result.json")
@@ -103,6 +103,12 @@ class FinishedRun:
         rows = self.result["matrices"] if "matrices" in self.result else matrices(self.model)
         return tuple(Matrix(str(row["name"]), math.prod(row["shape"]), int(row["non_zeros"])) for row in rows)
 
+    @property
+    def operations(self) -> Operations | None:
+        """Of a caption of nine words; None where the run did not count them, as version 0.1.0 did not."""
+        counted = self.result.get("operations")
+        return None if counted is None else Operations(int(counted["encoder"]), int(counted["decoder"]))
+
     def curve(self, key: str) -> list[tuple[int, float]]:
         """(step, value) of what the log holds under `key`."""
         return [(int(row["step"]), float(row[key])) for row in self.log if key in row]
@@ -153,7 +159,10 @@ def _read(folder: Path) -> FinishedRun:
     run = FinishedRun(folder.name, folder, recipe, result, tuple(read_log(folder / "log.jsonl")), command)
     if not run.matrices:
         raise ValueError("it has no matrix")
-    if not math.isfinite(run.cider + run.sparsity + run.non_zeros() + run.weights() + int(result["bytes"])):
+    operations = 0 if run.operations is None else run.operations.total
+    if not math.isfinite(
+        operations + run.cider + run.sparsity + run.non_zeros() + run.weights() + int(result["bytes"])
+    ):
         raise ValueError("a number is not finite")
     return run
 
