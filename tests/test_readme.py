@@ -68,7 +68,7 @@ def test_encoder_study():
         " ".join(README.split()),
     )
     assert stated
-    half, most = found["A2_smp"], found["A2_smp_80"]
+    half, most = found["A2_smp_84"], found["A2_smp_91"]
     assert stated.groups() == (
         f"{100 * float(half['sparsity']):.0f}",
         f"{float(half['CIDEr']):.1f}",
