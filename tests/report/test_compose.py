@@ -90,6 +90,15 @@ def test_the_text_shows_tables_figures_ablations_and_captions(report):
     assert len(report[1]) == 1
 
 
+def test_without_its_gallery_a_report_holds_nothing_of_the_data_set(report, runs, tmp_path):
+    write_report([runs], tmp_path / "out", lambda run: f"laconic train {run.name}.toml", gallery=False)
+    assert not list((tmp_path / "out").glob("*.html"))
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "*reference*" in (report[0] / "README.md").read_text()
+    assert "*reference*" not in text
+    assert "gallery" not in text.lower()
+
+
 def test_equal_runs_give_equal_bytes(report, runs, tmp_path):
     shutil.copytree(runs, tmp_path / "copy")
     write_report([tmp_path / "copy"], tmp_path / "again", lambda run: f"laconic train {run.name}.toml")

@@ -138,6 +138,8 @@ class Report:
     """Where everything is written."""
     recipes: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="DIR")] = (Path("recipes"),)
     """Folders of recipes, to name the command of a run that a recipe there describes."""
+    gallery: bool = True
+    """Shows photos and their captions; without, a report may be published where those of the data set may not."""
 
 
 def report(options: Report) -> None:
@@ -148,7 +150,7 @@ def report(options: Report) -> None:
         raise ConfigError("give at least one folder of runs")
     console = console_for()
     commands = recipe_commands(options.recipes)
-    written = write_report(options.runs, options.out, lambda run: command_of(run, commands))
+    written = write_report(options.runs, options.out, lambda run: command_of(run, commands), gallery=options.gallery)
     for line in written:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -37,12 +37,13 @@ MANY_METHODS = 2  # that make a comparison
 CommandOf = Callable[[FinishedRun], str]
 
 
-def write_report(folders: Sequence[Path], out: Path, command_of: CommandOf) -> list[str]:
+def write_report(folders: Sequence[Path], out: Path, command_of: CommandOf, *, gallery: bool = True) -> list[str]:
     """Writes runs.csv, README.md, figures/*.png and gallery*.html into `out`; gives lines on what was (not) done.
 
     Args:
         folders: of runs, or of folders of runs.
         command_of: the command that repeats a run; empty where unknown.
+        gallery: shows photos with their captions, what the data set itself holds among them.
 
     Raises:
         ConfigError: where there is no finished run, or `out` cannot be written.
@@ -52,7 +53,7 @@ def write_report(folders: Sequence[Path], out: Path, command_of: CommandOf) -> l
         runs, notes = read_runs(folders)
         try:
             (out / "figures").mkdir(parents=True, exist_ok=True)
-            return _Report(runs, out, notes).write(command_of)
+            return _Report(runs, out, notes).write(command_of, gallery)
         except OSError as error:
             raise ConfigError(f"{out}: cannot be written ({error}); give --out another folder") from None
 
@@ -65,7 +66,7 @@ class _Report:
         self.sections: list[str] = []
         self.sources: dict[str, Source | None] = {}
 
-    def write(self, command_of: CommandOf) -> list[str]:
+    def write(self, command_of: CommandOf, gallery: bool) -> list[str]:
         rows = [self._row(run, command_of(run)) for run in self.runs]
         write_text(self.out / "runs.csv", csv_text(rows))
         self.section("Results", results_table(rows) + "\nScores times 100, on validation images.\n")
@@ -75,7 +76,7 @@ class _Report:
         self.section("Cost", cost_table(rows) + COST_NOTE)
         self._look_for_small_dense()
         self.section("Captions", statistics_table(rows) + STATISTICS_NOTE)
-        for number, group in enumerate(self._groups(), 1):
+        for number, group in enumerate(self._groups() if gallery else [], 1):
             self._gallery(group, number)
         text = "# Report\n\n" + "\n".join(self.sections)
         if self.notes:
