@@ -17,7 +17,7 @@ from laconic.config import from_mapping
 from laconic.recipes import Recipe
 
 STUDY = Path("recipes/studies/flickr8k_encoder.toml")
-RUNS = ("dense", "dense_tuned", "decoder_smp_95", "A2_smp_84", "A2_smp_91")
+RUNS = ("dense", "dense_tuned", "decoder_smp_95", "A2_smp", "A2_smp_84", "A2_smp_91")
 
 
 def row(folder: Path) -> dict[str, Any]:
