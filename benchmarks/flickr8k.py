@@ -22,7 +22,8 @@ from laconic.cli import main
 from laconic.config import expand, read_toml
 from laconic.console import console_for, watching
 from laconic.evaluation import evaluate_images
-from laconic.recipes import Recipe, run, write_json
+from laconic.folders import write_json
+from laconic.recipes import Recipe, run
 
 RECIPES = {  # file name -> name in the table; each may begin with what those before it have trained
     "flickr8k_dense": "dense",

@@ -23,7 +23,7 @@ from laconic.captioner import (
 from laconic.data import preprocess
 from laconic.data.regions import Regions
 from laconic.decode import Decoding
-from laconic.errors import ConfigError, FormatError
+from laconic.errors import ConfigError, DataError, FormatError
 from laconic.models.layers import Conv
 from laconic.text import SPECIALS, Vocabulary
 
@@ -133,6 +133,21 @@ def test_a_captioner_of_regions_comes_back_from_its_file(images, tmp_path):
         captioner.encode(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
 
 
+def test_a_captioner_that_reads_boxes_does_not_guess_them():
+    """Nine regions are no 3 x 3 grid."""
+    torch.manual_seed(0)
+    options = {"layers": 1, "width": 8, "heads": 2, "feed_forward": 8}
+    config = ModelConfig(EncoderConfig("regions", channels=5), DecoderConfig("object_relation", options))
+    captioner = ImageCaptioner(config, VOCABULARY)
+    regions = Regions(np.zeros((9, 5), np.float32))
+    with pytest.raises(DataError, match=r"where regions lie: give cocobu_box_relative/<id>\.npy"):
+        captioner.caption([regions])
+    with pytest.raises(DataError, match="where regions lie"):
+        captioner(captioner.batch([regions]), torch.tensor([[[2, 5, 3]]]))
+    boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (9, 1))
+    assert len(captioner.caption([replace(regions, boxes=boxes)])) == 1
+
+
 def test_regions_are_padded_to_the_longest():
     boxes = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1]], np.float32)
     two, one = Regions(np.array([[1.0, 2], [3, 6]], np.float16), boxes), Regions(np.array([[5.0, 5]]), boxes[:1])
@@ -143,7 +158,9 @@ def test_regions_are_padded_to_the_longest():
     assert features.valid.tolist() == [[True, True], [True, False]]
     assert features.boxes.tolist() == [boxes.tolist(), [boxes[0].tolist(), [0, 0, 0, 0]]]
     assert stack_regions([two, two]).valid is None
-    assert stack_regions([two, replace(one, boxes=None)]).boxes is None
+    assert stack_regions([replace(image, boxes=None) for image in (two, one)]).boxes is None
+    with pytest.raises(DataError, match="1 of 2 images have boxes"):
+        stack_regions([two, replace(one, boxes=None)])
 
 
 def test_loading_draws_no_weights(tmp_path, monkeypatch):

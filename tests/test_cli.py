@@ -22,6 +22,7 @@ from laconic.cli import VERBS, main
 from laconic.config import read_toml
 from laconic.console import watching
 from laconic.data import Example, write_karpathy
+from laconic.data.regions import Regions, write_regions
 from laconic.decode import Decoding
 from laconic.evaluation import evaluate, evaluate_images
 from laconic.text import Vocabulary
@@ -371,6 +372,31 @@ def test_reading_as_it_goes_equals_the_cache(captioner: ImageCaptioner) -> None:
     )
     assert (streamed, dict(fast), skipped) == (captions, dict(slow), [])
     assert seen[-1] == (40, 40)
+
+
+def test_caption_reads_regions_in_all_their_layouts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    options = {"layers": 1, "width": 8, "heads": 2, "feed_forward": 8}
+    config = ModelConfig(EncoderConfig("regions", channels=6), DecoderConfig("object_relation", options))
+    save(ImageCaptioner(config, Vocabulary.build(["a dog runs"], 1)), here / "reader.safetensors")
+    boxes = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1]], np.float32)
+    found = {str(i): Regions(np.random.default_rng(i).normal(size=(2, 6)).astype(np.float16), boxes) for i in range(3)}
+    for image, regions in found.items():
+        for folder, array in (("cocobu_att", regions.features), ("cocobu_box_relative", boxes)):
+            (here / "bu" / folder).mkdir(parents=True, exist_ok=True)
+            np.save(here / "bu" / folder / f"{image}.npy", array)
+    write_regions(here / "all.safetensors", found.items())
+    said = []
+    for given in ("bu", "bu/cocobu_att", "all.safetensors"):
+        assert main(["caption", "reader.safetensors", given]) == 0
+        said.append([line.split(": ")[1] for line in capsys.readouterr().out.splitlines()])
+    assert said[0] == said[1] == said[2]
+    assert len(said[0]) == 3
+    (here / "bu" / "cocobu_box_relative" / "1.npy").unlink()
+    assert main(["caption", "reader.safetensors", "bu"]) == 0
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 2
+    assert "1.npy: has no boxes" in captured.err
 
 
 def test_evaluate_on_region_features(here: Path, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,7 @@ SETTINGS = Training(
     checkpoint_minutes=0.0,
 )
 SCENES = 27  # 4 steps an epoch; 6 images give each of two processes 3, each of four 2 or 1
-CASES = ("dense", "supermask", "gradual", "scst")
+CASES = ("dense", "supermask", "gradual", "scst", "unread")
 
 
 def make_run(case: str, folder: Path) -> Run:
@@ -60,6 +60,10 @@ def make_run(case: str, folder: Path) -> Run:
     vocabulary = Vocabulary.build((c for some in captions for c in some), 1)
     options = {"word": 12, "hidden": 16, "dropout": 0.0, "attention_dropout": 0.0}
     config = ModelConfig(EncoderConfig("convnet", size=32, stride=16), DecoderConfig(options=options))
+    if case == "unread":  # nothing reads the encoder's layers behind the grid
+        options = {"layers": 1, "width": 8, "heads": 2, "feed_forward": 8, "input_dropout": 0.0, "dropout": 0.0}
+        encoder = EncoderConfig("mobilenet_v1_025", size=32, stride=16)
+        config = ModelConfig(encoder, DecoderConfig("object_relation", options))
     model = ImageCaptioner(config, vocabulary)
     source = PixelCache.read(scenes, 32)
     batches = make_batches(source, captions, vocabulary, max_length=16, size=SETTINGS.batch, seed=1)

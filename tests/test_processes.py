@@ -92,6 +92,10 @@ def test_what_is_finished_is_found_and_a_damaged_folder_is_a_failed_run(monkeypa
 
     monkeypatch.setattr(processes, "claim", claim)
     outcomes = carry_out(study(a="", b="", c="a"), Workshop(tmp_path, tmp_path))
+    assert [(o.name, o.status) for o in outcomes] == [("a", "found"), ("b", "failed"), ("c", "not started")]
+    assert "model.safetensors, which is gone; delete that folder" in outcomes[2].reason
+    (tmp_path / "a" / "model.safetensors").touch()
+    outcomes = carry_out(study(a="", b="", c="a"), Workshop(tmp_path, tmp_path))
     assert [(o.name, o.status) for o in outcomes] == [("a", "found"), ("b", "failed"), ("c", "finished")]
     assert pool.started == ["c"]
 

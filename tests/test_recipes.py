@@ -14,8 +14,19 @@ from laconic.config import read_toml, to_mapping
 from laconic.data.regions import read_regions
 from laconic.decode import Decoding
 from laconic.errors import ConfigError, TrainingError
-from laconic.pruning import METHODS, Pruning, check_ticket, make_pruner
-from laconic.recipes import DataRecipe, Recipe, Watcher, build, claim, run, splits
+from laconic.folders import LOCK, claim, sole_writer
+from laconic.pruning import METHODS, Pruning, check_ticket, first_losses, make_pruner
+from laconic.recipes import (
+    DataRecipe,
+    Recipe,
+    Watcher,
+    build,
+    encoder_changes,
+    open_source,
+    run,
+    splits,
+    training_batches,
+)
 from laconic.scst import Scst
 from laconic.train import Training
 
@@ -247,6 +258,79 @@ def test_frozen_masks_go_on_being_drawn_from_a_supermask_runs_gates(trained, tmp
         assert torch.equal(keep, sparse[name.removeprefix("decoder.")] != 0)
     with pytest.raises(ConfigError, match=r"gates\.pt: no gates"):
         run(replace(second, pruning=Pruning("frozen", ticket=str(trained))), tmp_path / "second", tmp_path)
+
+
+def test_what_a_supermask_run_has_no_gates_for_keeps_its_zeros(trained, tmp_path):
+    """Scheme A: the decoder is pruned first, then the encoder's masks are learned, then both are drawn or kept."""
+    cache = trained.parent / "cache"
+    run(replace(SHORT, pruning=Pruning("supermask", 0.6)), tmp_path / "decoder", cache)
+    start = str(tmp_path / "decoder" / "model.safetensors")
+    masks = replace(SHORT, initial=start, pruning=Pruning("supermask", 0.5, "all", freeze="decoder"))
+    run(masks, tmp_path / "masks", cache)
+    start = str(tmp_path / "masks" / "model.safetensors")
+    both = replace(SHORT, initial=start, pruning=Pruning("frozen", where="all", ticket=str(tmp_path / "masks")))
+    assert encoder_changes(both)
+    pruner = make_pruner(build(both, splits(both.data)[0]), both.pruning, 9, lambda _: [])
+    assert {type(mask).__name__ for name, mask in pruner.active.items() if name[0] == "d"} == {"FixedMask"}
+    assert {type(mask).__name__ for name, mask in pruner.active.items() if name[0] == "e"} == {"LearnedMask"}
+    result = run(both, tmp_path / "both", cache)
+    assert (
+        result["non_zeros"]["decoder"]
+        <= json.loads((tmp_path / "masks" / "result.json").read_text())["non_zeros"]["decoder"]
+    )
+
+
+def test_a_ticket_that_is_sparser_than_asked_for_is_refused(trained, tmp_path):
+    cache = trained.parent / "cache"
+    run(replace(SHORT, pruning=Pruning("gradual", 0.9)), tmp_path / "gradual", cache)
+    with pytest.raises(ConfigError, match="cannot be less sparse than the run it is taken from"):
+        run(replace(SHORT, pruning=Pruning("lottery", 0.5, ticket=str(tmp_path / "gradual"))), tmp_path / "run", cache)
+    again = replace(SHORT, pruning=Pruning("lottery", 0.95, ticket=str(tmp_path / "gradual")))  # iterative
+    assert run(again, tmp_path / "again", cache)["non_zeros"]["decoder"] > 0
+
+
+def test_a_sparse_captioner_is_not_filled_up_unasked(trained, tmp_path):
+    run(replace(SHORT, pruning=Pruning("supermask", 0.6)), tmp_path / "sparse", trained.parent / "cache")
+    start = str(tmp_path / "sparse" / "model.safetensors")
+    with pytest.raises(ConfigError, match=r'% of its decoder is zero.*"frozen"'):
+        run(replace(SHORT, initial=start), tmp_path / "run", trained.parent / "cache")
+
+
+def test_a_method_needs_a_sparsity():
+    with pytest.raises(ConfigError, match=r'"gradual" needs pruning\.sparsity'):
+        Pruning("gradual")
+
+
+def test_snip_takes_batches_of_further_epochs(trained):
+    recipe = replace(SHORT, pruning=Pruning("snip", 0.6, batches=7))
+    asked = []
+
+    class Counted:
+        def __len__(self) -> int:
+            return 3
+
+        def __call__(self, epoch: int, position: int):
+            asked.append((epoch, position))
+            return batches(0, 0)
+
+    train = splits(recipe.data)[0]
+    captioner = build(recipe, train)
+    source = open_source(captioner, recipe, train, trained.parent / "cache", True, "train", Watcher())
+    batches = training_batches(recipe, source, train, captioner.vocabulary)
+    make_pruner(captioner, recipe.pruning, 9, first_losses(captioner, Counted(), 0.0))
+    assert asked == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    with (
+        sole_writer(tmp_path),
+        pytest.raises(TrainingError, match="another process trains in it"),
+        sole_writer(tmp_path),
+    ):
+        pass
+    with sole_writer(tmp_path):
+        assert (tmp_path / LOCK).exists()
+    assert not (tmp_path / LOCK).exists()
 
 
 @pytest.mark.parametrize("baseline", ["others", "greedy"])

@@ -13,6 +13,8 @@ from laconic.compress.supermask import Supermask
 from laconic.decode import Decoding, Hypothesis, greedy
 from laconic.errors import ConfigError
 from laconic.metrics.rewards import Rewards
+from laconic.models.captioners import build_captioner
+from laconic.models.encoders import Regions
 from laconic.models.layers import Features
 from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
 from laconic.scst import Scst, SelfCritical, as_tokens, self_critical_loss
@@ -122,6 +124,31 @@ def test_the_second_pass_sees_what_the_search_saw(sampling, pruned, monkeypatch)
     found = log_probs.gather(1, following[following != 0][:, None]).squeeze(1)
     expected = torch.tensor([p for some in seen for h in some for p in h.log_probs])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("soft_attention", {"word": 8, "hidden": 12, "dropout": 0.5}),
+        ("up_down", {"word": 8, "hidden": 12, "attention": 6, "dropout": 0.5}),
+        ("object_relation", {"layers": 1, "width": 8, "heads": 2, "feed_forward": 12, "input_dropout": 0.5}),
+    ],
+)
+@pytest.mark.parametrize("pruned", [False, True])
+def test_samples_are_drawn_without_dropout(name, options, pruned):
+    torch.manual_seed(0)
+    model = build_captioner(name, options, len(VOCABULARY), Regions(3)).train()
+    if pruned:
+        Pruner(model, Supermask(0.5, init=1.0), steps=10)
+    rng = np.random.default_rng(1)
+    inputs = Features(
+        torch.from_numpy(rng.normal(size=(6, 9, 3)).astype(np.float32)),
+        torch.from_numpy(rng.normal(size=(6, 3)).astype(np.float32)),
+    )
+    critic = objective(baseline="greedy", samples=2, sampling="beam")
+    first, second = (critic._search(model, inputs) for _ in range(2))
+    assert first == second
+    assert all(module.training for module in model.modules())
 
 
 def test_a_temperature_is_a_sharper_output_layer():

@@ -21,7 +21,7 @@ from laconic.batches import Batches
 from laconic.checkpoint import load_checkpoint
 from laconic.compress.prune import Pruner
 from laconic.compress.supermask import Supermask
-from laconic.errors import FormatError, TrainingError
+from laconic.errors import ConfigError, FormatError, TrainingError
 from laconic.models.layers import Features
 from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
 from laconic.train import Run, Training, cosine, cross_entropy, make_optimizer
@@ -106,7 +106,8 @@ def unbroken(request, tmp_path_factory):
 def assert_same(run: Run, expected: Run) -> None:
     assert run.step == expected.step == STEPS
     assert run.best == expected.best
-    for name in ("last.pt", "best.pt"):
+    assert [path.name for path in run.folder.glob("best-*.pt")] == [expected.best_path.name]
+    for name in ("last.pt", expected.best_path.name):
         found, wanted = (load_checkpoint(folder / name) for folder in (run.folder, expected.folder))
         assert equal(found, wanted), name
     assert equal(run.model.state_dict(), expected.model.state_dict())
@@ -305,6 +306,51 @@ def test_best_is_the_best_epoch_that_meets_the_sparsity(tmp_path):
     weights = run.pruner.weights
     assert {kept for near, kept in seen if near} == {weights - int(0.6 * weights)}
     assert run.pruner.sparsity == int(0.6 * weights) / weights
+
+
+def test_a_stop_between_the_two_checkpoints_loses_neither(tmp_path, monkeypatch):
+    """The new best one is written, `last.pt` is not, and the epoch done again has another score, as on a GPU."""
+    scores = iter([1.0, 2.0, 0.5, 0.5, 0.5, 0.5, 0.5])
+
+    def scored(model: nn.Module) -> dict[str, float]:
+        return {"CIDEr": next(scores)}
+
+    run = make_run(tmp_path, "dense", validate=scored)
+    with monkeypatch.context() as stops:
+        ordinary = train.save_checkpoint
+
+        def save(state, path):
+            if path.name == "last.pt" and state["step"] == 2 * PER_EPOCH:
+                raise Stopped
+            ordinary(state, path)
+
+        stops.setattr(train, "save_checkpoint", save)
+        with pytest.raises(Stopped):
+            run.fit()
+    assert len(list(tmp_path.glob("best-*.pt"))) == 2
+    run = make_run(tmp_path, "dense", validate=scored)
+    run.resume()
+    assert run.fit() == {"CIDEr": 1.0, "step": PER_EPOCH}
+    assert [path.name for path in tmp_path.glob("best-*.pt")] == [f"best-{PER_EPOCH}.pt"]
+    assert equal(run.model.state_dict(), load_checkpoint(run.best_path)["model"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs = 0; give at least 1"),
+        ({"batch": 0}, "batch = 0; give at least 1"),
+        ({"learning_rate": -1.0}, "learning_rate = -1.0"),
+        ({"learning_rate": float("nan")}, "learning_rate = nan"),
+        ({"learning_rate": 0.0}, "trains nothing"),
+        ({"label_smoothing": 2.0}, "label_smoothing = 2.0"),
+        ({"clip": 0.0}, "clip = 0.0"),
+        ({"checkpoint_minutes": -1.0}, "checkpoint_minutes = -1.0"),
+    ],
+)
+def test_settings_that_are_not_possible(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Training(**options)
 
 
 def test_without_an_eligible_epoch_the_last_weights_stay(tmp_path):

@@ -24,9 +24,9 @@ from torch.overrides import TorchFunctionMode
 from laconic import store
 from laconic.config import from_mapping, to_mapping
 from laconic.data.images import resize
-from laconic.data.regions import Regions
+from laconic.data.regions import NO_BOXES, Regions
 from laconic.decode import Captioner, Decoding, Hypothesis, decode
-from laconic.errors import ConfigError, FormatError
+from laconic.errors import ConfigError, DataError, FormatError
 from laconic.models.captioners import build_captioner
 from laconic.models.encoders import REGIONS, build_encoder
 from laconic.models.fold import fold_biases
@@ -81,13 +81,16 @@ def normalize(pixels: Tensor) -> Tensor:
 def stack_regions(regions: Sequence[Regions]) -> Features:
     """Regions of several images as one batch, float32, the shorter ones padded with zeros and marked in `valid`.
 
-    `pooled` is the mean of an image's regions. Boxes are left out unless all images have them.
+    `pooled` is the mean of an image's regions. DataError where some images have boxes and others do not: what is said
+    of an image must not depend on the others of its batch.
     """
     counts = torch.tensor([len(image.features) for image in regions])
     grid = pad_sequence([torch.tensor(image.features, dtype=torch.float32) for image in regions], True)
     pooled = grid.sum(1) / counts.unsqueeze(1)
     given = [torch.tensor(image.boxes) for image in regions if image.boxes is not None]
-    boxes = pad_sequence(given, True) if len(given) == len(regions) else None
+    if len(given) not in (0, len(regions)):
+        raise DataError(f"{len(given)} of {len(regions)} images have boxes; give them for all images, or for none")
+    boxes = pad_sequence(given, True) if given else None
     valid = torch.arange(grid.shape[1]) < counts.unsqueeze(1)
     return Features(grid, pooled, boxes, None if valid.all() else valid)
 
@@ -108,8 +111,20 @@ class ImageCaptioner(nn.Module):
 
     def forward(self, images: Tensor | Features, tokens: Tensor) -> Tensor:
         """Logits under teacher forcing; images are uint8 (N, H, W, 3) or already Features. See the decoder."""
-        features = images if isinstance(images, Features) else self.encode(images)
-        return self.decoder(features, tokens)  # type: ignore[no-any-return]
+        return self.decoder(self.features(images), tokens)  # type: ignore[no-any-return]
+
+    @property
+    def needs_boxes(self) -> bool:
+        """Whether it has to be told where regions lie; the cells of a photo's grid lie where they lie."""
+        return self.config.encoder.name == REGIONS and getattr(self.decoder, "reads_boxes", False)
+
+    def features(self, images: Tensor | Features) -> Features:
+        """What the decoder reads: of pixels, or as given. DataError where it needs boxes and there are none."""
+        if not isinstance(images, Features):
+            return self.encode(images)
+        if images.boxes is None and self.needs_boxes:
+            raise DataError(f"{self.config.decoder.name} reads where regions lie: {NO_BOXES}")
+        return images
 
     def encode(self, pixels: Tensor) -> Features:
         """uint8 (N, size, size, 3) -> Features."""
@@ -119,7 +134,7 @@ class ImageCaptioner(nn.Module):
         """Hypotheses for each image, best first."""
         self.eval()
         with torch.inference_mode(), parametrize.cached():  # a masked weight is masked once, not at every step
-            features = images if isinstance(images, Features) else self.encode(images)
+            features = self.features(images)
             return decode(cast(Captioner[Any], self.decoder), features, decoding)
 
     def caption(

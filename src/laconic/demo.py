@@ -26,9 +26,10 @@ from laconic.data import read_image
 from laconic.decode import Decoding
 from laconic.errors import ConfigError
 from laconic.evaluation import evaluate
+from laconic.folders import write_json
 from laconic.machine import settle_in
 from laconic.pruning import Pruning
-from laconic.recipes import DataRecipe, Recipe, run, write_json
+from laconic.recipes import DataRecipe, Recipe, run
 from laconic.report.page import (
     Contender,
     Layer,

@@ -98,11 +98,12 @@ def writer_first() -> Iterator[None]:
         barrier()
 
 
-def parallel(model: nn.Module) -> nn.Module:
+def parallel(model: nn.Module, *, unread: bool = False) -> nn.Module:
     """The model with gradients averaged over all processes; itself in a process alone.
 
     Weights and buffers start as the writer's. From then on masks change alike everywhere, and batch norms keep
-    statistics of their own process.
+    statistics of their own process. `unread` tells that there may be weights on which no loss depends: nobody waits
+    for a gradient of those.
     """
     if world() == 1:
         return model
@@ -110,7 +111,7 @@ def parallel(model: nn.Module) -> nn.Module:
         dist.broadcast(buffer, src=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 has renamed it, torch 2.6 knows no other name
-        return DistributedDataParallel(model, broadcast_buffers=False)
+        return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unread)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -75,7 +75,7 @@ def evaluate(
     examples: Dataset,
     decoding: Decoding,
     *,
-    names: Sequence[str] = ("Bleu", "ROUGE_L", "CIDEr"),
+    names: Sequence[str] = metrics.STANDARD,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[metrics.Scores, dict[int | str, str]]:
     """All scores of a captioner on a data set, and its captions by image id."""
@@ -111,7 +111,7 @@ def evaluate_images(
     examples: Dataset,
     decoding: Decoding,
     *,
-    names: Sequence[str] = ("Bleu", "ROUGE_L", "CIDEr"),
+    names: Sequence[str] = metrics.STANDARD,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[metrics.Scores, dict[int | str, str], list[Skipped]]:
     """`evaluate` without a cache: scores, captions by image id, and the images that could not be read."""

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from laconic.errors import LaconicError
+from laconic.folders import claim
 from laconic.machine import settle_in
-from laconic.recipes import Recipe, Watcher, claim, run
-from laconic.study import StudyRun
+from laconic.recipes import Recipe, Watcher, run
+from laconic.study import MODEL, StudyRun
 
 TELL_EVERY = 0.5  # seconds between two reports of a run
 
@@ -114,13 +115,20 @@ def _verdict(one: StudyRun, outcomes: dict[str, Outcome], folder: Path) -> Outco
     for need in one.needs:
         if need in outcomes and outcomes[need].result is None:
             return Outcome(one.name, "not started", reason=f"needs {need}, which has no result")
-    if not (folder / one.name / "recipe.json").exists():
-        return None
-    try:
-        result = claim(folder / one.name, one.recipe, resume=True)
-    except LaconicError as error:
-        return Outcome(one.name, "failed", reason=str(error))
-    return None if result is None else Outcome(one.name, "found", result)
+    if (folder / one.name / "recipe.json").exists():
+        try:
+            result = claim(folder / one.name, one.recipe, resume=True)
+        except LaconicError as error:
+            return Outcome(one.name, "failed", reason=str(error))
+        if result is not None:
+            return Outcome(one.name, "found", result)
+    for need in one.needs:
+        if need in outcomes and outcomes[need].status == "found" and not (folder / need / MODEL).is_file():
+            reason = (
+                f"needs {folder / need / MODEL}, which is gone; delete that folder, and the study does {need} again"
+            )
+            return Outcome(one.name, "not started", reason=reason)
+    return None
 
 
 def _may_start(one: StudyRun, outcomes: dict[str, Outcome], workers: dict[str, _Worker], jobs: int) -> bool:
@@ -148,7 +156,7 @@ def _listen(workers: dict[str, _Worker], watch: StudyWatcher) -> list[str]:
             continue
         try:
             message = worker.pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # OSError: it died in the middle of a message
             ended.append(name)
             continue
         if isinstance(message[0], str):

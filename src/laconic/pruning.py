@@ -15,7 +15,7 @@ from laconic.batches import Batches
 from laconic.captioner import ImageCaptioner, load
 from laconic.checkpoint import load_checkpoint, save_checkpoint
 from laconic.compress.fisher import Fisher
-from laconic.compress.frozen import Frozen
+from laconic.compress.frozen import Frozen, zeros
 from laconic.compress.magnitude import Magnitude
 from laconic.compress.masks import Sampling
 from laconic.compress.methods import Method
@@ -30,6 +30,7 @@ from laconic.errors import ConfigError
 from laconic.train import cross_entropy
 
 GATES = "gates.pt"  # in the folder of a supermask run
+EMPTY = 0.01  # share of a ticket's weights that may be zero by chance
 
 Part = Literal["none", "all", "encoder", "decoder"]
 
@@ -46,8 +47,10 @@ class Pruning:
         scope: of "magnitude", "gradual" and "lottery": "blind", "uniform" or "distribution"; of "fisher" the first two.
         centred: "distribution" as the published code computes it, mean taken off.
         ticket: of "lottery": folder of the run whose final weights choose the masks; of "frozen": of the supermask
-            run whose gates go on being drawn from; empty keeps the zeros of the initial weights.
-        batches: of "snip".
+            run whose gates go on being drawn from; where there are none, the zeros of the initial weights stay.
+        start, end, interval: of "gradual" and "fisher": first and last step of the pruning, and the steps between two
+            cuts; None: see laconic.compress.schedule.
+        batches: of "snip"; more than an epoch has are taken from the next ones.
         signed: "snip" as the published code computes it, for comparison.
         weight: of the sparsity loss (lambda); None derives it.
         learning_rate: of the gates; None derives it.
@@ -62,6 +65,9 @@ class Pruning:
     scope: Scope = "blind"
     centred: bool = False
     ticket: str = ""
+    start: int | None = None
+    end: int | None = None
+    interval: int | None = None
     batches: int = 1
     signed: bool = False
     weight: float | None = None
@@ -72,6 +78,12 @@ class Pruning:
     settle: float | None = None
     pace: bool | None = None
     adaptive: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in ("none", "frozen") and self.sparsity == 0:
+            raise ConfigError(
+                f'pruning.method = "{self.method}" needs pruning.sparsity, the share of weights to remove'
+            )
 
 
 def make_pruner(
@@ -98,8 +110,8 @@ def first_losses(captioner: ImageCaptioner, batches: Batches, smoothing: float) 
     def losses(count: int) -> Iterator[Tensor]:
         captioner.train()
         device = next(captioner.parameters()).device
-        for step in range(min(count, len(batches))):
-            batch = batches(0, step).to(device)
+        for step in range(count):
+            batch = batches(*divmod(step, len(batches))).to(device)
             yield cross_entropy(captioner(batch.inputs, batch.tokens), batch.tokens, smoothing)
 
     return losses
@@ -131,12 +143,16 @@ def _magnitude(pruning: Pruning, *_: object) -> Method:
     return Magnitude(pruning.sparsity, pruning.scope, centred=pruning.centred)
 
 
+def _schedule(pruning: Pruning) -> Cubic:
+    return Cubic(pruning.start, pruning.end, pruning.interval)
+
+
 def _gradual(pruning: Pruning, *_: object) -> Method:
-    return Magnitude(pruning.sparsity, pruning.scope, Cubic(), pruning.centred)
+    return Magnitude(pruning.sparsity, pruning.scope, _schedule(pruning), pruning.centred)
 
 
 def _fisher(pruning: Pruning, *_: object) -> Method:
-    return Fisher(pruning.sparsity, pruning.scope)
+    return Fisher(pruning.sparsity, pruning.scope, _schedule(pruning))
 
 
 def _snip(pruning: Pruning, *_: object) -> Method:
@@ -147,7 +163,15 @@ def _lottery(pruning: Pruning, captioner: ImageCaptioner, where: Where) -> Metho
     """Masks by the magnitudes at the end of the ticket's run; the weights are those this run begins with."""
     trained = dict(load(expand(pruning.ticket) / "model.safetensors").named_parameters())
     chosen = {name: trained[name] for name in prunable(captioner, where) if name in trained}
-    return Frozen(keep_largest(magnitudes(chosen, pruning.scope, pruning.centred), pruning.sparsity, pruning.scope))
+    masks = keep_largest(magnitudes(chosen, pruning.scope, pruning.centred), pruning.sparsity, pruning.scope)
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    empty = sum(int((mask & (chosen[name] == 0)).sum()) for name, mask in masks.items())
+    if empty > EMPTY * kept:
+        raise ConfigError(
+            f"{pruning.ticket}: a sparsity of {pruning.sparsity:g} keeps {kept:,} weights, {empty:,} of which are zero "
+            "there; a ticket cannot be less sparse than the run it is taken from"
+        )
+    return Frozen(masks)
 
 
 def _frozen(pruning: Pruning, captioner: ImageCaptioner, where: Where) -> Method:
@@ -156,7 +180,11 @@ def _frozen(pruning: Pruning, captioner: ImageCaptioner, where: Where) -> Method
     path = expand(pruning.ticket) / GATES
     if not path.exists():
         raise ConfigError(f"{path}: no gates; give a finished supermask run as pruning.ticket, or none")
-    return Frozen(load_checkpoint(path)["gates"])
+    gates = load_checkpoint(path)["gates"]
+    foreign = sorted(gates.keys() - {name for name, _ in captioner.named_parameters()})
+    if foreign:
+        raise ConfigError(f"{path}: gates of another captioner, with {foreign[0]}; give a ticket of the same one")
+    return Frozen({**zeros({name: getattr(*sites[0]) for name, sites in prunable(captioner, where).items()}), **gates})
 
 
 def save_gates(pruner: Pruner, path: Path) -> None:
@@ -177,13 +205,13 @@ def check_ticket(ticket: str, recipe: Mapping[str, Any]) -> None:
     path = expand(ticket) / "recipe.json"
     try:
         other = json.loads(path.read_text(encoding="utf8"))
-        pairs = {key: (other[key], recipe[key]) for key in ("data", "encoder", "decoder", "initial")}
+        pairs = {key: (other[key], recipe[key]) for key in ("data", "encoder", "imagenet", "decoder", "initial")}
         pairs["training.seed"] = (other["training"]["seed"], recipe["training"]["seed"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{path}: no finished run ({error}); train the ticket's run first") from None
     for key, (theirs, ours) in pairs.items():
         if _sizes(theirs) != _sizes(ours):
-            raise ConfigError(f"{path}: {key} is {theirs}, the recipe has {ours}; a ticket fits its own model only")
+            raise ConfigError(f"{path}: {key} is {theirs!r}, the recipe has {ours!r}; a ticket fits its own model only")
 
 
 def _sizes(value: Any) -> Any:

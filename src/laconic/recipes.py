@@ -4,9 +4,9 @@ Recipes are TOML files; every key is also a command-line option. A run lives in 
 checkpoints while it lasts, `model.safetensors` and `result.json` when it is done.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,20 +17,22 @@ from laconic import data
 from laconic.accounting import caption_operations, matrices, non_zeros
 from laconic.batches import Batches, PixelCache, Source, make_batches
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
-from laconic.config import differences, expand, from_mapping, to_mapping
+from laconic.config import expand
 from laconic.data import Dataset
 from laconic.data.regions import open_regions
 from laconic.decode import Decoding
 from laconic.distributed import broadcast, is_writer, writer_first
-from laconic.errors import ConfigError, TrainingError
+from laconic.errors import ConfigError
 from laconic.evaluation import Validator, evaluate
 from laconic.features import RegionSource, cache_features
-from laconic.files import write_text
+from laconic.folders import claim, sole_writer, write_json
 from laconic.models.encoders import REGIONS, load_imagenet
-from laconic.pruning import GATES, Pruning, check_ticket, first_losses, make_pruner, save_gates
+from laconic.pruning import GATES, Pruning, first_losses, make_pruner, save_gates
 from laconic.scst import Scst, SelfCritical
 from laconic.text import Vocabulary
 from laconic.train import Progress, Run, Training, best_device
+
+SPARSE = 0.1  # share of zeros that no dense decoder has
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,11 @@ def run(
     if finished is not None:
         watch.say(f"{folder} is finished; nothing to do")
         return finished
+    with sole_writer(folder) if is_writer() else nullcontext():
+        return _carry_out(recipe, folder, cache, resume, watch)
+
+
+def _carry_out(recipe: Recipe, folder: Path, cache: Path, resume: bool, watch: Watcher) -> dict[str, Any]:
     torch.manual_seed(recipe.training.seed)
     started = time.perf_counter()
     train, val = splits(recipe.data)
@@ -131,39 +138,6 @@ def run(
 
 
 # Stages
-
-
-def claim(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
-    """Takes the folder for this recipe; gives the result where the run is already finished."""
-    recipe_file, result = folder / "recipe.json", folder / "result.json"
-    if recipe_file.exists():
-        try:
-            held = from_mapping(json.loads(recipe_file.read_text(encoding="utf8")), Recipe, str(recipe_file))
-            done = json.loads(result.read_text(encoding="utf8")) if result.exists() else None
-            if not isinstance(done, dict | None):
-                raise ValueError("not a JSON object")
-        except (ValueError, ConfigError) as error:
-            raise TrainingError(f"{folder}: damaged run ({error}); give --out another folder") from None
-        changed = differences(to_mapping(held), to_mapping(recipe))
-        if changed:
-            raise TrainingError(
-                f"{folder}: holds a run with other settings ({'; '.join(changed[:3])}); give --out another folder"
-            )
-        if done is not None:
-            return done
-        if not resume:
-            raise TrainingError(
-                f"{folder}: holds an unfinished run; continue it with --resume or give --out another folder"
-            )
-        return None
-    if recipe.pruning.method == "lottery":
-        check_ticket(recipe.pruning.ticket, to_mapping(recipe))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written ({error}); give --out another folder") from None
-    write_json(recipe_file, to_mapping(recipe))
-    return None
 
 
 def splits(recipe: DataRecipe) -> tuple[Dataset, Dataset]:
@@ -189,6 +163,13 @@ def build(recipe: Recipe, train: Dataset) -> ImageCaptioner:
                 f"{recipe.initial}: has decoder {captioner.config.decoder}, the recipe asks for {recipe.decoder}"
             ) from None
         captioner = fresh
+        counted = non_zeros(captioner)
+        zeros = 1 - counted["decoder"] / counted["decoder_weights"]
+        if recipe.pruning.method == "none" and zeros > SPARSE:
+            raise ConfigError(
+                f"{recipe.initial}: {zeros:.0%} of its decoder is zero, and training would fill it up; "
+                'set pruning.method = "frozen" to keep it sparse'
+            )
     else:
         captions = (c for i in range(len(train)) for c in train[i].captions)
         length = recipe.data.max_length
@@ -202,8 +183,9 @@ def build(recipe: Recipe, train: Dataset) -> ImageCaptioner:
 
 def encoder_changes(recipe: Recipe) -> bool:
     """Whether the encoder's features change in training: by its weights or by its masks."""
-    pruned = recipe.pruning.method not in ("none", "frozen") and recipe.pruning.where != "decoder"
-    return recipe.training.encoder_learning_rate > 0 or pruned
+    pruning = recipe.pruning
+    moving = pruning.method not in ("none", "frozen") or (pruning.method == "frozen" and bool(pruning.ticket))
+    return recipe.training.encoder_learning_rate > 0 or (moving and pruning.where != "decoder")
 
 
 def open_sources(
@@ -294,14 +276,14 @@ def conclude(
     """Scores and packs what was trained; writes and returns the result, and removes the checkpoints."""
     folder = fitting.folder
     result = {
-        **score_and_pack(captioner.cpu(), recipe, inputs["val"], val, folder, watch),
+        **score_and_pack(captioner, recipe, inputs["val"], val, folder, watch),
         "best": fitting.best,
         "skipped": [skipped.reason for source in inputs.values() for skipped in source.skipped],
     }
     result["seconds"] |= {"features": round(prepared, 1), "training": round(fitting.seconds, 1)}
     write_json(folder / "result.json", result)
-    for name in ("last.pt", "best.pt"):  # model.safetensors replaces them
-        (folder / name).unlink(missing_ok=True)
+    for checkpoint in (fitting.last, fitting.best_path):  # model.safetensors replaces them
+        checkpoint.unlink(missing_ok=True)
     return result
 
 
@@ -318,6 +300,7 @@ def score_and_pack(
         progress=lambda done, of: watch.stage("scoring", done, of),
     )
     seconds = round(time.perf_counter() - started, 1)
+    captioner.cpu()
     write_json(folder / "captions.json", [{"image_id": k, "caption": v} for k, v in captions.items()])
     model = folder / "model.safetensors"
     return {
@@ -328,14 +311,6 @@ def score_and_pack(
         "operations": asdict(caption_operations(captioner)),
         "seconds": {"scoring": seconds},
     }
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically; TrainingError where that fails."""
-    try:
-        write_text(path, json.dumps(value, indent=1) + "\n")
-    except OSError as error:
-        raise TrainingError(f"{path}: cannot be written ({error}); free the disk or give --out another") from error
 
 
 def _first(examples: Dataset, count: int) -> Dataset:

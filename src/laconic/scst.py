@@ -9,7 +9,8 @@ The published reward strips the end of the sentence, so a caption that breaks of
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -21,6 +22,7 @@ from torch.nn.utils import parametrize
 
 from laconic.batches import Batch
 from laconic.captioner import ImageCaptioner
+from laconic.compress.masks import LearnedMask
 from laconic.decode import Captioner, Decoding, Hypothesis, Sampling, beam_search, greedy, sample
 from laconic.distributed import unwrapped
 from laconic.errors import ConfigError
@@ -135,8 +137,8 @@ class SelfCritical:
     ) -> tuple[list[list[Hypothesis]], list[list[Hypothesis]]]:
         """Samples of each image, and its greedy caption where that is the baseline."""
         options = self.options
-        with parametrize.cached():  # a mask is applied once, not at every word
-            features = inputs if isinstance(inputs, Features) else cast(ImageCaptioner, model).encode(inputs)
+        with _without_dropout(model), parametrize.cached():  # a mask is applied once, not at every word
+            features = model.features(inputs) if isinstance(model, ImageCaptioner) else cast(Features, inputs)
             captioner = cast(Captioner[Any], model.decoder if isinstance(model, ImageCaptioner) else model)
             decoding = Decoding(options.samples, options.max_length)
             if options.sampling == "beam":
@@ -149,6 +151,19 @@ class SelfCritical:
         # Up to torch 2.10 autocast would use the weights it has cast here, without gradients, in the second pass too.
         torch.clear_autocast_cache()
         return samples, baselines
+
+
+@contextmanager
+def _without_dropout(model: nn.Module) -> Iterator[None]:
+    """Everything as in evaluation, but supermasks as they are drawn for this step, which the second pass sees, too."""
+    learning = [module for module in model.modules() if module.training and not isinstance(module, LearnedMask)]
+    for module in learning:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in learning:
+            module.training = True
 
 
 def as_tokens(samples: list[list[Hypothesis]]) -> Tensor:

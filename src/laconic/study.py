@@ -33,8 +33,9 @@ from laconic.captioner import ModelConfig, outline
 from laconic.config import from_mapping
 from laconic.data import DATASETS
 from laconic.errors import ConfigError, PruningError
+from laconic.folders import claim
 from laconic.pruning import METHODS, check_ticket, part
-from laconic.recipes import Recipe, claim
+from laconic.recipes import Recipe
 from laconic.text import SPECIALS, Vocabulary
 
 MODEL = "model.safetensors"  # of a finished run's folder
@@ -78,11 +79,12 @@ def read_study(path: Path, folder: Path) -> tuple[StudyRun, ...]:
     for key in study.keys() - {"base", "run", "grid"}:
         raise ConfigError(f"{path}: unknown key {key!r}; a study has base, run and grid")
     base = _read_base(study.get("base", {}), path)
-    drafts = [*_single_runs(study, path), *itertools.chain.from_iterable(_grids(study, path))]
+    every = itertools.chain(_single_runs(study, path), itertools.chain.from_iterable(_grids(study, path)))
+    drafts = list(itertools.islice(every, MOST_RUNS + 1))
     if not drafts:
         raise ConfigError(f"{path}: no runs; add [[run]] or [[grid]]")
     if len(drafts) > MOST_RUNS:
-        raise ConfigError(f"{path}: {len(drafts):,} runs, over {MOST_RUNS:,}; split the study")
+        raise ConfigError(f"{path}: over {MOST_RUNS:,} runs; split the study")
     names = [draft.name for draft in drafts]
     for name in names:
         if not _NAME.fullmatch(name):

@@ -23,7 +23,7 @@ from laconic.batches import Batch, Batches
 from laconic.checkpoint import load_checkpoint, save_checkpoint
 from laconic.compress.prune import Pruner
 from laconic.distributed import barrier, broadcast, is_writer, parallel, rank, total, world
-from laconic.errors import TrainingError
+from laconic.errors import ConfigError, TrainingError
 from laconic.files import write_text
 
 SELECTION = "CIDEr"  # the score that picks the best checkpoint
@@ -62,6 +62,19 @@ class Training:
     mirror: bool = True
     seed: int = 1
     checkpoint_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "batch": 1, "learning_rate": 0, "encoder_learning_rate": 0, "warmup": 0}
+        least |= {"weight_decay": 0, "checkpoint_minutes": 0}
+        for name, bound in least.items():
+            if not bound <= getattr(self, name) < math.inf:
+                raise ConfigError(f"training: {name} = {getattr(self, name)}; give at least {bound}")
+        if self.learning_rate == self.encoder_learning_rate == 0:
+            raise ConfigError("training: learning_rate = 0 trains nothing; give more than 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"training: label_smoothing = {self.label_smoothing}; give 0 <= label_smoothing < 1")
+        if not self.clip > 0:
+            raise ConfigError(f"training: clip = {self.clip}; give more than 0")
 
 
 @dataclass(frozen=True)
@@ -144,7 +157,7 @@ def make_optimizer(model: nn.Module, settings: Training) -> torch.optim.AdamW:
 
 
 class Run:
-    """One training run in a folder: `log.jsonl`, `last.pt` to go on from, `best.pt` to ship.
+    """One training run in a folder: `log.jsonl`, `last.pt` to go on from, `best-<step>.pt` to ship.
 
     Args:
         model: an ImageCaptioner, or any module `model(inputs, tokens) -> logits`.
@@ -193,7 +206,9 @@ class Run:
 
     @property
     def best_path(self) -> Path:
-        return self.folder / "best.pt"
+        """The checkpoint to ship, if any. It has its step in its name: a new one lies beside the old one until
+        `last.pt` knows of it, so that a stop in between leaves the one that `last.pt` goes on from."""
+        return self.folder / f"best-{int(self.best.get('step', 0))}.pt"
 
     @property
     def log(self) -> Path:
@@ -252,7 +267,9 @@ class Run:
         learning = [parameter.requires_grad for parameter in self.model.parameters()]
         if self._parallel is None or learning != self._learning:
             self._parallel = None  # lets go of its hooks before others come
-            self._parallel, self._learning = parallel(self.model), learning
+            # what follows an encoder's grid is for the pooled feature alone
+            unread = not all(getattr(module, "reads_pooled", True) for module in self.model.modules())
+            self._parallel, self._learning = parallel(self.model, unread=unread), learning
         return self._parallel
 
     def _end_of_epoch(self, epoch: int) -> None:
@@ -276,6 +293,11 @@ class Run:
         if eligible and self.scores[SELECTION] > self.best.get(SELECTION, -math.inf):
             self.best = {**self.scores, "step": self.step}
             save_checkpoint({"model": self.model.state_dict(), "scores": self.best}, self.best_path)
+
+    def _drop_other_bests(self) -> None:
+        for path in self.folder.glob("best-*.pt"):
+            if path != self.best_path:
+                path.unlink(missing_ok=True)
 
     # Log and progress
 
@@ -318,6 +340,7 @@ class Run:
         if self.pruner is not None:
             state["pruner"] = self.pruner.state_dict()
         save_checkpoint(state, self.last)
+        self._drop_other_bests()
 
     def resume(self) -> None:
         """Goes back to the last checkpoint, or to the start where there is none, and cuts the log there."""

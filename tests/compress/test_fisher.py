@@ -38,6 +38,27 @@ def test_without_second_moments_it_says_what_it_needs(attach):
         pruner.finalize()
 
 
+def test_weights_that_are_not_trained_are_named():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    pruner = Pruner(model, Fisher(0.5), steps=4).attach(torch.optim.Adam(model[1].parameters()))
+    with pytest.raises(PruningError, match=r"0\.weight has none"):
+        pruner.finalize()
+
+
+def test_weights_that_no_loss_reads_go_first():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    pruner = Pruner(model, Fisher(0.5, schedule=Cubic(start=2, end=3)), steps=4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    pruner.attach(optimizer)
+    for _ in range(4):
+        model[1](torch.randn(8, 3)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    kept = pruner.masks()
+    assert not kept["0.weight"].any()
+    assert kept["1.weight"].all()
+
+
 @pytest.mark.parametrize("options", [{"schedule": None}, {"scope": "distribution"}, {"centred": True}])
 def test_options_that_are_not_possible(options):
     with pytest.raises(PruningError, match="takes a schedule, and scope 'blind' or 'uniform'"):

@@ -145,6 +145,23 @@ def test_snip_sums_gradients_over_batches_before_it_ranks(net, arrays):
     assert same(whole.masks(), parts.masks())
 
 
+def test_snip_prunes_a_part_that_is_not_trained(net, arrays):
+    ids, labels = torch.from_numpy(arrays["ids"]), torch.from_numpy(arrays["labels"])
+    resting, trained = copy.deepcopy(net), net
+    first = next(resting.parameters()).requires_grad_(False)
+    pruners = [Pruner(model, Snip(0.7)) for model in (resting, trained)]
+    for pruner in pruners:
+        pruner.sense(F.cross_entropy(pruner.model(ids), labels) for _ in range(2))
+    assert same(pruners[0].masks(), pruners[1].masks())
+    assert not first.requires_grad
+
+
+@pytest.mark.parametrize("options", [{"interval": 0}, {"start": -1}, {"end": -5}])
+def test_schedules_that_are_not_possible(options):
+    with pytest.raises(PruningError, match=f"{next(iter(options))} = {next(iter(options.values()))}"):
+        Cubic(**options)
+
+
 def test_snip_without_gradients_is_refused(net):
     pruner = Pruner(net, Snip(0.5), steps=2)
     with pytest.raises(PruningError, match=r"call pruner\.sense"):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from laconic.compress import masks
+from laconic.compress.fisher import Fisher
 from laconic.compress.prune import Pruner
 from laconic.compress.sites import prunable
 from laconic.compress.supermask import Supermask
@@ -257,6 +258,17 @@ def test_a_weight_tied_within_one_module():
     assert model.a.count_nonzero() == 9 - 4
 
 
+@pytest.mark.parametrize("accepted", ["embedding", "output"])
+def test_tied_weights_are_chosen_by_any_of_their_names(accepted):
+    model, ids = Tied(), torch.arange(12).view(3, 4)
+    pruner = Pruner(model, Supermask(0.6), steps=3, where=lambda name, _: name.startswith(accepted))
+    pruner.trim()
+    model.eval()
+    before = model(ids)
+    pruner.finalize()
+    torch.testing.assert_close(model(ids), before)
+
+
 # One draw per step
 
 
@@ -404,6 +416,53 @@ def test_when_gradients_are_zeroed_does_not_matter():
     assert losses("before") == losses("between") == losses("after")
 
 
+def test_a_skipped_step_leaves_nothing_in_the_gates():
+    """As loops skip a batch of no finite loss: backward, no step, zero_grad."""
+    model, x = net(), torch.randn(16, 6)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    pruner = Pruner(model, Supermask(0.5), steps=10).attach(optimizer)
+    mask = next(iter(pruner.active.values()))
+    (mean_square(model, x) * torch.nan).backward()
+    assert mask.gates.grad.isnan().any()
+    optimizer.zero_grad()
+    for _ in range(3):
+        mean_square(model, x).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert mask.gates.isfinite().all()
+    pruner.finalize()
+    assert "zero_grad" not in vars(optimizer)
+
+
+def test_a_scaled_loss_moves_gates_as_one_that_is_not():
+    def gates(scaled: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        model, x = net(), torch.randn(16, 6)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=scaled)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        pruner = Pruner(model, Supermask(0.5, init=1.0), steps=10).attach(optimizer, scaler)
+        for _ in range(5):
+            scaler.scale(mean_square(model, x)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        return torch.cat([mask.gates.flatten() for mask in pruner.active.values()])
+
+    torch.testing.assert_close(gates(True), gates(False))
+
+
+def test_an_overflow_of_a_scaled_loss_moves_no_gate():
+    model, x = net(), torch.randn(16, 6)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, fused=True)  # steps, and looks for overflows itself
+    pruner = Pruner(model, Supermask(0.5), steps=10).attach(optimizer, scaler)
+    before = [mask.gates.detach().clone() for mask in pruner.active.values()]
+    scaler.scale(mean_square(model, x) * torch.inf).backward()
+    scaler.step(optimizer)
+    assert pruner.steps_done == 0
+    assert all(torch.equal(mask.gates, held) for mask, held in zip(pruner.active.values(), before, strict=True))
+
+
 def test_gates_move_by_loss_and_penalty():
     """The hook adds the sparsity loss to what the task's backward left in the gates."""
     model, x = net(), torch.randn(16, 6)
@@ -530,6 +589,17 @@ def test_pruning_twice_is_refused_and_changes_nothing():
     assert list(model.state_dict()) == keys
     rest = Pruner(model, Supermask(0.9), steps=5, where=lambda name, _: name == "0.weight")
     assert list(rest.masks()) == ["0.weight"]
+
+
+@pytest.mark.parametrize("method", [Supermask(0.5), Fisher(0.5)])
+def test_a_pruner_that_cannot_be_made_leaves_the_model_alone(method):
+    model = net()
+    keys, weights = list(model.state_dict()), list(model.parameters())
+    with pytest.raises(PruningError, match="needs steps="):
+        Pruner(model, method)
+    assert list(model.state_dict()) == keys
+    assert all(a is b for a, b in zip(model.parameters(), weights, strict=True))
+    Pruner(model, method, steps=5)
 
 
 def test_a_finalized_model_can_be_pruned_again():

@@ -189,6 +189,47 @@ def test_impossible_sparsity(sparsity):
         Supermask(sparsity)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": 0.0}, "weight = 0.0"),
+        ({"learning_rate": -1.0}, "learning_rate = -1.0"),
+        ({"epsilon": float("nan")}, "epsilon = nan"),
+        ({"init": 1000.0}, "init = 1000.0.*at most 20"),
+        ({"init": 0.0}, "init = 0.0.*more than 0"),
+        ({"init": -30.0, "learning_rate": 1.0}, "init = -30.0.*at least -20"),
+        ({"settle": 0.95}, "settle = 0.95 leaves pace no time; give less than 0.9"),
+        ({"settle": 0.7, "adaptive": True}, "settle = 0.7 leaves pace no time"),
+    ],
+)
+def test_options_that_are_not_possible(options, message):
+    with pytest.raises(PruningError, match=message):
+        Supermask(0.5, **options)
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2", "hinge"])
+@pytest.mark.parametrize("opened", [0.2, 0.8])
+def test_the_penalty_told_is_that_of_the_loss(penalty, opened):
+    layer = nn.Linear(40, 50)
+    pruner = Pruner(layer, Supermask(0.5, penalty=penalty), steps=10)
+    with torch.no_grad():
+        layer.parametrizations.weight[0].gates.copy_(opened - torch.rand(50, 40))
+    pruner.steps_done = 3
+    assert pruner.statistics()["penalty"] == pytest.approx(pruner.penalty().item())
+
+
+def test_adaptive_gates_that_no_loss_reads_fall():
+    model = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10))
+    pruner = Pruner(model, Supermask(0.5, adaptive=True, sampling="round", pace=False), steps=200)
+    pruner.attach(torch.optim.Adam(model.parameters(), lr=1e-4))
+    for _ in range(90):
+        (100 * model[1](torch.randn(8, 10)) * torch.randn(8, 10)).mean().backward()
+        pruner.optimizer.step()
+        model.zero_grad()
+    unread, read = (module.parametrizations.weight[0].gates.detach() for module in model)
+    assert unread.max() < read.min()
+
+
 def test_adaptive_gates_stay_where_gradients_are_large_and_fall_where_there_are_none():
     torch.manual_seed(0)
     layer = nn.Linear(100, 40, bias=False)

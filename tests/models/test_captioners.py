@@ -1,5 +1,7 @@
 """What every captioner of the table must do, and errors in building one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 from laconic.decode import Decoding, decode
 from laconic.errors import ConfigError
 from laconic.models.captioners import CAPTIONERS, build_captioner
-from laconic.models.layers import Features
+from laconic.models.layers import Features, cell_boxes
 
 SOFT_ATTENTION = {"word": 8, "hidden": 12, "dropout": 0.0, "attention_dropout": 0.0}
 UP_DOWN = {"word": 8, "hidden": 12, "attention": 6, "dropout": 0.0}
@@ -67,6 +69,23 @@ def test_a_batch_equals_its_images_alone(captioner, features):
         for i in range(4):
             (alone,) = decode(captioner, features[i : i + 1], decoding)
             assert [h.tokens for h in alone] == [h.tokens for h in found[i]]
+
+
+def test_padding_changes_nothing(captioner, features):
+    tokens = torch.randint(4, VOCABULARY, (4, 3, 6))
+    boxes = cell_boxes(9).double().expand(4, 9, 4)
+    plain = replace(features, boxes=boxes)
+    padded = Features(
+        torch.cat([features.grid, torch.randn(4, 2, 3).double()], 1),
+        features.pooled,
+        torch.cat([boxes, torch.rand(4, 2, 4).double()], 1),
+        torch.arange(11).expand(4, 11) < 9,
+    )
+    torch.testing.assert_close(captioner(padded, tokens), captioner(plain, tokens), rtol=1e-5, atol=1e-5)
+    with_padding, without = (decode(captioner, each, Decoding(beam=3, max_length=9)) for each in (padded, plain))
+    for ours, theirs in zip(with_padding, without, strict=True):
+        assert [h.tokens for h in ours] == [h.tokens for h in theirs]
+        assert ours[0].score == pytest.approx(theirs[0].score, abs=1e-4)
 
 
 def test_search_steps_equal_teacher_forcing(captioner, features):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from laconic.errors import TrainingError
-from laconic.report.charts import Line, line_chart, thin, y_ticks
+from laconic.report.charts import BOTTOM, HEIGHT, TOP, Line, line_chart, thin, y_ticks
 from laconic.report.page import (
     Contender,
     Layer,
@@ -132,6 +132,10 @@ def test_ticks_reach_the_top_without_wasting_half_the_chart(high: float) -> None
 
 
 def test_chart_places_its_points() -> None:
+    below = line_chart("Loss", [Line("scst", "dense", [(0, 0.4), (100, -1.7)])])
+    heights = [float(pair.split(",")[1]) for pair in re.findall(r'points="([^"]*)"', below)[0].split()]
+    assert all(TOP <= y <= HEIGHT - BOTTOM for y in heights)
+    assert heights[0] < heights[1]
     chart = line_chart("Loss", [Line("dense", "dense", [(0, 0.0), (100, 2.0)])], top=2.0)
     left, right = re.findall(r"([\d.]+),([\d.]+)", re.search(r'points="([^"]+)"', chart)[1])  # type: ignore[index]
     assert float(left[0]) < float(right[0])

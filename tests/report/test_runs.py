@@ -7,7 +7,7 @@ import pytest
 
 from laconic.errors import ConfigError
 from laconic.report.methods import STYLES, in_order, method_name, style_of
-from laconic.report.runs import dense_counterpart, read_runs
+from laconic.report.runs import captioner_key, dense_counterpart, read_runs
 
 
 def by_name(folder):
@@ -69,6 +69,10 @@ def test_what_is_left_out_is_said(runs, tmp_path):
         ("list", "result.json", "[]"),
         ("nan", "result.json", result.replace("0.5}", "NaN}")),
         ("damaged", "model.safetensors", "x" * 99),
+        ("empty", "recipe.json", "{}"),
+        ("mute", "captions.json", None),
+        ("silent", "captions.json", "[]"),
+        ("timeless", "result.json", result.replace('"seconds"', '"hours"')),
     ]:
         shutil.copytree(runs / "dense", tmp_path / name)
         if text is None:
@@ -78,8 +82,26 @@ def test_what_is_left_out_is_said(runs, tmp_path):
     (tmp_path / "no run").mkdir()
     found, notes = read_runs([tmp_path])
     assert [run.name for run in found] == ["good"]
-    assert [note.split(":")[0].rsplit("/")[-1] for note in notes] == ["cut", "damaged", "list", "nan", "unfinished"]
+    left_out = ["cut", "damaged", "empty", "list", "mute", "nan", "silent", "timeless", "unfinished"]
+    assert [note.split(":")[0].rsplit("/")[-1] for note in notes] == left_out
     assert "not finished (no result.json)" in notes[-1]
+    assert "no captions.json" in notes[4]
+    assert "captions.json is empty" in notes[6]
+
+
+def test_older_recipes_lack_options_and_are_compared_all_the_same(runs, tmp_path):
+    for name in ("dense", "smp_0.95", "smp_m1"):
+        shutil.copytree(runs / name, tmp_path / name)
+    path = tmp_path / "smp_0.95" / "recipe.json"
+    recipe = json.loads(path.read_text())
+    for table, key in (("data", "regions"), ("pruning", "adaptive"), ("pruning", "start"), ("training", "schedule")):
+        del recipe[table][key]
+    path.write_text(json.dumps(recipe))
+    found = by_name(tmp_path)
+    old, new = found["smp_0.95"], found["smp_m1"]
+    assert dense_counterpart(old, list(found.values())) is found["dense"]
+    assert captioner_key(old) == captioner_key(new)
+    assert old.settings["pruning"] == {**new.settings["pruning"], "init": 5.0}
 
 
 def test_runs_of_one_name_bear_their_folders_too(runs, tmp_path):
@@ -87,6 +109,10 @@ def test_runs_of_one_name_bear_their_folders_too(runs, tmp_path):
         shutil.copytree(runs / "dense", tmp_path / parent / "dense")
     found, _ = read_runs([tmp_path / "a", tmp_path / "b" / "dense", tmp_path / "a" / "dense"])
     assert [run.name for run in found] == ["a/dense", "b/dense"]
+    for parent in ("x/runs", "y/runs"):
+        shutil.copytree(runs / "dense", tmp_path / parent / "dense")
+    found, _ = read_runs([tmp_path / "x" / "runs", tmp_path / "y" / "runs", tmp_path / "a"])
+    assert [run.name for run in found] == ["a/dense", "x/runs/dense", "y/runs/dense"]
 
 
 def test_a_study_gives_its_command_to_its_own_runs(runs, tmp_path):
@@ -110,8 +136,9 @@ def test_no_runs_at_all(tmp_path):
 
 def test_every_method_has_a_colour_and_a_place():
     assert len({style.colour for style in STYLES.values()}) == len(STYLES)
-    assert style_of("lottery (gradual)") == STYLES["lottery"]
-    assert style_of("gradual, uniform") == STYLES["gradual"]
-    assert style_of("SNIP, signed") == STYLES["SNIP"]
+    marks = {(style.colour, style.marker) for style in STYLES.values()}
+    assert len(marks) == len(STYLES)
+    assert style_of("hard, distribution, of a kind") == STYLES["hard, distribution"]
+    assert style_of("gradual, other") == STYLES["gradual"]
     assert style_of("something new").colour not in {style.colour for style in STYLES.values()}
     assert in_order(["lottery (blind)", "new", "SMP", "dense", "SMP"]) == ["dense", "SMP", "lottery (blind)", "new"]

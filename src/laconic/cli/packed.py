@@ -1,7 +1,8 @@
 """The verbs around a packed file: `inspect`, `unpack` and `diff` it, `caption` with it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from laconic.data import Example
     from laconic.data.regions import Regions
 
+PACKED = ".safetensors"  # regions of many images
+REGION_FILES = (".npy", PACKED)
 IMAGES = 32  # whose regions are captioned at once
 Named = Iterator[tuple[str, str]]  # of images and their captions
 
@@ -108,7 +111,8 @@ class Caption:
     file: Annotated[Path, Positional, arg(metavar="FILE")]
     """A packed captioner, or the folder of a finished run."""
     images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE...")]
-    """Image files, or .npy files of region features (n, channels); or folders of them."""
+    """Image files, or .npy files of region features (n, channels), or folders of them; or a file of many images'
+    regions, as laconic.data.regions.write_regions writes it."""
     beam: int = 3
     """Beams of the search; 1 is greedy."""
     max_length: int = 20
@@ -130,8 +134,8 @@ def caption(options: Caption) -> int:
     captioner = open_captioner(options.file)
     reads_regions = captioner.config.encoder.name == "regions"
     for path in options.images:
-        if not path.is_dir() and (path.suffix == ".npy") != reads_regions:
-            reads = "region features (.npy)" if reads_regions else "photos"
+        if not path.is_dir() and (path.suffix in REGION_FILES) != reads_regions:
+            reads = f"region features ({', '.join(REGION_FILES)})" if reads_regions else "photos"
             raise ConfigError(f"{path}: {options.file} captions {reads}, which this is not")
     problems: list[str] = []
     named = _caption_regions if reads_regions else _caption_photos
@@ -176,22 +180,40 @@ def _named_images(paths: Sequence[Path], problems: list[str]) -> "list[Example]"
 def _caption_regions(
     captioner: "ImageCaptioner", paths: Sequence[Path], decoding: Decoding, problems: list[str]
 ) -> Named:
-    found = _named_regions(paths, captioner.config.encoder.channels, problems)
+    found = _named_regions(paths, captioner, problems)
     while some := list(islice(found, IMAGES)):
         names, regions = zip(*some, strict=True)
         yield from zip(names, captioner.caption(regions, decoding), strict=True)
 
 
-def _named_regions(paths: Sequence[Path], channels: int, problems: list[str]) -> "Iterator[tuple[str, Regions]]":
+def _named_regions(
+    paths: Sequence[Path], captioner: "ImageCaptioner", problems: list[str]
+) -> "Iterator[tuple[str, Regions]]":
     """Files as they are named and those of folders; what cannot be read is told in `problems`."""
-    from laconic.data.regions import boxes_beside, read_regions
+    from laconic.data.regions import NO_BOXES
 
     for given in paths:
-        files = sorted(given.glob("*.npy")) if given.is_dir() else [given]
-        if not files:
-            problems.append(f"{given}: holds no region features (.npy)")
-        for path in files:
+        for name, read in _readers(given, captioner.config.encoder.channels, problems):
             try:
-                yield str(path), read_regions(path, channels, boxes_beside(path))
+                regions = read()
+                if captioner.needs_boxes and regions.boxes is None:
+                    raise DataError(f"{name}: has no boxes, and this captioner reads where regions lie; {NO_BOXES}")
+                yield name, regions
             except DataError as error:
                 problems.append(str(error))
+
+
+def _readers(given: Path, channels: int, problems: list[str]) -> "Iterator[tuple[str, Callable[[], Regions]]]":
+    """Name of each image in a file or folder of regions, and what reads it."""
+    from laconic.data.regions import FEATURES, RegionFile, boxes_beside, read_regions
+
+    if given.suffix == PACKED and given.is_file():
+        held = RegionFile(given, channels)
+        yield from ((image, partial(held.__getitem__, image)) for image in held.ids())
+        return
+    folder = given / FEATURES if (given / FEATURES).is_dir() else given
+    files = sorted(folder.glob("*.npy")) if given.is_dir() else [given]
+    if not files:
+        problems.append(f"{given}: holds no region features (.npy)")
+    for path in files:
+        yield str(path), partial(read_regions, path, channels, boxes_beside(path))

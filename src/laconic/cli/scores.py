@@ -57,6 +57,7 @@ def evaluate(options: Evaluate) -> None:
     from laconic.evaluation import evaluate as run_evaluation
     from laconic.evaluation import evaluate_images
     from laconic.features import RegionSource
+    from laconic.metrics import STANDARD
 
     captioner = open_captioner(options.file)
     regions = _regions(options, captioner)
@@ -64,7 +65,7 @@ def evaluate(options: Evaluate) -> None:
     console = console_for(options.json)
     with watching(console) as watch:
         asked: dict[str, Any] = {
-            "names": ("Bleu", "ROUGE_L", "CIDEr", *options.metrics),
+            "names": (*STANDARD, *options.metrics),
             "progress": lambda done, of: watch.stage("captioning", done, of),
         }
         skipped: Sequence[Skipped]
@@ -148,7 +149,7 @@ def score(options: Score) -> None:
     check_target(options.json, "--json")
     references = metrics.load_references(options.references)
     results = metrics.load_results(options.results)
-    wanted = ("Bleu", "ROUGE_L", "CIDEr", *options.metrics)
+    wanted = (*metrics.STANDARD, *options.metrics)
     scores = metrics.evaluate(references, results, metrics=wanted, subset=True)
     console_for(options.json).print(scores_table(scores, scores.unavailable))
     if len(results) < len(references):

@@ -44,8 +44,8 @@ class Study:
 
 def study(options: Study) -> int:
     """Carries out a study; 1 where a run failed."""
+    from laconic.folders import write_json
     from laconic.processes import Workshop, carry_out
-    from laconic.recipes import write_json
     from laconic.study import only, read_study
 
     if options.threads < 0:

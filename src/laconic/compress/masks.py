@@ -190,7 +190,8 @@ class LearnedMask(nn.Module):
 
     def forget_gradient(self) -> None:
         """The gradient has been used; the next one is written into its memory."""
-        self._spent, self.gates.grad = self.gates.grad, None
+        if self.gates.grad is not None:
+            self._spent, self.gates.grad = self.gates.grad, None
 
     def empty_gradient(self) -> Tensor:
         """Memory for a gradient of the gates, whose owner the caller becomes."""

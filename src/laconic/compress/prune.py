@@ -87,16 +87,22 @@ class Pruner:
                 # unsafe: the check would make a draw, and a mask changes neither shape nor type
                 parametrize.register_parametrization(module, attribute, mask, unsafe=True)
         self.weights = sum(mask.keep.numel() for mask in self.active.values())
-        method.begin(self)
-        self.gate_optimizer = method.gate_optimizer(self, BETAS)
+        try:
+            method.begin(self)
+            self.gate_optimizer = method.gate_optimizer(self, BETAS)
+        except Exception:
+            self._unmask()  # the model may be pruned by another try
+            raise
 
     # Driving
 
-    def attach(self, optimizer: torch.optim.Optimizer) -> "Pruner":
+    def attach(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None) -> "Pruner":
         """Hooks into `optimizer.step()`: each one adds the method's penalty to the gates and updates the masks.
 
         Gates that the optimizer already holds (it was built from `model.parameters()` after pruning) are taken
-        out of it: they need their own learning rate and no weight decay. Betas are inherited.
+        out of it: they need their own learning rate and no weight decay. Betas are inherited. `optimizer.zero_grad()`
+        clears them all the same. `scaler` is what scales the loss, where something does: it only unscales what an
+        optimizer holds.
         """
         gates = {id(p) for mask in self.active.values() for p in mask.parameters()}
         for group in optimizer.param_groups:
@@ -104,11 +110,18 @@ class Pruner:
         self.gate_optimizer = self.method.gate_optimizer(self, optimizer.defaults.get("betas", BETAS))
 
         def after(*_: object) -> None:
-            self.method.add_gradient(self)
-            self.step()
+            if scaler is None or self._unscale(scaler.get_scale()):
+                self.method.add_gradient(self)
+                self.step()
 
-        if self._hook is not None:
-            self._hook.remove()
+        self._detach()
+        zero_grad = optimizer.zero_grad
+
+        def zero_all(set_to_none: bool = True) -> None:
+            zero_grad(set_to_none)
+            self._forget_gradients()
+
+        optimizer.zero_grad = zero_all  # type: ignore[method-assign]  # a step may be skipped, then gates have theirs
         self._hook = optimizer.register_step_post_hook(after)
         self.optimizer = optimizer
         return self
@@ -200,16 +213,8 @@ class Pruner:
         with torch.no_grad():
             for name, keep in self.masks().items():
                 self._raw(name).mul_(keep)
-        for sites in self._sites.values():
-            shared = self._parameter(*sites[0])
-            for module, attribute in sites:
-                parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
-                setattr(module, attribute, shared)
-        for module, names in self._order.items():  # optimizers and files know parameters by their order
-            own = module._parameters
-            own.update({name: own.pop(name) for name in names if name in own})
-        if self._hook is not None:
-            self._hook.remove()
+        self._unmask()
+        self._detach()
         self._finalized = True
         return self.model
 
@@ -228,6 +233,38 @@ class Pruner:
         self.method.resume(self)
 
     # Parts
+
+    def _detach(self) -> None:
+        """Leaves the optimizer as it was before `attach`."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+            vars(self.optimizer).pop("zero_grad", None)
+
+    def _unmask(self) -> None:
+        """The ordinary module again, with the weights as they are without their masks."""
+        for sites in self._sites.values():
+            shared = self._parameter(*sites[0])
+            for module, attribute in sites:
+                parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
+                setattr(module, attribute, shared)
+        for module, names in self._order.items():  # optimizers and files know parameters by their order
+            own = module._parameters
+            own.update({name: own.pop(name) for name in names if name in own})
+
+    def _forget_gradients(self) -> None:
+        for mask in self.active.values():
+            if isinstance(mask, LearnedMask):
+                mask.forget_gradient()
+
+    def _unscale(self, scale: float) -> bool:
+        """Takes the loss's scale out of the gates' gradients; false, with none left, where one is not finite."""
+        learned = [mask for mask in self.active.values() if isinstance(mask, LearnedMask)]
+        gradients = [mask.gates.grad.div_(scale) for mask in learned if mask.gates.grad is not None]
+        if all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            return True
+        self._forget_gradients()
+        return False
 
     def _raw(self, name: str) -> nn.Parameter:
         return self._parameter(*self._sites[name][0])

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from laconic.errors import PruningError
+
 # The rule of arXiv 2110.03298: from the end of the first of 15 epochs to half of the training, every 1000 steps,
 # which made 49 intervals there. Shorter trainings keep the 49 intervals.
 EPOCHS = 15
@@ -22,6 +24,13 @@ class Cubic:
     start: int | None = None
     end: int | None = None
     interval: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.interval is not None and self.interval < 1:
+            raise PruningError(f"Cubic: interval = {self.interval}; give at least one step")
+        for name in ("start", "end"):
+            if (getattr(self, name) or 0) < 0:
+                raise PruningError(f"Cubic: {name} = {getattr(self, name)}; give a step of the training, 0 or more")
 
     def over(self, steps: int) -> tuple[int, int, int]:
         """start, end and interval for a training of so many steps."""

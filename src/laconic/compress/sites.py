@@ -17,11 +17,13 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tuple[nn.Module, str]]]:
-    """Weights to mask: name of the first site -> all sites (module, parameter name); tied weights have several.
+    """Weights to mask: name of the first site -> all sites (module, parameter name); tied weights have several, and
+    are chosen where `where` accepts one of their names.
 
     Raises PruningError where nothing matches.
     """
     sites: dict[int, tuple[str, list[tuple[nn.Module, str]]]] = {}
+    chosen: set[int] = set()
     seen: list[str] = []
     for prefix, module in model.named_modules():
         if isinstance(module, NORMS) or "parametrizations" in prefix.split("."):
@@ -29,16 +31,17 @@ def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tup
         for attribute, weight in _matrices(module):
             name = f"{prefix}.{attribute}" if prefix else attribute
             seen.append(name)
+            sites.setdefault(id(weight), (name, []))[1].append((module, attribute))
             if where is None or where(name, weight):
-                sites.setdefault(id(weight), (name, []))[1].append((module, attribute))
-    if not sites:
+                chosen.add(id(weight))
+    if not chosen:
         raise PruningError(
             "no weight to prune: the model has no matrices"
             if not seen
             else f"no weight to prune: `where` refused all of {', '.join(seen[:8])}"
             + (f" and {len(seen) - 8} more" if len(seen) > 8 else "")
         )
-    return dict(sites.values())
+    return dict(found for key, found in sites.items() if key in chosen)
 
 
 def _matrices(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

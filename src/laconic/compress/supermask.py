@@ -29,6 +29,7 @@ EPSILON = 1e-2
 EPSILON_OVER_GRADIENT = 20.0
 CROSSING = 0.2  # share of the training after which an undisturbed gate turns off
 WEIGHT = 30.0  # lambda of the derived form
+LARGEST_GATE = 20.0  # the sigmoid is 1 there, and its slope nothing
 TINY = 1e-30  # against a division by zero
 START = 0.15  # share after which adaptive gates move; till then only the size of their gradients is learned
 PACE = 0.1  # share after which the sparsity has to keep pace with its schedule
@@ -76,6 +77,31 @@ class Supermask(Method):
             raise PruningError(f"Supermask: adaptive has no epsilon; leave out epsilon={self.epsilon}")
         if self.settle is not None:
             check_share("settle", self.settle)
+        for name in ("weight", "learning_rate", "epsilon"):
+            given = getattr(self, name)
+            if given is not None and not 0 < given < math.inf:
+                raise PruningError(f"Supermask: {name} = {given}; give more than 0, or leave it out")
+        derived = self.learning_rate is None
+        if not abs(self.init) <= LARGEST_GATE or (derived and self.init <= 0):
+            least = "more than 0" if derived else f"at least -{LARGEST_GATE:g}"
+            raise PruningError(f"Supermask: init = {self.init}; give {least} and at most {LARGEST_GATE:g}")
+        if self.paced and 1 - self.settled_share <= self.pace_from:
+            most = 1 - self.pace_from
+            raise PruningError(f"Supermask: settle = {self.settled_share} leaves pace no time; give less than {most:g}")
+
+    @property
+    def paced(self) -> bool:
+        return self.learning_rate is None if self.pace is None else self.pace
+
+    @property
+    def pace_from(self) -> float:
+        """Share of the training after which the sparsity has to keep pace."""
+        return START + CROSSING if self.adaptive else PACE
+
+    @property
+    def settled_share(self) -> float:
+        """Share of the training in which the masks stand still."""
+        return self.settle if self.settle is not None else SETTLE if self.learning_rate is None else 0.0
 
     def target(self, pruner: "Pruner") -> float:
         return self.sparsity
@@ -167,9 +193,10 @@ class Supermask(Method):
     def statistics(self, pruner: "Pruner") -> dict[str, float]:
         """Mean gate, and the sparsity loss with its weight and annealing."""
         total = sum(float(mask.gates.detach().sum(dtype=torch.float64)) for mask in learned(pruner).values())
-        scale = self.settings(pruner.weights, pruner.steps).weight * anneal(pruner.steps_done, pruner.steps)
-        gap = abs(self.sparsity - pruner.sparsity)
-        return {"gate_mean": total / pruner.weights, "penalty": scale * gap}
+        kept = torch.tensor((1 - pruner.sparsity) * pruner.weights, dtype=torch.float64)
+        chosen = self.settings(pruner.weights, pruner.steps)
+        penalty = _loss_of(kept, pruner.weights, self, chosen, pruner.steps_done, pruner.steps)
+        return {"gate_mean": total / pruner.weights, "penalty": float(penalty)}
 
     def _due(self, pruner: "Pruner") -> bool:
         return self.settings(pruner.weights, pruner.steps).settle_at <= pruner.steps_done < pruner.steps
@@ -191,12 +218,10 @@ class Supermask(Method):
             rate = self.init / max(1.0, CROSSING * steps)
         elif rate is None:
             rate = derive_learning_rate(gates, steps, weight, epsilon, self.init)
-        settle = self.settle if self.settle is not None else (SETTLE if derived else 0.0)
-        settle_at = steps - int(settle * steps)
-        start, pace_from = (START, START + CROSSING) if self.adaptive else (0.0, PACE)
-        paced = derived if self.pace is None else self.pace
-        pace = Cubic(start=int(pace_from * steps), end=max(settle_at - 1, 1)) if paced else None
-        return Settings(weight, rate, epsilon, int(start * steps), settle_at, pace)
+        settle_at = steps - int(self.settled_share * steps)
+        start_at = int(START * steps) if self.adaptive else 0
+        pace = Cubic(start=int(self.pace_from * steps), end=max(settle_at - 1, 1)) if self.paced else None
+        return Settings(weight, rate, epsilon, start_at, settle_at, pace)
 
 
 def learned(pruner: "Pruner") -> dict[str, LearnedMask]:
@@ -282,14 +307,13 @@ class AdaptiveDescent(torch.optim.Optimizer):
         """
         for group in self.param_groups:
             for gate in group["params"]:
-                if gate.grad is None:
-                    continue
+                given = torch.zeros_like(gate) if gate.grad is None else gate.grad  # nothing reads its weight
                 state = self.state[gate]
                 if not state:
                     state |= {"step": 0, "mean": torch.zeros_like(gate), "square": torch.zeros_like(gate)}
                 state["step"] += 1
                 first, second = (1 - beta ** state["step"] for beta in group["betas"])
-                for some, grad, mean, square in pieces(gate, gate.grad, state["mean"], state["square"]):
+                for some, grad, mean, square in pieces(gate, given, state["mean"], state["square"]):
                     mean.lerp_(grad, 1 - group["betas"][0])
                     square.lerp_(grad.square(), 1 - group["betas"][1])
                     if moving:

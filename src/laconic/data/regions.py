@@ -22,6 +22,7 @@ from laconic.store import container
 
 FEATURES, BOXES = "cocobu_att", "cocobu_box_relative"
 MAX_REGIONS = 4096  # of one image; detectors give 10 to 100, a fine grid some hundreds
+NO_BOXES = f"give {BOXES}/<id>.npy, x1, y1, x2, y2 relative to the image, beside {FEATURES}/<id>.npy"
 OVERHANG = 0.05  # by which a detector's box may leave the image
 
 _KIND = "regions"

@@ -27,6 +27,7 @@ from laconic.metrics.rouge import rouge_l
 
 __all__ = [
     "METRICS",
+    "STANDARD",
     "Bleu",
     "CaptionQuality",
     "CiderD",
@@ -50,6 +51,9 @@ class Scores(dict[str, float]):
         self.unavailable = unavailable
 
 
+STANDARD = ("Bleu", "ROUGE_L", "CIDEr")  # those that need no Java
+
+
 @dataclass(frozen=True)
 class Metric:
     """One row of METRICS: the scores it gives, how, and the best score there is."""
@@ -63,7 +67,7 @@ def evaluate(
     references: References,
     results: Results,
     *,
-    metrics: Iterable[str] = ("Bleu", "ROUGE_L", "CIDEr"),
+    metrics: Iterable[str] = STANDARD,
     subset: bool = False,
 ) -> Scores:
     """Score captions against references, as coco-caption does.

@@ -2,7 +2,8 @@
 
 A captioner is an nn.Module over an encoder's Features: `forward(features, tokens)` for teacher forcing, and the
 Captioner protocol of laconic.decode for search. Its config dataclass has `vocabulary`, `grid_channels` and
-`pooled_channels`, which follow from vocabulary and encoder; the rest is up to the user.
+`pooled_channels`, which follow from vocabulary and encoder; the rest is up to the user. One that cannot do without the
+boxes of regions has `reads_boxes = True`, one that leaves the pooled feature alone `reads_pooled = False`.
 """
 
 from collections.abc import Mapping

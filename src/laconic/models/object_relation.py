@@ -103,6 +103,9 @@ class State:
 class ObjectRelation(nn.Module):
     """Object Relation Transformer; parameters as in the paper (55,443,777 at full size, vocabulary 10,001)."""
 
+    reads_boxes = True
+    reads_pooled = False
+
     def __init__(self, config: ObjectRelationConfig) -> None:
         super().__init__()
         c = self.config = config

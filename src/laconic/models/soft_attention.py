@@ -55,10 +55,18 @@ class SoftAttentionConfig:
 
 
 class Memory(NamedTuple):
-    """What the decoder sees of an image: keys and values, (images, positions, hidden)."""
+    """What the decoder sees of an image: keys and values, (images, positions, hidden); valid (images, positions), None
+    where all positions are."""
 
     keys: Tensor
     values: Tensor
+    valid: Tensor | None
+
+    def attend(self, scores: Tensor, image: Tensor) -> Tensor:
+        """Attention maps (rows, positions) of rows that look at `image` (rows,)."""
+        if self.valid is not None:
+            scores = scores.masked_fill(~self.valid[image], -torch.inf)
+        return torch.softmax(scores, -1)
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,7 @@ class SoftAttention(nn.Module):
             outputs.append(output)
             rows = order.live[t + 1] if t + 1 < len(order.live) else 0
             if rows:
-                weights = torch.softmax(attention(query(output[:rows])), -1)
+                weights = memory.attend(attention(query(output[:rows])), order.image[:rows])
                 weights = dropout(weights, self.config.attention_dropout, self.training)
                 context = dropout(mix(weights), self.config.dropout, self.training)
         return self.output(torch.cat(outputs)[order.row_major])  # type: ignore[no-any-return]
@@ -157,7 +165,7 @@ class SoftAttention(nn.Module):
         from_words, step = self._recurrence(self.embedding(ids))
         hidden, cell = step(from_words, state.context, state.hidden, state.cell)
         energy = torch.tanh_(state.memory.keys[state.image] + self.query(hidden).unsqueeze(1))
-        weights = torch.softmax(self.score(energy).squeeze(-1), -1)
+        weights = state.memory.attend(self.score(energy).squeeze(-1), state.image)
         context = torch.bmm(weights.unsqueeze(1), state.memory.values[state.image]).squeeze(1)
         return *best_words(self.output(hidden), k), replace(state, hidden=hidden, cell=cell, context=context)
 
@@ -176,7 +184,7 @@ class SoftAttention(nn.Module):
     # Parts
 
     def _encode(self, features: Features) -> tuple[Memory, Tensor, Tensor]:
-        memory = Memory(self.key(features.grid), self.value(features.grid))
+        memory = Memory(self.key(features.grid), self.value(features.grid), features.valid)
         hidden = self.initial(features.pooled)
         return memory, hidden, torch.zeros_like(hidden)
 

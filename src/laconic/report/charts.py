@@ -4,6 +4,7 @@ Colours come from the page's style sheet through the class of each line. Knows n
 captions.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -32,12 +33,12 @@ def line_chart(title: str, lines: Sequence[Line], *, top: float | None = None) -
     if not points:
         raise ValueError(f"chart {title!r} has nothing to show")
     right = max(x for x, _ in points) or 1.0
-    ticks = y_ticks(max(y for _, y in points) if top is None else top)
-    high = ticks[-1]
+    ticks = y_ticks(max(y for _, y in points) if top is None else top, min(y for _, y in points))
+    low, high = ticks[0], ticks[-1]
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = LEFT + (WIDTH - LEFT - RIGHT) * x / right
-        return across, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(y, high) / high
+        return across, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (min(y, high) - low) / (high - low)
 
     label = f"{title}; " + ", ".join(f"{line.name} ends at {line.points[-1][1]:.3g}" for line in lines if line.points)
     parts = [
@@ -51,8 +52,11 @@ def line_chart(title: str, lines: Sequence[Line], *, top: float | None = None) -
     return "".join(parts)
 
 
-def y_ticks(high: float) -> tuple[float, ...]:
-    """Three or four round numbers from 0 to at least `high`."""
+def y_ticks(high: float, low: float = 0.0) -> tuple[float, ...]:
+    """Round numbers from 0, or from at most `low` where that is negative, to at least `high`; two to seven."""
+    if low < 0:
+        step = y_ticks(max(high, -low))[1]
+        return tuple(step * n for n in range(math.floor(low / step), max(0, math.ceil(high / step)) + 1))
     if high <= 0:
         return 0.0, 1.0
     power = 1.0

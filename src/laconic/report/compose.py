@@ -15,9 +15,9 @@ from laconic.files import write_text
 from laconic.metrics import caption_quality
 from laconic.report import figures
 from laconic.report.drawing import drawing, write_figure
-from laconic.report.gallery import Source, captions_of, markdown_gallery, open_source, write_gallery
+from laconic.report.gallery import Source, markdown_gallery, open_source, write_gallery
 from laconic.report.methods import in_order, method_name
-from laconic.report.runs import FinishedRun, captioner_key, captioner_title, dense_counterpart, read_runs
+from laconic.report.runs import FinishedRun, captioner_key, captioner_title, captions_of, dense_counterpart, read_runs
 from laconic.report.tables import (
     Row,
     ablation_table,

@@ -4,7 +4,6 @@ Photos are taken at even distances from the validation set, never picked by thei
 those it shows.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from laconic.data import Dataset, Example, read_image
 from laconic.errors import DataError
 from laconic.report.methods import method_name
 from laconic.report.page import Contender, Layer, Picture, Story, captions_page, write_page
-from laconic.report.runs import FinishedRun
+from laconic.report.runs import FinishedRun, captions_of
 from laconic.report.tables import percent
 
 PHOTOS, LISTED = 24, 8
@@ -41,16 +40,6 @@ def open_source(run: FinishedRun) -> Source:
 
 def _first(examples: Dataset, count: int) -> list[Example]:
     return [examples[i] for i in range(min(count or len(examples), len(examples)))]
-
-
-def captions_of(run: FinishedRun) -> dict[int | str, str]:
-    """Caption of each validation image. Raises DataError where the run's file of them is missing or damaged."""
-    path = run.folder / "captions.json"
-    try:
-        rows = json.loads(path.read_text(encoding="utf8"))
-        return {row["image_id"]: str(row["caption"]) for row in rows}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path}: no captions can be read ({error}); train the run again") from None
 
 
 def evenly(ids: Sequence[int | str], count: int) -> list[int | str]:

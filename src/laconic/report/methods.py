@@ -26,11 +26,18 @@ STYLES: dict[str, Style] = {
     "dense": Style("#6d7683", "o"),
     "SMP": Style("#c2552d", "o"),
     "gradual": Style("#1f6fa8", "s"),
+    "gradual, uniform": Style("#5aa5d6", "p"),
+    "gradual, distribution": Style("#123f61", "h"),
     "hard, blind": Style("#7d5ba6", "^"),
     "hard, uniform": Style("#b07cc6", "v"),
     "hard, distribution": Style("#4f3b78", "D"),
+    "hard, distribution, centred": Style("#93749e", "d"),
     "SNIP": Style("#2e8b6a", "X"),
-    "lottery": Style("#b8860b", "P"),
+    "SNIP, signed": Style("#7fbf9f", "x"),
+    "lottery (gradual)": Style("#b8860b", "P"),
+    "lottery (blind)": Style("#d9b44a", "<"),
+    "lottery (uniform)": Style("#8a6508", ">"),
+    "lottery (distribution)": Style("#5c4405", "8"),
     "frozen masks": Style("#3c3c3c", "*"),
 }
 _HARD, _GRADUAL = "hard", "gradual"
@@ -73,11 +80,9 @@ def _pruning_of(run: FinishedRun, folder: Path) -> dict[str, Any]:
 
 
 def style_of(method: str) -> Style:
-    """The style of the method, or of the family it belongs to."""
-    if method in STYLES:
-        return STYLES[method]
-    family = [name for name in STYLES if method.startswith((name, name.split(",")[0]))]
-    return STYLES[family[0]] if family else Style(SOFT, "h")
+    """The style of the method, or of the nearest one that its name begins with."""
+    family = [name for name in STYLES if method.startswith(name)]
+    return STYLES[max(family, key=len)] if family else Style(SOFT, "H")
 
 
 def in_order(methods: Sequence[str]) -> list[str]:

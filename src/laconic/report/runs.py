@@ -8,17 +8,19 @@ training.
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from laconic.accounting import Operations, matrices
-from laconic.errors import ConfigError, FormatError
+from laconic.errors import ConfigError, DataError, LaconicError
+from laconic.pruning import Pruning
+from laconic.train import Training
 
-FILES = ("recipe.json", "result.json")
+FILES = ("recipe.json", "result.json", "captions.json")
 MAX_JSON = 64 << 20  # bytes
-DEFAULTS: dict[str, Any] = {"method": "none", "sparsity": 0.0, "where": "decoder", "scope": "blind", "ticket": ""}
+DEFAULTS = {"pruning": asdict(Pruning()), "training": asdict(Training())}  # for what older recipes lack
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,13 @@ class FinishedRun:
 
     @property
     def pruning(self) -> dict[str, Any]:
-        """The recipe's [pruning], with what older recipes lack."""
-        return {**DEFAULTS, **self.recipe.get("pruning", {})}
+        """The recipe's [pruning]."""
+        return dict(self.settings["pruning"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The recipe, with what older ones lack."""
+        return {**self.recipe, **{key: {**held, **self.recipe.get(key, {})} for key, held in DEFAULTS.items()}}
 
     @property
     def sparsity(self) -> float:
@@ -129,7 +136,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
             continue
         try:
             found.append(_read(folder))
-        except (OSError, ValueError, KeyError, TypeError, FormatError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, LaconicError) as error:
             notes.append(f"{folder}: left out, damaged ({type(error).__name__}: {error})")
     if not found:
         given = ", ".join(str(folder) for folder in folders)
@@ -159,10 +166,12 @@ def _read(folder: Path) -> FinishedRun:
     run = FinishedRun(folder.name, folder, recipe, result, tuple(read_log(folder / "log.jsonl")), command)
     if not run.matrices:
         raise ValueError("it has no matrix")
+    if not captions_of(run):
+        raise ValueError("captions.json is empty")
+    captioner_key(run), captioner_title(run)  # whatever a report asks for is there, or the run is left out
     operations = 0 if run.operations is None else run.operations.total
-    if not math.isfinite(
-        operations + run.cider + run.sparsity + run.non_zeros() + run.weights() + int(result["bytes"])
-    ):
+    counts = operations + run.non_zeros() + run.weights() + int(result["bytes"]) + int(recipe["training"]["epochs"])
+    if not math.isfinite(counts + run.cider + run.sparsity + run.minutes):
         raise ValueError("a number is not finite")
     return run
 
@@ -191,12 +200,21 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _named(runs: Sequence[FinishedRun]) -> Iterator[FinishedRun]:
-    """With the parent's name where a name is not unique."""
-    names = [run.name for run in runs]
-    for run in runs:
-        folder = run.folder.resolve()
-        name = run.name if names.count(run.name) == 1 else f"{folder.parent.name}/{folder.name}"
-        yield FinishedRun(name, run.folder, run.recipe, run.result, run.log, run.study_command)
+    """With the names of as many folders above as tell it apart."""
+    paths = [run.folder.resolve().parts for run in runs]
+    for run, path in zip(runs, paths, strict=True):
+        depth = next(n for n in range(1, len(path) + 1) if [other[-n:] for other in paths].count(path[-n:]) == 1)
+        yield replace(run, name="/".join(path[-depth:]))
+
+
+def captions_of(run: FinishedRun) -> dict[int | str, str]:
+    """Caption of each validation image. Raises DataError where the run's file of them is missing or damaged."""
+    path = run.folder / "captions.json"
+    try:
+        rows = json.loads(path.read_text(encoding="utf8"))
+        return {row["image_id"]: str(row["caption"]) for row in rows}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path}: no captions can be read ({error}); train the run again") from None
 
 
 # Which runs belong together
@@ -208,7 +226,8 @@ def captioner_key(run: FinishedRun) -> str:
     sizes = {key: value for key, value in decoder["options"].items() if not key.endswith("dropout")}
     seen = [encoder.get(key) for key in ("name", "size", "stride")]
     weights = [run.weights([part]) for part in ("encoder", "decoder")]
-    return json.dumps([run.recipe["data"], seen, decoder["name"], sizes, weights, run.objective], sort_keys=True)
+    data = {key: value for key, value in run.recipe["data"].items() if value}  # older recipes lack some
+    return json.dumps([data, seen, decoder["name"], sizes, weights, run.objective], sort_keys=True)
 
 
 def captioner_title(run: FinishedRun) -> str:

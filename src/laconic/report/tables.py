@@ -180,7 +180,7 @@ class Ablation:
 
 def ablations(rows: Sequence[Row]) -> list[Ablation]:
     """Every option that alone tells some runs apart (Tables 5 and 6 of the paper: gate value m, weight lambda)."""
-    flat = {row.run.name: _flatten(row.run.recipe) for row in rows}
+    flat = {row.run.name: _flatten(row.run.settings) for row in rows}
     keys = sorted({key for options in flat.values() for key in options} - {f"pruning.{key}" for key in COMPARED})
     found = []
     for key in keys:

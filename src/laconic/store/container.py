@@ -169,7 +169,7 @@ def check_start(path: Path | str, start: bytes, size: int | None) -> int:
         if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1] in range(2, 6)):
             raise FormatError(
                 f"{path}: a PyTorch checkpoint (pickle), which laconic never opens since it can "
-                "run code; load it in PyTorch and write it with laconic.store.save"
+                "run code; the SMP authors' checkpoints become packed files by `laconic convert`"
             )
         raise FormatError(f"{path}: not a safetensors file; give a file written by laconic.store.save")
     if size is not None and length > size - 8:
