@@ -323,7 +323,7 @@ def test_photos_and_region_features_are_told_apart(tmp_path, capsys, monkeypatch
     (tmp_path / "empty").mkdir()
     Path("photo.jpg").write_bytes(b"\xff\xd8\xff")
     for words, says in (
-        (["photo.jpg"], "photo.jpg: x captions region features (.npy), which this is not"),
+        (["photo.jpg"], "photo.jpg: x captions region features (.npy, .safetensors), which this is not"),
         (["a.npy", "photo.jpg"], "photo.jpg: "),
         (["wide.npy"], "wide.npy: an array of shape (3, 7)"),
         (["empty"], "empty: holds no region features"),

@@ -119,6 +119,7 @@ def run(
 
 
 def _carry_out(recipe: Recipe, folder: Path, cache: Path, resume: bool, watch: Watcher) -> dict[str, Any]:
+    """Trains, scores and packs in a folder that is this process's own."""
     torch.manual_seed(recipe.training.seed)
     started = time.perf_counter()
     train, val = splits(recipe.data)

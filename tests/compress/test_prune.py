@@ -431,7 +431,27 @@ def test_a_skipped_step_leaves_nothing_in_the_gates():
         optimizer.zero_grad()
     assert mask.gates.isfinite().all()
     pruner.finalize()
-    assert "zero_grad" not in vars(optimizer)
+    assert optimizer.zero_grad == type(optimizer).zero_grad.__get__(optimizer)
+
+
+def test_two_pruners_on_one_optimizer_clear_the_gates_of_both():
+    model, x = net(), torch.randn(16, 6)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    first, second = (
+        Pruner(model, Supermask(0.5), steps=10, where=lambda name, _, part=part: name.startswith(part)).attach(
+            optimizer
+        )
+        for part in ("0", "2")
+    )
+    masks = [mask for pruner in (first, second) for mask in pruner.active.values()]
+    mean_square(model, x).backward()
+    assert all(mask.gates.grad is not None for mask in masks)
+    optimizer.zero_grad()
+    assert all(mask.gates.grad is None for mask in masks)
+    first.finalize()
+    mean_square(model, x).backward()
+    optimizer.zero_grad()
+    assert all(mask.gates.grad is None for mask in masks)
 
 
 def test_a_scaled_loss_moves_gates_as_one_that_is_not():

@@ -11,7 +11,7 @@ biases and norms are left alone. `where(name, weight)` chooses otherwise. Knows 
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -68,6 +68,7 @@ class Pruner:
                 raise PruningError(f"{name} is already pruned or parametrized; finalize that first")
         self._order = {site[0]: list(site[0]._parameters) for s in self._sites.values() for site in s}
         self._hook: RemovableHandle | None = None
+        self._zero_grads: tuple[Callable[..., None], Callable[..., None]]
         self.optimizer: torch.optim.Optimizer | None = None
         self._finalized = False
         self.active: dict[str, Mask] = {}
@@ -119,9 +120,10 @@ class Pruner:
 
         def zero_all(set_to_none: bool = True) -> None:
             zero_grad(set_to_none)
-            self._forget_gradients()
+            self._forget_gradients()  # those of a step that was skipped
 
-        optimizer.zero_grad = zero_all  # type: ignore[method-assign]  # a step may be skipped, then gates have theirs
+        optimizer.zero_grad = zero_all  # type: ignore[method-assign]
+        self._zero_grads = zero_grad, zero_all
         self._hook = optimizer.register_step_post_hook(after)
         self.optimizer = optimizer
         return self
@@ -239,7 +241,9 @@ class Pruner:
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
-            vars(self.optimizer).pop("zero_grad", None)
+            before, ours = self._zero_grads
+            if self.optimizer is not None and self.optimizer.zero_grad is ours:  # else another pruner came after
+                self.optimizer.zero_grad = before  # type: ignore[method-assign]
 
     def _unmask(self) -> None:
         """The ordinary module again, with the weights as they are without their masks."""
