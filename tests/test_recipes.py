@@ -164,6 +164,18 @@ def test_a_damaged_folder_is_named(name, text, tmp_path):
         claim(tmp_path, DENSE, resume=True)
 
 
+def test_a_run_that_has_trained_nothing_holds_no_folder(tmp_path):
+    other = replace(DENSE, training=replace(DENSE.training, epochs=9))
+    claim(tmp_path, other, resume=False)
+    with sole_writer(tmp_path), pytest.raises(TrainingError, match="other settings"):
+        claim(tmp_path, DENSE, resume=False)
+    claim(tmp_path, DENSE, resume=False)
+    assert json.loads((tmp_path / "recipe.json").read_text()) == to_mapping(DENSE)
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(TrainingError, match="other settings"):
+        claim(tmp_path, other, resume=True)
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="cannot be written"):

@@ -147,6 +147,7 @@ def test_a_mistake_in_the_base_is_said_of_the_base(read, tmp_path):
 
 def test_a_folder_with_other_settings_is_found_before_the_start(read, tmp_path):
     claim(tmp_path / "runs" / "a", Recipe(), resume=False)
+    (tmp_path / "runs" / "a" / "log.jsonl").touch()
     with pytest.raises(TrainingError, match="holds a run with other settings"):
         read(RUN)
     assert json.loads((tmp_path / "runs" / "a" / "recipe.json").read_text()) == json.loads(

@@ -26,6 +26,8 @@ class Planned(Protocol):
 def claim(folder: Path, recipe: Planned, resume: bool) -> dict[str, Any] | None:
     """Takes the folder for this recipe; gives the result where the run is already finished.
 
+    A run that was stopped before it had trained anything, by a mistake in its recipe for one, holds no folder.
+
     Raises:
         TrainingError: where the folder is damaged, or holds a run with other settings, or an interrupted one and
             `resume` is off.
@@ -39,18 +41,19 @@ def claim(folder: Path, recipe: Planned, resume: bool) -> dict[str, Any] | None:
                 raise ValueError("not a JSON object")
         except (ValueError, ConfigError) as error:
             raise TrainingError(f"{folder}: damaged run ({error}); give --out another folder") from None
-        changed = differences(to_mapping(held), to_mapping(recipe))
-        if changed:
+        changed, begun = differences(to_mapping(held), to_mapping(recipe)), _begun(folder)
+        if changed and begun:
             raise TrainingError(
                 f"{folder}: holds a run with other settings ({'; '.join(changed[:3])}); give --out another folder"
             )
         if done is not None:
             return done
-        if not resume:
+        if begun and not resume:
             raise TrainingError(
                 f"{folder}: holds an unfinished run; continue it with --resume or give --out another folder"
             )
-        return None
+        if not changed:
+            return None
     if recipe.pruning.method == "lottery":
         check_ticket(recipe.pruning.ticket, to_mapping(recipe))
     try:
@@ -59,6 +62,17 @@ def claim(folder: Path, recipe: Planned, resume: bool) -> dict[str, Any] | None:
         raise TrainingError(f"{folder}: cannot be written ({error}); give --out another folder") from None
     write_json(recipe_file, to_mapping(recipe))
     return None
+
+
+def _begun(folder: Path) -> bool:
+    """Whether something has been trained in the folder, or a process is about to."""
+    if any((folder / name).exists() for name in ("log.jsonl", "last.pt", "result.json")):
+        return True
+    try:
+        with sole_writer(folder):
+            return False
+    except TrainingError:
+        return True
 
 
 @contextmanager
