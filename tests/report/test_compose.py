@@ -18,7 +18,7 @@ from laconic.cli import main
 from laconic.errors import ConfigError, MissingError
 from laconic.report.compose import write_report
 from laconic.report.drawing import drawing, readable
-from laconic.report.figures import best_by_sparsity, kept_by_layer, non_zero_weights, smooth, spread
+from laconic.report.figures import best_by_sparsity, cider_figure, kept_by_layer, non_zero_weights, smooth, spread
 from laconic.report.runs import read_runs
 
 pytest.importorskip("matplotlib")
@@ -126,6 +126,13 @@ def test_what_is_absent_is_left_out_and_said(runs, tmp_path):
     text = (tmp_path / "out" / "README.md").read_text()
     assert all(f"- {line}" in text for line in lines.splitlines()[1:])
     assert [path.name for path in (tmp_path / "out" / "figures").iterdir()] == ["cider_1.png"]
+
+
+def test_a_single_sparsity_has_a_figure_of_some_width(runs):
+    (run,), _ = read_runs([runs / "smp_0.95"])
+    (axes,) = cider_figure([run], None, "one").axes
+    count = run.non_zeros(["decoder"])
+    assert axes.get_xlim() == (2 * count, count / 2)
 
 
 def test_without_matplotlib_the_extra_is_named(runs, tmp_path, monkeypatch):

@@ -63,6 +63,9 @@ def cider_figure(runs: Sequence[FinishedRun], dense: FinishedRun | None, title: 
     axes.grid(visible=False, axis="x")
     _sparsity_levels(axes, runs, parts)
     axes.margins(x=0.06, y=0.12)
+    counts = {run.non_zeros(parts) for run in runs}
+    if len(counts) == 1:  # no width to take a margin of
+        axes.set_xlim(min(counts) / 2, 2 * min(counts))
     axes.invert_xaxis()
     _label_ends(axes, ends)
     return figure
