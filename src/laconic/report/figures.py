@@ -62,11 +62,13 @@ def cider_figure(runs: Sequence[FinishedRun], dense: FinishedRun | None, title: 
         axes.annotate(text, (0.01, y_dense), (0, 4), units, textcoords="offset points", color=grey, fontsize=8)
     axes.grid(visible=False, axis="x")
     _sparsity_levels(axes, runs, parts)
-    axes.margins(x=0.06, y=0.12)
     counts = {run.non_zeros(parts) for run in runs}
     if len(counts) == 1:  # no width to take a margin of
-        axes.set_xlim(min(counts) / 2, 2 * min(counts))
-    axes.invert_xaxis()
+        axes.set_xlim(2 * min(counts), min(counts) / 2)
+        axes.margins(y=0.12)
+    else:
+        axes.margins(x=0.06, y=0.12)
+        axes.invert_xaxis()
     _label_ends(axes, ends)
     return figure
 
