@@ -14,6 +14,9 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf8")
 
 
+STUDIES = [path.parent.name for path in sorted((ROOT / "results").glob("*/runs"))]
+
+
 def rows(name: str) -> list[dict[str, str]]:
     with (ROOT / "results" / name).open(encoding="utf8") as file:
         return list(csv.DictReader(file))
@@ -110,6 +113,25 @@ def test_methods_compared():
     assert f"the dense captioner has {found['dense']:.1f}" in text
 
 
+def test_captioners_pruned():
+    found = {row["run"]: row for row in rows("flickr8k_captioners/runs.csv")}
+    stated = re.search(
+        r"in (\d+) and (\d+) epochs: CIDEr ([\d.]+) of ([\d.]+) \(([\d.]+) %\) and ([\d.]+) of ([\d.]+) \(([\d.]+) %\)",
+        " ".join(README.split()),
+    )
+    assert stated
+    names = ("up_down", "object_relation")
+    pruned, dense = ([found[f"{name}_{kind}"] for name in names] for kind in ("smp95", "dense"))
+    assert [row["epochs"] for row in pruned] == [row["epochs"] for row in dense] == list(stated.groups()[:2])
+    expected = []
+    for ours, whole in zip(pruned, dense, strict=True):
+        assert ours["dense_run"] == whole["run"]
+        expected += [f"{float(row['CIDEr']):.1f}" for row in (ours, whole)] + [
+            f"{100 * float(ours['share_of_dense']):.1f}"
+        ]
+    assert list(stated.groups()[2:]) == expected
+
+
 def test_self_critical_training():
     found = {row["run"]: row for row in rows("flickr8k_scst.csv")}
     before, after = found["smp_0.95"], found["flickr8k_scst95"]
@@ -131,11 +153,12 @@ def test_metric_speed():
     assert stated.groups() == (f"{prepared:.0f}", f"{whole:.0f}")
 
 
-def test_the_runs_that_are_kept_are_those_of_the_study(tmp_path, monkeypatch):
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_runs_that_are_kept_are_those_of_the_study(study, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = Path("runs/flickr8k_methods")
-    shutil.copytree(ROOT / "results" / "flickr8k_methods" / "runs", folder)
-    planned = {run.name for run in read_study(ROOT / "recipes" / "studies" / "flickr8k_methods.toml", folder)}
+    folder = Path("runs") / study
+    shutil.copytree(ROOT / "results" / study / "runs", folder)
+    planned = {run.name for run in read_study(ROOT / "recipes" / "studies" / f"{study}.toml", folder)}
     kept, notes = read_runs([folder])
     assert notes == []
     assert {run.name for run in kept} <= planned  # read_study refuses other settings
