@@ -203,6 +203,7 @@ def test_a_mistake_is_one_line_and_code_2(
     (here / "empty").mkdir()
     (here / "run").mkdir()
     (here / "run/recipe.json").write_text("{}")
+    (here / "run/log.jsonl").touch()
     (here / "pictures").mkdir()
     picture(here / "pictures/a.png")
     picture(here / "photo.png")
