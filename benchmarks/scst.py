@@ -25,8 +25,9 @@ from laconic.metrics.rewards import Rewards
 from laconic.models.layers import Features
 from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
 from laconic.scst import Scst, SelfCritical
+from laconic.settings import Training
 from laconic.text import EOS, Vocabulary
-from laconic.train import Training, make_optimizer
+from laconic.train import make_optimizer
 from metrics import captions, compare
 
 IMAGES, SAMPLES, GRID, POSITIONS = 32, 5, 1280, 49

@@ -27,7 +27,8 @@ from laconic.compress.supermask import Supermask
 from laconic.models.layers import Features
 from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
 from laconic.models.up_down import UpDown, UpDownConfig
-from laconic.train import Training, cross_entropy, make_optimizer
+from laconic.settings import Training
+from laconic.train import cross_entropy, make_optimizer
 
 CAPTIONS = 5
 

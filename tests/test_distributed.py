@@ -35,8 +35,9 @@ from laconic.distributed import (
 )
 from laconic.evaluation import Validator
 from laconic.scst import Scst, SelfCritical
+from laconic.settings import Training
 from laconic.text import Vocabulary
-from laconic.train import Run, Training
+from laconic.train import Run
 
 SETTINGS = Training(
     epochs=2,

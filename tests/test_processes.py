@@ -84,13 +84,14 @@ def test_what_is_finished_is_found_and_a_damaged_folder_is_a_failed_run(monkeypa
         (tmp_path / name).mkdir()
         (tmp_path / name / "recipe.json").write_text("{}")
 
-    def claim(folder, recipe, resume):
-        assert resume
+    def finished(folder, recipe):
+        if not (folder / "recipe.json").exists():
+            return None
         if folder.name == "b":
             raise TrainingError("damaged")
         return RESULT
 
-    monkeypatch.setattr(processes, "claim", claim)
+    monkeypatch.setattr(processes, "finished", finished)
     outcomes = carry_out(study(a="", b="", c="a"), Workshop(tmp_path, tmp_path))
     assert [(o.name, o.status) for o in outcomes] == [("a", "found"), ("b", "failed"), ("c", "not started")]
     assert "model.safetensors, which is gone; delete that folder" in outcomes[2].reason

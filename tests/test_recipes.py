@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from laconic import recipes, store
+from laconic import folders, recipes, store
 from laconic.captioner import DecoderConfig, EncoderConfig, load
 from laconic.config import read_toml, to_mapping
 from laconic.data.regions import read_regions
@@ -28,7 +28,7 @@ from laconic.recipes import (
     training_batches,
 )
 from laconic.scst import Scst
-from laconic.train import Training
+from laconic.settings import Training
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
@@ -169,6 +169,8 @@ def test_a_run_that_has_trained_nothing_holds_no_folder(tmp_path):
     claim(tmp_path, other, resume=False)
     with sole_writer(tmp_path), pytest.raises(TrainingError, match="other settings"):
         claim(tmp_path, DENSE, resume=False)
+    assert folders.finished(tmp_path, DENSE) is None
+    assert json.loads((tmp_path / "recipe.json").read_text()) == to_mapping(other)  # looking takes nothing
     claim(tmp_path, DENSE, resume=False)
     assert json.loads((tmp_path / "recipe.json").read_text()) == to_mapping(DENSE)
     (tmp_path / "log.jsonl").touch()

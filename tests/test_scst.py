@@ -18,8 +18,9 @@ from laconic.models.encoders import Regions
 from laconic.models.layers import Features
 from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
 from laconic.scst import Scst, SelfCritical, as_tokens, self_critical_loss
+from laconic.settings import Training
 from laconic.text import Vocabulary
-from laconic.train import Run, Training, cross_entropy
+from laconic.train import Run, cross_entropy
 
 CAPTIONS = [
     ["a red dog runs", "a dog runs on grass"],

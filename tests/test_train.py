@@ -24,7 +24,8 @@ from laconic.compress.supermask import Supermask
 from laconic.errors import ConfigError, FormatError, TrainingError
 from laconic.models.layers import Features
 from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
-from laconic.train import Run, Training, cosine, cross_entropy, make_optimizer
+from laconic.settings import Training, cosine
+from laconic.train import Run, cross_entropy, make_optimizer
 
 IMAGES, VOCABULARY = 24, 30
 SETTINGS = Training(epochs=5, batch=4, learning_rate=1e-2, warmup=3, precision="float32", seed=3)

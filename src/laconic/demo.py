@@ -39,7 +39,7 @@ from laconic.report.page import (
     times,
     write_page,
 )
-from laconic.train import Training
+from laconic.settings import Training
 
 MODELS = ("dense", "pruned")
 THREADS = 4  # matrices this small gain nothing from more

@@ -13,6 +13,8 @@ from laconic.errors import ConfigError, TrainingError
 from laconic.files import write_text
 from laconic.pruning import Pruning, check_ticket
 
+RECIPE, RESULT = "recipe.json", "result.json"
+MODEL = "model.safetensors"  # of a finished run
 LOCK = "lock"  # held by the process that trains in a folder
 
 
@@ -23,50 +25,60 @@ class Planned(Protocol):
     def pruning(self) -> Pruning: ...
 
 
+def finished(folder: Path, recipe: Planned) -> dict[str, Any] | None:
+    """The result where the recipe's run in the folder is finished. Writes nothing.
+
+    Raises:
+        TrainingError: where the folder is damaged, or holds a run with other settings.
+    """
+    recipe_file, result = folder / RECIPE, folder / RESULT
+    if not recipe_file.exists():
+        return None
+    try:
+        held = from_mapping(json.loads(recipe_file.read_text(encoding="utf8")), type(recipe), str(recipe_file))
+        done = json.loads(result.read_text(encoding="utf8")) if result.exists() else None
+        if not isinstance(done, dict | None):
+            raise ValueError("not a JSON object")
+    except (ValueError, ConfigError) as error:
+        raise TrainingError(f"{folder}: damaged run ({error}); give --out another folder") from None
+    changed = differences(to_mapping(held), to_mapping(recipe))
+    if changed and _begun(folder):
+        raise TrainingError(
+            f"{folder}: holds a run with other settings ({'; '.join(changed[:3])}); give --out another folder"
+        )
+    return done
+
+
 def claim(folder: Path, recipe: Planned, resume: bool) -> dict[str, Any] | None:
     """Takes the folder for this recipe; gives the result where the run is already finished.
 
     A run that was stopped before it had trained anything, by a mistake in its recipe for one, holds no folder.
 
     Raises:
-        TrainingError: where the folder is damaged, or holds a run with other settings, or an interrupted one and
-            `resume` is off.
+        TrainingError: as `finished`, and where the folder holds an interrupted run and `resume` is off.
     """
-    recipe_file, result = folder / "recipe.json", folder / "result.json"
-    if recipe_file.exists():
-        try:
-            held = from_mapping(json.loads(recipe_file.read_text(encoding="utf8")), type(recipe), str(recipe_file))
-            done = json.loads(result.read_text(encoding="utf8")) if result.exists() else None
-            if not isinstance(done, dict | None):
-                raise ValueError("not a JSON object")
-        except (ValueError, ConfigError) as error:
-            raise TrainingError(f"{folder}: damaged run ({error}); give --out another folder") from None
-        changed, begun = differences(to_mapping(held), to_mapping(recipe)), _begun(folder)
-        if changed and begun:
-            raise TrainingError(
-                f"{folder}: holds a run with other settings ({'; '.join(changed[:3])}); give --out another folder"
-            )
-        if done is not None:
-            return done
-        if begun and not resume:
+    done = finished(folder, recipe)
+    if done is not None:
+        return done
+    if (folder / RECIPE).exists() and _begun(folder):
+        if not resume:
             raise TrainingError(
                 f"{folder}: holds an unfinished run; continue it with --resume or give --out another folder"
             )
-        if not changed:
-            return None
+        return None
     if recipe.pruning.method == "lottery":
         check_ticket(recipe.pruning.ticket, to_mapping(recipe))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error}); give --out another folder") from None
-    write_json(recipe_file, to_mapping(recipe))
+    write_json(folder / RECIPE, to_mapping(recipe))
     return None
 
 
 def _begun(folder: Path) -> bool:
     """Whether something has been trained in the folder, or a process is about to."""
-    if any((folder / name).exists() for name in ("log.jsonl", "last.pt", "result.json")):
+    if any((folder / name).exists() for name in ("log.jsonl", "last.pt", RESULT)):
         return True
     try:
         with sole_writer(folder):

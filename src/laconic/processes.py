@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from laconic.errors import LaconicError
-from laconic.folders import claim
+from laconic.folders import MODEL, finished
 from laconic.machine import settle_in
 from laconic.recipes import Recipe, Watcher, run
-from laconic.study import MODEL, StudyRun
+from laconic.study import StudyRun
 
 TELL_EVERY = 0.5  # seconds between two reports of a run
 
@@ -115,13 +115,12 @@ def _verdict(one: StudyRun, outcomes: dict[str, Outcome], folder: Path) -> Outco
     for need in one.needs:
         if need in outcomes and outcomes[need].result is None:
             return Outcome(one.name, "not started", reason=f"needs {need}, which has no result")
-    if (folder / one.name / "recipe.json").exists():
-        try:
-            result = claim(folder / one.name, one.recipe, resume=True)
-        except LaconicError as error:
-            return Outcome(one.name, "failed", reason=str(error))
-        if result is not None:
-            return Outcome(one.name, "found", result)
+    try:
+        result = finished(folder / one.name, one.recipe)
+    except LaconicError as error:
+        return Outcome(one.name, "failed", reason=str(error))
+    if result is not None:
+        return Outcome(one.name, "found", result)
     for need in one.needs:
         if need in outcomes and outcomes[need].status == "found" and not (folder / need / MODEL).is_file():
             reason = (

@@ -25,12 +25,13 @@ from laconic.distributed import broadcast, is_writer, writer_first
 from laconic.errors import ConfigError
 from laconic.evaluation import Validator, evaluate
 from laconic.features import RegionSource, cache_features
-from laconic.folders import claim, sole_writer, write_json
+from laconic.folders import MODEL, RESULT, claim, sole_writer, write_json
 from laconic.models.encoders import REGIONS, load_imagenet
 from laconic.pruning import GATES, Pruning, first_losses, make_pruner, save_gates
 from laconic.scst import Scst, SelfCritical
+from laconic.settings import Training
 from laconic.text import Vocabulary
-from laconic.train import Progress, Run, Training, best_device
+from laconic.train import Progress, Run, best_device
 
 SPARSE = 0.1  # share of zeros that no dense decoder has
 
@@ -282,7 +283,7 @@ def conclude(
         "skipped": [skipped.reason for source in inputs.values() for skipped in source.skipped],
     }
     result["seconds"] |= {"features": round(prepared, 1), "training": round(fitting.seconds, 1)}
-    write_json(folder / "result.json", result)
+    write_json(folder / RESULT, result)
     for checkpoint in (fitting.last, fitting.best_path):  # model.safetensors replaces them
         checkpoint.unlink(missing_ok=True)
     return result
@@ -303,7 +304,7 @@ def score_and_pack(
     seconds = round(time.perf_counter() - started, 1)
     captioner.cpu()
     write_json(folder / "captions.json", [{"image_id": k, "caption": v} for k, v in captions.items()])
-    model = folder / "model.safetensors"
+    model = folder / MODEL
     return {
         "scores": dict(scores),
         "bytes": save(captioner, model, "exact", scores=dict(scores)),

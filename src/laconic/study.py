@@ -33,12 +33,11 @@ from laconic.captioner import ModelConfig, outline
 from laconic.config import from_mapping
 from laconic.data import DATASETS
 from laconic.errors import ConfigError, PruningError
-from laconic.folders import claim
+from laconic.folders import MODEL, finished
 from laconic.pruning import METHODS, check_ticket, part
 from laconic.recipes import Recipe
 from laconic.text import SPECIALS, Vocabulary
 
-MODEL = "model.safetensors"  # of a finished run's folder
 MOST_RUNS = 1000
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 _PLACE = re.compile(r"(?<!\$)\{(\w+)\}")  # ${...} is an environment variable
@@ -94,8 +93,7 @@ def read_study(path: Path, folder: Path) -> tuple[StudyRun, ...]:
     runs = [_complete(draft, base, folder, frozenset(names), path) for draft in drafts]
     for run in runs:
         check_recipe(run.recipe, f"{path}: run {run.name!r}")
-        if (folder / run.name / "recipe.json").exists():
-            claim(folder / run.name, run.recipe, resume=True)
+        finished(folder / run.name, run.recipe)
     return in_order(runs, path)
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,58 +23,11 @@ from laconic.batches import Batch, Batches
 from laconic.checkpoint import load_checkpoint, save_checkpoint
 from laconic.compress.prune import Pruner
 from laconic.distributed import barrier, broadcast, is_writer, parallel, rank, total, world
-from laconic.errors import ConfigError, TrainingError
+from laconic.errors import TrainingError
 from laconic.files import write_text
+from laconic.settings import SCHEDULES, Training
 
 SELECTION = "CIDEr"  # the score that picks the best checkpoint
-
-
-@dataclass(frozen=True)
-class Training:
-    """Settings of a run.
-
-    Attributes:
-        epochs: passes over the training images.
-        batch: images per step, each with all its captions; over all processes together.
-        learning_rate: of Adam, after a linear warm-up.
-        schedule: "cosine" lets the learning rates fall to zero along a cosine, "constant" keeps them.
-        encoder_learning_rate: 0 freezes the encoder and caches its features.
-        warmup: steps of linear warm-up.
-        weight_decay: decoupled (AdamW).
-        clip: bound of the gradient's norm.
-        label_smoothing: of the cross-entropy.
-        precision: "bf16" computes matrix products in bfloat16 under autocast; weights stay float32.
-        mirror: flips training images left to right at random.
-        seed: of initial weights, order and dropout.
-        checkpoint_minutes: at most so long between two checkpoints; one is made after each epoch anyway.
-    """
-
-    epochs: int = 15
-    batch: int = 32
-    learning_rate: float = 1e-3
-    schedule: Literal["cosine", "constant"] = "cosine"
-    encoder_learning_rate: float = 0.0
-    warmup: int = 100
-    weight_decay: float = 0.0
-    clip: float = 5.0
-    label_smoothing: float = 0.0
-    precision: Literal["float32", "bf16"] = "bf16"
-    mirror: bool = True
-    seed: int = 1
-    checkpoint_minutes: float = 5.0
-
-    def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch": 1, "learning_rate": 0, "encoder_learning_rate": 0, "warmup": 0}
-        least |= {"weight_decay": 0, "checkpoint_minutes": 0}
-        for name, bound in least.items():
-            if not bound <= getattr(self, name) < math.inf:
-                raise ConfigError(f"training: {name} = {getattr(self, name)}; give at least {bound}")
-        if self.learning_rate == self.encoder_learning_rate == 0:
-            raise ConfigError("training: learning_rate = 0 trains nothing; give more than 0")
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"training: label_smoothing = {self.label_smoothing}; give 0 <= label_smoothing < 1")
-        if not self.clip > 0:
-            raise ConfigError(f"training: clip = {self.clip}; give more than 0")
 
 
 @dataclass(frozen=True)
@@ -110,19 +63,6 @@ Show = Callable[[Progress], None]
 def best_device() -> torch.device:
     """The GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def constant(step: int, steps: int, warmup: int) -> float:
-    """Factor of the learning rate at a step: linear warm-up, then 1."""
-    return min(1.0, (step + 1) / max(1, warmup))
-
-
-def cosine(step: int, steps: int, warmup: int) -> float:
-    """Factor of the learning rate at a step: linear warm-up, and half a cosine down to zero."""
-    return constant(step, steps, warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-SCHEDULES = {"cosine": cosine, "constant": constant}
 
 
 def cross_entropy(logits: Tensor, tokens: Tensor, smoothing: float = 0.0) -> Tensor:

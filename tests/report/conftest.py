@@ -12,8 +12,8 @@ from laconic.accounting import non_zeros
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, save
 from laconic.config import to_mapping
 from laconic.recipes import DataRecipe, Pruning, Recipe
+from laconic.settings import Training
 from laconic.text import Vocabulary
-from laconic.train import Training
 
 VAL = 6
 

@@ -16,7 +16,7 @@ from typing import Any
 from laconic.accounting import Operations, matrices
 from laconic.errors import ConfigError, DataError, LaconicError
 from laconic.pruning import Pruning
-from laconic.train import Training
+from laconic.settings import Training
 
 FILES = ("recipe.json", "result.json", "captions.json")
 MAX_JSON = 64 << 20  # bytes
