@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from laconic.batches import PixelCache, make_batches
-from laconic.data import Example
+from laconic.batches import make_batches
 from laconic.errors import ConfigError, DataError
 from laconic.models.layers import Features
 from laconic.text import Vocabulary
@@ -116,24 +115,3 @@ def test_too_few_images_are_refused():
         make(size=3, valid=(1, 0, 1, 1, 0))
     with pytest.raises(DataError, match="0 usable"):
         make_batches(Numbers(np.ones(0, bool)), [], VOCABULARY, max_length=4, size=1, seed=0)
-
-
-def test_pixels_are_read_resized_mirrored_and_listed_when_broken(tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    examples = [
-        Example(0, image),
-        Example(1, tmp_path / "broken.jpg"),
-        Example(2, np.full((20, 10, 3), 77, np.uint8)),
-    ]
-    cache = PixelCache.read(examples, 8)
-    assert cache.valid.tolist() == [True, False, True]
-    assert [skipped.name for skipped in cache.skipped] == [str(tmp_path / "broken.jpg")]
-    rows = np.array([2, 0, 0])
-    pixels = cache.batch(rows, np.array([False, True, False]))
-    assert pixels.dtype == torch.uint8
-    assert (pixels[0] == 77).all()
-    np.testing.assert_array_equal(pixels[1].numpy(), image[:, ::-1])
-    np.testing.assert_array_equal(pixels[2].numpy(), image)
-    np.testing.assert_array_equal(cache.batch(rows)[1].numpy(), image)  # the cache is untouched

@@ -16,7 +16,6 @@ from PIL import Image
 from rich.console import Console
 
 from laconic import data, metrics, recipes, store
-from laconic.batches import PixelCache
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
 from laconic.cli import VERBS, main
 from laconic.config import read_toml
@@ -25,6 +24,7 @@ from laconic.data import Example, write_karpathy
 from laconic.data.regions import Regions, write_regions
 from laconic.decode import Decoding
 from laconic.evaluation import evaluate, evaluate_images
+from laconic.features import PixelCache
 from laconic.text import Vocabulary
 from laconic.train import Progress
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from laconic import data
-from laconic.batches import PixelCache, make_batches
+from laconic.batches import make_batches
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig
 from laconic.checkpoint import load_checkpoint
 from laconic.compress.magnitude import Magnitude
@@ -34,6 +34,7 @@ from laconic.distributed import (
     writer_first,
 )
 from laconic.evaluation import Validator
+from laconic.features import PixelCache
 from laconic.scst import Scst, SelfCritical
 from laconic.settings import Training
 from laconic.text import Vocabulary

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from laconic import features
+from laconic import features, image_cache
 from laconic.captioner import EncoderConfig, normalize
 from laconic.data import Example, load
 from laconic.data.regions import Regions, open_regions, write_regions
 from laconic.errors import ConfigError, TrainingError
-from laconic.features import RegionSource, cache_features, cache_key
+from laconic.features import PixelCache, RegionSource, cache_features, cache_key, cache_pixels
 from laconic.models.encoders import build_encoder
 from laconic.models.layers import Conv
 
@@ -45,8 +45,8 @@ def examples(seed: int = 0) -> list[Example]:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(features, "BATCH", 2)
-    monkeypatch.setattr(features, "FLUSH_EVERY", 4)
+    monkeypatch.setattr(image_cache, "BATCH", 2)
+    monkeypatch.setattr(image_cache, "FLUSH_EVERY", 4)
 
 
 @pytest.fixture
@@ -111,8 +111,8 @@ def test_a_stopped_extraction_goes_on_and_equals_one_pass(encoder, after, tmp_pa
 
 
 def test_two_runs_that_begin_together_share_one_extraction(encoder, tmp_path, monkeypatch):
-    extract, passes = features._extract, []
-    monkeypatch.setattr(features, "_extract", lambda *args: (passes.append(1), extract(*args)))
+    fill, passes = image_cache._fill, []
+    monkeypatch.setattr(image_cache, "_fill", lambda *args: (passes.append(1), fill(*args)))
 
     def open_cache(_: int) -> np.ndarray:
         return np.array(cache_features(encoder, CONFIG, examples(), tmp_path).grid)
@@ -126,7 +126,7 @@ def test_two_runs_that_begin_together_share_one_extraction(encoder, tmp_path, mo
 
 def test_a_finished_cache_computes_nothing(encoder, tmp_path, monkeypatch):
     first = cache_features(encoder, CONFIG, examples(), tmp_path)
-    monkeypatch.setattr(features, "_extract", None)
+    monkeypatch.setattr(image_cache, "_fill", None)
     again = cache_features(encoder, CONFIG, examples(), tmp_path)
     np.testing.assert_array_equal(again.grid, first.grid)
 
@@ -188,14 +188,14 @@ def test_a_set_of_broken_images_only(encoder, files, tmp_path):
 def test_too_little_disk_is_refused_before_anything_is_written(encoder, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 9_000, 9_000))
-    with pytest.raises(TrainingError, match=r"feature cache needs 0\.0 GB.*--cache"):
+    with pytest.raises(TrainingError, match=r"the cache needs 0\.0 GB.*--cache"):
         cache_features(encoder, CONFIG, examples(), tmp_path)
     assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_a_folder_that_cannot_be_written(encoder, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrainingError, match="feature cache cannot be written"):
+    with pytest.raises(TrainingError, match="the cache cannot be written"):
         cache_features(encoder, CONFIG, examples(), tmp_path / "file")
 
 
@@ -204,7 +204,7 @@ def test_a_damaged_state_is_named(encoder, state, tmp_path):
     cache_features(encoder, CONFIG, examples(), tmp_path)
     (path,) = tmp_path.rglob("state.json")
     path.write_text(state)
-    with pytest.raises(TrainingError, match=r"damaged feature cache.*delete the folder"):
+    with pytest.raises(TrainingError, match=r"damaged cache.*delete the folder"):
         cache_features(encoder, CONFIG, examples(), tmp_path)
 
 
@@ -217,7 +217,7 @@ def test_damaged_arrays_are_named(encoder, done, data, tmp_path):
     state.write_text(json.dumps({"done": done, "skipped": []}))
     array = state.with_name("grid.npy")
     array.write_bytes(array.read_bytes()[:-500] if data is None else data)
-    with pytest.raises(TrainingError, match=r"damaged feature cache.*delete the folder"):
+    with pytest.raises(TrainingError, match=r"damaged cache.*delete the folder"):
         cache_features(encoder, CONFIG, examples(), tmp_path)
 
 
@@ -251,3 +251,45 @@ def test_keys_of_caches_that_exist_already_stay_as_they_are(encoder, monkeypatch
     monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
     monkeypatch.setattr(features, "encoder_digest", lambda encoder: "weights")
     assert cache_key(encoder, CONFIG, examples()[:1], mirror=False) == "3f3d98804a6c8f11"
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_pixels_are_read_resized_mirrored_and_listed_when_broken(on_disk, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    some = [Example(0, image), Example(1, tmp_path / "broken.jpg"), Example(2, np.full((20, 10, 3), 77, np.uint8))]
+    for _ in range(2):  # computed, then read back
+        cache = cache_pixels(some, 8, tmp_path / "cache") if on_disk else PixelCache.read(some, 8)
+        assert isinstance(cache.pixels, np.memmap) == on_disk
+        assert cache.valid.tolist() == [True, False, True]
+        assert [skipped.name for skipped in cache.skipped] == [str(tmp_path / "broken.jpg")]
+        rows = np.array([2, 0, 0])
+        pixels = cache.batch(rows, np.array([False, True, False]))
+        assert pixels.dtype == torch.uint8
+        assert (pixels[0] == 77).all()
+        np.testing.assert_array_equal(pixels[1].numpy(), image[:, ::-1])
+        np.testing.assert_array_equal(pixels[2].numpy(), image)
+        np.testing.assert_array_equal(cache.batch(rows)[1].numpy(), image)  # the cache is untouched
+
+
+def test_reading_pixels_stops_goes_on_and_is_done_once(tmp_path, monkeypatch):
+    whole = PixelCache.read(examples(), 16).pixels
+    done: list[int] = []
+
+    def stop(so_far: int, of: int) -> None:
+        done.append(so_far)
+        if done == [2, 4, 6]:
+            raise Stop
+
+    with pytest.raises(Stop):
+        cache_pixels(examples(), 16, tmp_path, stop)
+    np.testing.assert_array_equal(cache_pixels(examples(), 16, tmp_path, stop).pixels, whole)
+    assert done == [2, 4, 6, 6, 8, 10, COUNT, COUNT]  # from the last resume point
+    monkeypatch.setattr(image_cache, "_fill", None)
+    np.testing.assert_array_equal(cache_pixels(examples(), 16, tmp_path).pixels, whole)
+
+
+def test_pixels_of_another_size_or_of_other_images_are_another_cache(tmp_path):
+    for some, size in ((examples(), 16), (examples(), 8), (examples(seed=1), 16)):
+        np.testing.assert_array_equal(cache_pixels(some, size, tmp_path).pixels, PixelCache.read(some, size).pixels)

@@ -57,6 +57,12 @@ def finished(request, tmp_path_factory):
     return request.param, folder, run(request.param, folder, folder.parent / "cache")
 
 
+def test_what_the_encoder_sees_is_cached_as_pixels_where_it_learns(finished):
+    recipe, folder, _ = finished
+    kept = {path.name for path in folder.parent.glob("cache/*/*.npy")} - {"valid.npy"}
+    assert kept == ({"pixels.npy"} if encoder_changes(recipe) else {"grid.npy", "pooled.npy"})
+
+
 def test_a_finished_run_leaves_model_scores_and_captions(finished):
     _, folder, result = finished
     assert sorted(path.name for path in folder.iterdir() if path.name != "gates.pt") == [

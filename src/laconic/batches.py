@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.data import Dataset, Skipped, readable
+from laconic.data import Skipped
 from laconic.errors import ConfigError, DataError
 from laconic.models.layers import Features
 from laconic.text import Vocabulary, pad_groups
 
 
 class Source(Protocol):
-    """Inputs of a model by row: a FeatureCache or a PixelCache."""
+    """Inputs of a model by row: see laconic.features."""
 
     @property
     def valid(self) -> np.ndarray: ...
@@ -28,32 +28,6 @@ class Source(Protocol):
     def skipped(self) -> tuple[Skipped, ...]: ...
 
     def batch(self, rows: np.ndarray, mirrored: np.ndarray | None = None) -> Tensor | Features: ...
-
-
-@dataclass(frozen=True)
-class PixelCache:
-    """All images of a data set in memory, resized: uint8 (images, size, size, 3)."""
-
-    pixels: np.ndarray
-    valid: np.ndarray
-    skipped: tuple[Skipped, ...]
-
-    @classmethod
-    def read(cls, examples: Dataset, size: int) -> "PixelCache":
-        """Reads and resizes every image; those that cannot be read are listed."""
-        pixels = np.zeros((len(examples), size, size, 3), np.uint8)
-        valid = np.zeros(len(examples), bool)
-        skipped: list[Skipped] = []
-        for row, image in readable(examples, size, skipped):
-            pixels[row], valid[row] = image, True
-        return cls(pixels, valid, tuple(skipped))
-
-    def batch(self, rows: np.ndarray, mirrored: np.ndarray | None = None) -> Tensor:
-        """uint8 (rows, size, size, 3); `mirrored` (rows,) flips some left to right."""
-        images = self.pixels[rows]
-        if mirrored is not None:
-            images[mirrored] = images[mirrored, :, ::-1]
-        return torch.from_numpy(images)
 
 
 @dataclass(frozen=True)

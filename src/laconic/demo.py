@@ -18,7 +18,6 @@ from rich import box
 from rich.table import Table
 
 from laconic import data, store
-from laconic.batches import PixelCache
 from laconic.captioner import DecoderConfig, EncoderConfig, load, save
 from laconic.config import to_mapping
 from laconic.console import console_for, watching
@@ -26,6 +25,7 @@ from laconic.data import read_image
 from laconic.decode import Decoding
 from laconic.errors import ConfigError
 from laconic.evaluation import evaluate
+from laconic.features import PixelCache
 from laconic.folders import write_json
 from laconic.machine import settle_in
 from laconic.pruning import Pruning

@@ -15,7 +15,7 @@ import torch
 
 from laconic import data
 from laconic.accounting import caption_operations, matrices, non_zeros
-from laconic.batches import Batches, PixelCache, Source, make_batches
+from laconic.batches import Batches, Source, make_batches
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
 from laconic.config import expand
 from laconic.data import Dataset
@@ -24,7 +24,7 @@ from laconic.decode import Decoding
 from laconic.distributed import broadcast, is_writer, writer_first
 from laconic.errors import ConfigError
 from laconic.evaluation import Validator, evaluate
-from laconic.features import RegionSource, cache_features
+from laconic.features import RegionSource, cache_features, cache_pixels
 from laconic.folders import MODEL, RESULT, claim, sole_writer, write_json
 from laconic.models.encoders import REGIONS, load_imagenet
 from laconic.pruning import GATES, Pruning, first_losses, make_pruner, save_gates
@@ -209,20 +209,17 @@ def open_source(
     name: str,
     watch: Watcher,
 ) -> Source:
-    """Cached features where the encoder stays as it is, pixels in memory where it changes."""
+    """Cached features where the encoder stays as it is, cached pixels where it changes."""
     config = captioner.config.encoder
+
+    def progress(done: int, of: int) -> None:
+        watch.stage(f"{name} {'photos' if encoder_changes(recipe) else 'features'}", done, of)
+
     if config.name == REGIONS:
         return RegionSource.of(examples, open_regions(expand(recipe.data.regions), config.channels))
     if encoder_changes(recipe):
-        return PixelCache.read(examples, config.size)
-    return cache_features(
-        captioner.encoder,
-        config,
-        examples,
-        cache,
-        mirror=mirror,
-        progress=lambda done, of: watch.stage(f"{name} features", done, of),
-    )
+        return cache_pixels(examples, config.size, cache, progress)
+    return cache_features(captioner.encoder, config, examples, cache, mirror=mirror, progress=progress)
 
 
 def training_batches(recipe: Recipe, source: Source, train: Dataset, vocabulary: Vocabulary) -> Batches:
