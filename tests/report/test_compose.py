@@ -21,6 +21,8 @@ from laconic.report.drawing import drawing, readable
 from laconic.report.figures import best_by_sparsity, cider_figure, kept_by_layer, non_zero_weights, smooth, spread
 from laconic.report.runs import read_runs
 
+from .conftest import finish_run
+
 pytest.importorskip("matplotlib")
 
 FIGURES = ("cider_1.png", "layers_1.png", "training_1.png", "weights_1.png")
@@ -37,8 +39,8 @@ def test_csv_has_every_run_and_number(report, runs):
     with (report[0] / "runs.csv").open(newline="") as file:
         rows = {row["run"]: row for row in csv.DictReader(file)}
     assert list(rows) == [
-        *("dense", "small", "smp_0.8", "smp_0.95", "smp_m1"),
-        *("gradual_0.8", "gradual_0.95", "lottery_0.8", "lottery_0.95"),
+        *("dense", "smp_0.8", "smp_0.95", "smp_m1"),
+        *("gradual_0.8", "gradual_0.95", "lottery_0.8", "lottery_0.95", "small"),
     ]
     row, result = rows["smp_0.95"], json.loads((runs / "smp_0.95" / "result.json").read_text())
     assert (row["method"], row["sparsity"], row["pruned_part"], row["dense_run"]) == ("SMP", "0.95", "decoder", "dense")
@@ -49,6 +51,18 @@ def test_csv_has_every_run_and_number(report, runs):
     assert (row["novel_share"], row["distinct_share"], row["training_seconds"]) == ("1.0000", "1.0000", "90.0")
     assert rows["smp_0.95"]["encoder_operations"] == rows["dense"]["encoder_operations"]
     assert 0 < int(row["decoder_operations"]) < 0.2 * int(rows["dense"]["decoder_operations"])
+
+
+def test_captioners_of_one_name_and_two_sizes_are_told_apart(runs, tmp_path):
+    small = finish_run(tmp_path / "small_smp", 0.39, hidden=6, method="supermask", sparsity=0.8)
+    folders = [small, *(runs / name for name in ("small", "dense", "smp_0.8"))]
+    write_report(folders, tmp_path / "out", lambda run: "")
+    with (tmp_path / "out" / "runs.csv").open(newline="") as file:
+        assert [row["run"] for row in csv.DictReader(file)] == ["dense", "smp_0.8", "small", "small_smp"]
+    headings = re.findall(
+        r"## soft attention.*, ([\d,]+) weights; decoder", (tmp_path / "out" / "README.md").read_text()
+    )
+    assert headings == [f"{run.weights():,}" for run in read_runs([runs / "dense", runs / "small"])[0]]
 
 
 def test_without_the_models_only_the_distribution_of_weights_is_missing(report, runs, tmp_path):

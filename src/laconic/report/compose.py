@@ -94,7 +94,7 @@ class _Report:
         training = None if source is None else source.training
         dense = dense_counterpart(run, self.runs)
         if dense is None:
-            self.note(f"share of dense of {run.name}: no dense run of {captioner_title(run)}")
+            self.note(f"share of dense of {run.name}: no dense run of {self._title(run)}")
         quality = caption_quality(list(captions_of(run).values()), training)
         return Row(run, run if run.is_dense else dense, self._operations(run), quality, command)
 
@@ -115,6 +115,9 @@ class _Report:
                 self.sources[key] = None
         return self.sources[key]
 
+    def _title(self, run: FinishedRun) -> str:
+        return captioner_title(run, self.runs)
+
     def note(self, line: str) -> None:
         if line not in self.notes:
             self.notes.append(line)
@@ -123,10 +126,11 @@ class _Report:
 
     def _groups(self) -> list[list[FinishedRun]]:
         """Pruned runs of one captioner and one pruned part, in reading order."""
-        groups: dict[tuple[str, ...], list[FinishedRun]] = {}
+        groups: dict[tuple[str, int, str, tuple[str, ...]], list[FinishedRun]] = {}
         for run in self.runs:
             if not run.is_dense:
-                groups.setdefault((captioner_title(run), captioner_key(run), *run.parts), []).append(run)
+                key = (captioner_title(run), -run.weights(), captioner_key(run), tuple(run.parts))
+                groups.setdefault(key, []).append(run)
         order = in_order([method_name(run) for run in self.runs])
         return [
             sorted(group, key=lambda run: (order.index(method_name(run)), run.sparsity, run.name))
@@ -135,7 +139,7 @@ class _Report:
 
     def _compare(self, group: list[FinishedRun], number: int) -> None:
         dense = dense_counterpart(group[0], self.runs)
-        title = f"{captioner_title(group[0])}; {' and '.join(group[0].parts)} pruned"
+        title = f"{self._title(group[0])}; {' and '.join(group[0].parts)} pruned"
         images = [self._draw(f"cider_{number}", figures.cider_figure(group, dense, title), "CIDEr against non-zeros")]
         learned = [run for run in group if run.pruning["method"] == "supermask" and run.curve("gate_mean")]
         if learned:
@@ -187,7 +191,7 @@ class _Report:
     def _gallery(self, group: list[FinishedRun], number: int) -> None:
         dense = dense_counterpart(group[0], self.runs)
         if dense is None:
-            self.note(f"gallery of {captioner_title(group[0])}: no dense run to compare with")
+            self.note(f"gallery of {self._title(group[0])}: no dense run to compare with")
             return
         learned = [run for run in group if method_name(run) == "SMP"] or group
         sparsest = max(learned, key=lambda run: (run.sparsity, run.cider, run.name))
@@ -200,8 +204,8 @@ class _Report:
                 write_gallery(dense, sparsest, source, self.out / page)
                 text = f"With photos: [{page}]({page}), {dense.name} and {sparsest.name}.\n\n{text}"
             except DataError as error:
-                self.note(f"gallery of {captioner_title(dense)}: {error}")
-        self.section(f"Gallery: {captioner_title(dense)}", text)
+                self.note(f"gallery of {self._title(dense)}: {error}")
+        self.section(f"Gallery: {self._title(dense)}", text)
 
 
 def at_most_compared_level(group: Sequence[FinishedRun]) -> tuple[float, list[FinishedRun]]:

@@ -230,11 +230,13 @@ def captioner_key(run: FinishedRun) -> str:
     return json.dumps([data, seen, decoder["name"], sizes, weights, run.objective], sort_keys=True)
 
 
-def captioner_title(run: FinishedRun) -> str:
-    """Such as "soft attention on mobilenet v2, flickr8k"."""
+def captioner_title(run: FinishedRun, runs: Sequence[FinishedRun] = ()) -> str:
+    """Such as "soft attention on mobilenet v2, flickr8k", with its size where `runs` are of several such captioners."""
     recipe, objective = run.recipe, "" if run.objective == "cross_entropy" else f", {run.objective.upper()}"
     title = f"{recipe['decoder']['name']} on {recipe['encoder']['name']}, {recipe['data']['name']}"
-    return title.replace("_", " ") + objective
+    title = title.replace("_", " ") + objective
+    alike = {captioner_key(one) for one in runs if captioner_title(one) == title}
+    return title if len(alike) < 2 else f"{title}, {run.weights():,} weights"
 
 
 def dense_counterpart(run: FinishedRun, runs: Sequence[FinishedRun]) -> FinishedRun | None:

@@ -48,11 +48,11 @@ class Row:
 
 
 def in_reading_order(rows: Sequence[Row]) -> list[Row]:
-    """By captioner, method and sparsity, dense first."""
+    """By captioner, the largest first; method, dense first; and sparsity."""
     methods = in_order([row.method for row in rows])
     return sorted(
         rows,
-        key=lambda r: (captioner_title(r.run), methods.index(r.method), r.run.sparsity, r.run.name),
+        key=lambda r: (captioner_title(r.run), -r.run.weights(), methods.index(r.method), r.run.sparsity, r.run.name),
     )
 
 
