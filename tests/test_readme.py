@@ -1,6 +1,7 @@
 """The README's numbers are those of the committed CSV files, and its commands and files exist."""
 
 import csv
+import json
 import re
 import shutil
 from pathlib import Path
@@ -115,20 +116,23 @@ def test_methods_compared():
 
 def test_captioners_pruned():
     found = {row["run"]: row for row in rows("flickr8k_captioners/runs.csv")}
+    (smaller,) = re.findall(r"A smaller Up-Down keeps ([\d.]+) %", " ".join(README.split()))
+    assert smaller == f"{100 * float(found['up_down_smp95']['share_of_dense']):.1f}"
     stated = re.search(
         r"in (\d+) and (\d+) epochs: CIDEr ([\d.]+) of ([\d.]+) \(([\d.]+) %\) and ([\d.]+) of ([\d.]+) \(([\d.]+) %\)",
         " ".join(README.split()),
     )
     assert stated
-    names = ("up_down", "object_relation")
+    names = ("up_down_768", "object_relation")
     pruned, dense = ([found[f"{name}_{kind}"] for name in names] for kind in ("smp95", "dense"))
     assert [row["epochs"] for row in pruned] == [row["epochs"] for row in dense] == list(stated.groups()[:2])
     expected = []
     for ours, whole in zip(pruned, dense, strict=True):
         assert ours["dense_run"] == whole["run"]
-        expected += [f"{float(row['CIDEr']):.1f}" for row in (ours, whole)] + [
-            f"{100 * float(ours['share_of_dense']):.1f}"
-        ]
+        results = (ROOT / "results/flickr8k_captioners/runs" / row["run"] / "result.json" for row in (ours, whole))
+        ciders = [json.loads(path.read_text(encoding="utf8"))["scores"]["CIDEr"] for path in results]
+        assert [f"{100 * cider:.2f}" for cider in ciders] == [ours["CIDEr"], whole["CIDEr"]]
+        expected += [f"{100 * cider:.1f}" for cider in ciders] + [f"{100 * ciders[0] / ciders[1]:.1f}"]
     assert list(stated.groups()[2:]) == expected
 
 
