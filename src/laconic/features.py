@@ -107,7 +107,7 @@ class PixelCache:
 
     def batch(self, rows: np.ndarray, mirrored: np.ndarray | None = None) -> Tensor:
         """uint8 (rows, size, size, 3); `mirrored` (rows,) flips some left to right."""
-        images = np.array(self.pixels[rows])
+        images = np.asarray(self.pixels[rows])  # picking rows has copied them
         if mirrored is not None:
             images[mirrored] = images[mirrored, :, ::-1]
         return torch.from_numpy(images)
