@@ -116,14 +116,16 @@ def test_methods_compared():
 
 def test_captioners_pruned():
     found = {row["run"]: row for row in rows("flickr8k_captioners/runs.csv")}
-    (smaller,) = re.findall(r"A smaller Up-Down keeps ([\d.]+) %", " ".join(README.split()))
-    assert smaller == f"{100 * float(found['up_down_smp95']['share_of_dense']):.1f}"
+    smaller = re.search(r"Smaller Up-Downs keep ([\d.]+) and ([\d.]+) %", " ".join(README.split()))
+    assert smaller
+    shares = (float(found[name]["share_of_dense"]) for name in ("up_down_768_smp95", "up_down_smp95"))
+    assert smaller.groups() == tuple(f"{100 * share:.1f}" for share in shares)
     stated = re.search(
         r"in (\d+) and (\d+) epochs: CIDEr ([\d.]+) of ([\d.]+) \(([\d.]+) %\) and ([\d.]+) of ([\d.]+) \(([\d.]+) %\)",
         " ".join(README.split()),
     )
     assert stated
-    names = ("up_down_768", "object_relation")
+    names = ("up_down_1000", "object_relation")
     pruned, dense = ([found[f"{name}_{kind}"] for name in names] for kind in ("smp95", "dense"))
     assert [row["epochs"] for row in pruned] == [row["epochs"] for row in dense] == list(stated.groups()[:2])
     expected = []
