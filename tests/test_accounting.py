@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from laconic.accounting import OperationCounter, Weights, caption_operations, coo_bytes, count_weights
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig
@@ -160,6 +162,23 @@ def test_every_captioner_can_be_counted(name, encoder):
             parameter[1::2] = 0  # every other row
     halves = caption_operations(model).decoder / dense.decoder
     assert 0.5 <= halves < 0.6  # products of activations and matrices of one row stay
+
+
+@pytest.mark.parametrize("name", CAPTIONERS)
+def test_fused_attention_counts_as_its_two_products(name):
+    vocabulary = Vocabulary((*SPECIALS, "dog"))
+    encoder = EncoderConfig("mobilenet_v1_025", size=64)
+    model = ImageCaptioner(ModelConfig(encoder, DecoderConfig(name)), vocabulary)
+    fused = caption_operations(model)
+    with sdpa_kernel(SDPBackend.MATH):
+        assert caption_operations(model) == fused
+
+
+def test_bare_fused_attention_is_counted():
+    query, keys, values = (torch.ones(2, 3, rows, 8) for rows in (4, 7, 7))
+    with OperationCounter(nn.Identity()) as counter:
+        F.scaled_dot_product_attention(query, keys, values)
+    assert counter.count == 2 * 2 * 3 * 4 * 7 * (8 + 8)
 
 
 def test_counting_sees_batches_and_products_of_activations():

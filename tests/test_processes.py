@@ -101,6 +101,14 @@ def test_what_is_finished_is_found_and_a_damaged_folder_is_a_failed_run(monkeypa
     assert pool.started == ["c"]
 
 
+def test_a_finished_run_is_found_whatever_became_of_what_it_needed(monkeypatch, tmp_path):
+    pool = Pool(monkeypatch, {"a"})
+    monkeypatch.setattr(processes, "finished", lambda folder, recipe: RESULT if folder.name == "b" else None)
+    outcomes = carry_out(study(a="", b="a"), Workshop(tmp_path, tmp_path))
+    assert {o.name: o.status for o in outcomes} == {"a": "failed", "b": "found"}
+    assert pool.started == ["a"]
+
+
 # In the run's own process
 
 

@@ -9,7 +9,7 @@ from laconic.config import to_mapping
 from laconic.errors import ConfigError, TrainingError
 from laconic.folders import claim
 from laconic.recipes import Recipe
-from laconic.study import StudyRun, in_order, merge, only, read_study
+from laconic.study import StudyRun, check_files, in_order, merge, only, read_study
 
 STUDIES = sorted((Path(__file__).parents[1] / "recipes" / "studies").glob("*.toml"))
 
@@ -85,6 +85,17 @@ def test_some_runs_and_what_they_need(read):
         only(runs, ["dense", "smp*"])
 
 
+def test_files_that_nothing_makes_are_missed_before_the_first_run(read, tmp_path):
+    runs = read(METHODS)
+    check_files(runs, tmp_path / "runs")  # dense and gradual runs are still to come
+    (first,) = read(RUN + f'initial = "{tmp_path}/nowhere.safetensors"')
+    with pytest.raises(ConfigError, match=r"run 'a': initial = .*there is no .*nowhere\.safetensors"):
+        check_files([first], tmp_path / "runs")
+    with claim(tmp_path / "runs" / "a", first.recipe, resume=False):
+        (tmp_path / "runs" / "a" / "result.json").write_text("{}")
+    check_files([first], tmp_path / "runs")  # finished, needs it no more
+
+
 def test_an_inline_base_and_names_that_the_axes_give(read):
     text = '[base.data]\nname = "scenes"\n[[grid]]\nvary.pruning.init = [1, 2.5]\nvary.data.min_count = [1]\n'
     runs = read(text)
@@ -112,7 +123,10 @@ RUN = 'base = "base.toml"\n[[run]]\nname = "a"\n'
         ('base = "base.toml"\nrun = 3', r"write \[\[run\]\]"),
         (RUN + 'pruning.methd = "supermask"', r"run 'a': pruning: unknown key 'methd'; did you mean 'method'\?"),
         (RUN + 'pruning.method = "prune"', "run 'a': pruning: method = 'prune'; choose one of"),
-        (RUN + 'pruning.method = "supermask"\npruning.sparsity = 1.5', r"run 'a': sparsity 1\.5 is not possible"),
+        (
+            RUN + 'pruning.method = "supermask"\npruning.sparsity = 1.5',
+            r"run 'a': pruning\.sparsity = 1\.5; give a share",
+        ),
         (RUN + 'pruning.method = "lottery"', r"run 'a': .*needs pruning\.sparsity"),
         (RUN + 'pruning = { method = "lottery", sparsity = 0.5 }', r"run 'a': .*needs pruning\.ticket"),
         (RUN + 'objective = "scst"', "run 'a': objective = \"scst\" improves a trained captioner"),
@@ -146,7 +160,8 @@ def test_a_mistake_in_the_base_is_said_of_the_base(read, tmp_path):
 
 
 def test_a_folder_with_other_settings_is_found_before_the_start(read, tmp_path):
-    claim(tmp_path / "runs" / "a", Recipe(), resume=False)
+    with claim(tmp_path / "runs" / "a", Recipe(), resume=False):
+        pass
     (tmp_path / "runs" / "a" / "log.jsonl").touch()
     with pytest.raises(TrainingError, match="holds a run with other settings"):
         read(RUN)

@@ -33,6 +33,12 @@ from laconic.models.layers import Features
 REGIONS = 36  # of an image, as of the bottom-up features with a fixed number
 WORDS = 9  # of the caption whose operations are counted, as in the paper's Table 4
 COO_INDEX_BYTES = 16  # row and column as int64, PyTorch's COO layout
+_ATEN = torch.ops.aten
+# PyTorch's table lacks the attention kernel of CPUs, which takes the arguments of that of GPUs
+RULES = {
+    **flop_registry,
+    _ATEN._scaled_dot_product_flash_attention_for_cpu: flop_registry[_ATEN._scaled_dot_product_flash_attention],
+}
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,7 @@ def decode_steps(decoder: Any, features: Features, steps: int) -> None:
 class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations of everything that runs within the block, in `count`.
 
-    Products are recognised by PyTorch's own table of operators. Where one operand is a weight of `model`, or a
+    Products are recognised by RULES, PyTorch's own table of operators. Where one operand is a weight of `model`, or a
     view of one, the product is scaled by the share of non-zeros in that view: each weight takes part in a product
     equally often. A weight that is copied before use (another type, another layout) counts whole.
     """
@@ -158,7 +164,7 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        rule = flop_registry.get(func._overloadpacket)
+        rule = RULES.get(func._overloadpacket)
         if rule is None:
             with self:  # an operator made of others, such as linear, is counted by its parts
                 parts = func.decompose(*args, **kwargs)

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from laconic.config import differences, from_mapping, to_mapping
+from laconic.config import differences, expand, from_mapping, to_mapping
 from laconic.errors import ConfigError, TrainingError
 from laconic.files import write_text
-from laconic.pruning import Pruning, check_ticket
+from laconic.pruning import Pruning
 
 RECIPE, RESULT = "recipe.json", "result.json"
 MODEL = "model.safetensors"  # of a finished run
@@ -25,61 +25,108 @@ class Planned(Protocol):
     def pruning(self) -> Pruning: ...
 
 
-def finished(folder: Path, recipe: Planned) -> dict[str, Any] | None:
+def finished(folder: Path, recipe: Planned, *, own: bool = False) -> dict[str, Any] | None:
     """The result where the recipe's run in the folder is finished. Writes nothing.
+
+    `own` says that this process is the folder's `sole_writer`.
 
     Raises:
         TrainingError: where the folder is damaged, or holds a run with other settings.
     """
-    recipe_file, result = folder / RECIPE, folder / RESULT
-    if not recipe_file.exists():
+    if not (folder / RECIPE).exists():
         return None
+    result = folder / RESULT
     try:
-        held = from_mapping(json.loads(recipe_file.read_text(encoding="utf8")), type(recipe), str(recipe_file))
+        held = _held(folder, recipe)
         done = json.loads(result.read_text(encoding="utf8")) if result.exists() else None
         if not isinstance(done, dict | None):
             raise ValueError("not a JSON object")
     except (ValueError, ConfigError) as error:
         raise TrainingError(f"{folder}: damaged run ({error}); give --out another folder") from None
     changed = differences(to_mapping(held), to_mapping(recipe))
-    if changed and _begun(folder):
+    if changed and (_begun(folder) or (not own and _busy(folder))):
         raise TrainingError(
             f"{folder}: holds a run with other settings ({'; '.join(changed[:3])}); give --out another folder"
         )
     return done
 
 
-def claim(folder: Path, recipe: Planned, resume: bool) -> dict[str, Any] | None:
-    """Takes the folder for this recipe; gives the result where the run is already finished.
+@contextmanager
+def claim(folder: Path, recipe: Planned, resume: bool) -> Iterator[dict[str, Any] | None]:
+    """Within the block the folder is this recipe's and this process's; gives the result where the run is finished.
 
     A run that was stopped before it had trained anything, by a mistake in its recipe for one, holds no folder.
 
     Raises:
-        TrainingError: as `finished`, and where the folder holds an interrupted run and `resume` is off.
+        TrainingError: as `finished` and `sole_writer`, and where the folder holds an interrupted run and `resume` is
+            off.
+        ConfigError: as `check_ticket`.
     """
     done = finished(folder, recipe)
     if done is not None:
-        return done
-    if (folder / RECIPE).exists() and _begun(folder):
-        if not resume:
-            raise TrainingError(
-                f"{folder}: holds an unfinished run; continue it with --resume or give --out another folder"
-            )
-        return None
-    if recipe.pruning.method == "lottery":
-        check_ticket(recipe.pruning.ticket, to_mapping(recipe))
+        yield done
+        return
+    if recipe.pruning.method == "lottery" and not _begun(folder):
+        check_ticket(recipe)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error}); give --out another folder") from None
-    write_json(folder / RECIPE, to_mapping(recipe))
-    return None
+    with sole_writer(folder):
+        done = finished(folder, recipe, own=True)  # once more: nobody else changes it now
+        if done is None:
+            if not _begun(folder):
+                write_json(folder / RECIPE, to_mapping(recipe))
+            elif not resume:
+                raise TrainingError(
+                    f"{folder}: holds an unfinished run; continue it with --resume or give --out another folder"
+                )
+        yield done
+
+
+def check_ticket(recipe: Planned) -> None:
+    """A lottery ticket is rewound to its own beginning: data, model and seed must be those of the run it is from.
+
+    Raises:
+        ConfigError: where they are not, or that run is not finished.
+    """
+    ticket = expand(recipe.pruning.ticket)
+    for name in (RECIPE, RESULT, MODEL):
+        if not (ticket / name).is_file():
+            raise ConfigError(f"{ticket}: no finished run (it has no {name}); train the ticket's run first")
+    try:
+        theirs, ours = _rewound(to_mapping(_held(ticket, recipe))), _rewound(to_mapping(recipe))
+    except ValueError as error:
+        raise ConfigError(f"{ticket}: damaged run ({error}); train the ticket's run again") from None
+    changed = differences(theirs, ours)
+    if changed:
+        raise ConfigError(f"{ticket}: {'; '.join(changed[:3])}; a ticket fits its own model only")
+
+
+def _rewound(recipe: dict[str, Any]) -> dict[str, Any]:
+    """What decides the beginning of a run; dropouts change no weight."""
+    decoder = recipe["decoder"]
+    options = {key: value for key, value in decoder["options"].items() if not key.endswith("dropout")}
+    return {
+        **{key: recipe[key] for key in ("data", "encoder", "imagenet", "initial")},
+        "decoder": {**decoder, "options": options},
+        "training": {"seed": recipe["training"]["seed"]},
+    }
+
+
+def _held(folder: Path, like: Planned) -> Planned:
+    """The recipe in the folder; ValueError or ConfigError where it is damaged."""
+    path = folder / RECIPE
+    return from_mapping(json.loads(path.read_text(encoding="utf8")), type(like), str(path))
 
 
 def _begun(folder: Path) -> bool:
-    """Whether something has been trained in the folder, or a process is about to."""
-    if any((folder / name).exists() for name in ("log.jsonl", "last.pt", RESULT)):
-        return True
+    """Whether something has been trained in the folder."""
+    return any((folder / name).exists() for name in ("log.jsonl", "last.pt", RESULT))
+
+
+def _busy(folder: Path) -> bool:
+    """Whether another process is about to train in the folder."""
     try:
         with sole_writer(folder):
             return False

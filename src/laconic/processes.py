@@ -112,17 +112,16 @@ def carry_out(runs: Sequence[StudyRun], shop: Workshop, watch: StudyWatcher | No
 
 def _verdict(one: StudyRun, outcomes: dict[str, Outcome], folder: Path) -> Outcome | None:
     """The outcome of a run that need not or cannot be started."""
-    for need in one.needs:
-        if need in outcomes and outcomes[need].result is None:
-            return Outcome(one.name, "not started", reason=f"needs {need}, which has no result")
     try:
         result = finished(folder / one.name, one.recipe)
     except LaconicError as error:
         return Outcome(one.name, "failed", reason=str(error))
     if result is not None:
         return Outcome(one.name, "found", result)
-    for need in one.needs:
-        if need in outcomes and outcomes[need].status == "found" and not (folder / need / MODEL).is_file():
+    for need in (name for name in one.needs if name in outcomes):
+        if outcomes[need].result is None:
+            return Outcome(one.name, "not started", reason=f"needs {need}, which has no result")
+        if outcomes[need].status == "found" and not (folder / need / MODEL).is_file():
             reason = (
                 f"needs {folder / need / MODEL}, which is gone; delete that folder, and the study does {need} again"
             )

@@ -3,11 +3,10 @@
 The methods themselves are in laconic.compress and know no captions.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from laconic.errors import ConfigError
 from laconic.train import cross_entropy
 
 GATES = "gates.pt"  # in the folder of a supermask run
-EMPTY = 0.01  # share of a ticket's weights that may be zero by chance
+EMPTY = 0.05  # share of a ticket's weights that may be zero by chance
 
 Part = Literal["none", "all", "encoder", "decoder"]
 
@@ -41,7 +40,7 @@ class Pruning:
 
     Attributes:
         method: a row of METHODS, or "none".
-        sparsity: share of weights to remove.
+        sparsity: share of weights to remove; "frozen" keeps that of the initial weights.
         where: part of the model.
         freeze: part of it that only keeps its zeros and does not count.
         scope: of "magnitude", "gradual" and "lottery": "blind", "uniform" or "distribution"; of "fisher" the first two.
@@ -83,6 +82,12 @@ class Pruning:
         if self.method not in ("none", "frozen") and self.sparsity == 0:
             raise ConfigError(
                 f'pruning.method = "{self.method}" needs pruning.sparsity, the share of weights to remove'
+            )
+        if not 0 <= self.sparsity < 1:
+            raise ConfigError(f"pruning.sparsity = {self.sparsity}; give a share of the weights, 0 <= sparsity < 1")
+        if self.method == "lottery" and not self.ticket:
+            raise ConfigError(
+                'pruning.method = "lottery" needs pruning.ticket, the folder of the run to take masks from'
             )
 
 
@@ -164,8 +169,7 @@ def _lottery(pruning: Pruning, captioner: ImageCaptioner, where: Where) -> Metho
     trained = dict(load(expand(pruning.ticket) / "model.safetensors").named_parameters())
     chosen = {name: trained[name] for name in prunable(captioner, where) if name in trained}
     masks = keep_largest(magnitudes(chosen, pruning.scope, pruning.centred), pruning.sparsity, pruning.scope)
-    kept = sum(int(mask.sum()) for mask in masks.values())
-    empty = sum(int((mask & (chosen[name] == 0)).sum()) for name, mask in masks.items())
+    kept, empty = _kept(masks, chosen)
     if empty > EMPTY * kept:
         raise ConfigError(
             f"{pruning.ticket}: a sparsity of {pruning.sparsity:g} keeps {kept:,} weights, {empty:,} of which are zero "
@@ -184,7 +188,21 @@ def _frozen(pruning: Pruning, captioner: ImageCaptioner, where: Where) -> Method
     foreign = sorted(gates.keys() - {name for name, _ in captioner.named_parameters()})
     if foreign:
         raise ConfigError(f"{path}: gates of another captioner, with {foreign[0]}; give a ticket of the same one")
-    return Frozen({**zeros({name: getattr(*sites[0]) for name, sites in prunable(captioner, where).items()}), **gates})
+    weights = {name: getattr(*sites[0]) for name, sites in prunable(captioner, where).items()}
+    alike = {name: gate > 0 for name, gate in gates.items() if name in weights and gate.shape == weights[name].shape}
+    kept, empty = _kept(alike, weights)
+    if empty > EMPTY * kept:
+        raise ConfigError(
+            f"{path}: {empty:,} of {kept:,} weights that these gates keep are zero in the captioner to start from; "
+            "give the model of the same run as initial"
+        )
+    return Frozen({**zeros(weights), **gates})
+
+
+def _kept(masks: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[int, int]:
+    """How many weights the masks keep, and how many of them are zero."""
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    return kept, sum(int((mask & (weights[name] == 0)).sum()) for name, mask in masks.items())
 
 
 def save_gates(pruner: Pruner, path: Path) -> None:
@@ -192,33 +210,6 @@ def save_gates(pruner: Pruner, path: Path) -> None:
     gates = {name: mask.gates.detach().bfloat16() for name, mask in learned(pruner).items()}
     if gates:
         save_checkpoint({"gates": gates}, path)
-
-
-def check_ticket(ticket: str, recipe: Mapping[str, Any]) -> None:
-    """A ticket is rewound to its own beginning, so data, model and seed must be those of the run it came from.
-
-    Raises:
-        ConfigError: where they are not, or there is no finished run.
-    """
-    if not ticket:
-        raise ConfigError('pruning.method = "lottery" needs pruning.ticket, the folder of the run to take masks from')
-    path = expand(ticket) / "recipe.json"
-    try:
-        other = json.loads(path.read_text(encoding="utf8"))
-        pairs = {key: (other[key], recipe[key]) for key in ("data", "encoder", "imagenet", "decoder", "initial")}
-        pairs["training.seed"] = (other["training"]["seed"], recipe["training"]["seed"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{path}: no finished run ({error}); train the ticket's run first") from None
-    for key, (theirs, ours) in pairs.items():
-        if _sizes(theirs) != _sizes(ours):
-            raise ConfigError(f"{path}: {key} is {theirs!r}, the recipe has {ours!r}; a ticket fits its own model only")
-
-
-def _sizes(value: Any) -> Any:
-    """Without the dropouts, which change no weight."""
-    if not isinstance(value, dict):
-        return value
-    return {key: _sizes(held) for key, held in value.items() if not key.endswith("dropout")}
 
 
 METHODS: dict[str, Callable[[Pruning, ImageCaptioner, Where], Method]] = {

@@ -25,7 +25,7 @@ from laconic.distributed import broadcast, is_writer, writer_first
 from laconic.errors import ConfigError
 from laconic.evaluation import Validator, evaluate
 from laconic.features import RegionSource, cache_features, cache_pixels
-from laconic.folders import MODEL, RESULT, claim, sole_writer, write_json
+from laconic.folders import MODEL, RESULT, claim, write_json
 from laconic.models.encoders import REGIONS, load_imagenet
 from laconic.pruning import GATES, Pruning, first_losses, make_pruner, save_gates
 from laconic.scst import Scst, SelfCritical
@@ -111,11 +111,11 @@ def run(
         TrainingError: where the folder holds another recipe's run, or an interrupted one and `resume` is off.
     """
     watch = watch or Watcher()
-    finished = broadcast(claim(folder, recipe, resume) if is_writer() else None)
-    if finished is not None:
-        watch.say(f"{folder} is finished; nothing to do")
-        return finished
-    with sole_writer(folder) if is_writer() else nullcontext():
+    with claim(folder, recipe, resume) if is_writer() else nullcontext() as done:
+        finished = broadcast(done)
+        if finished is not None:
+            watch.say(f"{folder} is finished; nothing to do")
+            return finished
         return _carry_out(recipe, folder, cache, resume, watch)
 
 
@@ -133,9 +133,9 @@ def _carry_out(recipe: Recipe, folder: Path, cache: Path, resume: bool, watch: W
         fitting.resume()
     fitting.fit()
     if fitting.pruner is not None:
+        fitting.pruner.finalize()
         if is_writer():
             save_gates(fitting.pruner, folder / GATES)
-        fitting.pruner.finalize()
     return broadcast(conclude(fitting, captioner, recipe, inputs, val, prepared, watch) if is_writer() else {})
 
 
@@ -165,13 +165,7 @@ def build(recipe: Recipe, train: Dataset) -> ImageCaptioner:
                 f"{recipe.initial}: has decoder {captioner.config.decoder}, the recipe asks for {recipe.decoder}"
             ) from None
         captioner = fresh
-        counted = non_zeros(captioner)
-        zeros = 1 - counted["decoder"] / counted["decoder_weights"]
-        if recipe.pruning.method == "none" and zeros > SPARSE:
-            raise ConfigError(
-                f"{recipe.initial}: {zeros:.0%} of its decoder is zero, and training would fill it up; "
-                'set pruning.method = "frozen" to keep it sparse'
-            )
+        _check_stays_sparse(captioner, recipe)
     else:
         captions = (c for i in range(len(train)) for c in train[i].captions)
         length = recipe.data.max_length
@@ -181,6 +175,21 @@ def build(recipe: Recipe, train: Dataset) -> ImageCaptioner:
             load_imagenet(captioner.encoder, expand(recipe.imagenet))
     captioner.encoder.requires_grad_(recipe.training.encoder_learning_rate > 0)
     return captioner
+
+
+def _check_stays_sparse(captioner: ImageCaptioner, recipe: Recipe) -> None:
+    """ConfigError where training would fill up a sparse part because nothing masks it."""
+    pruning, rates = recipe.pruning, recipe.training
+    masked = set() if pruning.method == "none" else {pruning.where, pruning.freeze}
+    counted = non_zeros(captioner)
+    for part, rate in (("decoder", rates.learning_rate), ("encoder", rates.encoder_learning_rate)):
+        zeros = 1 - counted[part] / max(1, counted[f"{part}_weights"])
+        if rate > 0 and zeros > SPARSE and not masked & {"all", part}:
+            raise ConfigError(
+                f"{recipe.initial}: {zeros:.0%} of its {part} is zero, and training would fill it up; to keep it "
+                f'sparse set pruning.method = "frozen" with pruning.where = "all" or "{part}", or, beside another '
+                f'method with pruning.where = "all", pruning.freeze = "{part}"'
+            )
 
 
 def encoder_changes(recipe: Recipe) -> bool:

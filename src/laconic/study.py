@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import Any
 
 from laconic.captioner import ModelConfig, outline
-from laconic.config import from_mapping
+from laconic.config import expand, from_mapping
 from laconic.data import DATASETS
 from laconic.errors import ConfigError, PruningError
 from laconic.folders import MODEL, finished
-from laconic.pruning import METHODS, check_ticket, part
+from laconic.pruning import METHODS, part
 from laconic.recipes import Recipe
 from laconic.text import SPECIALS, Vocabulary
 
@@ -105,11 +105,25 @@ def check_recipe(recipe: Recipe, where: str) -> None:
     try:
         captioner = outline(ModelConfig(recipe.encoder, recipe.decoder), Vocabulary(SPECIALS))
         if pruning.method != "none" and not pruning.ticket:  # the run of a ticket is still to come
-            if pruning.method == "lottery":
-                check_ticket("", {})
             METHODS[pruning.method](pruning, captioner, part(pruning.where))
     except (ConfigError, PruningError) as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def check_files(runs: Sequence[StudyRun], folder: Path) -> None:
+    """ConfigError where a file that a run starts from is missing and no run of the study makes it.
+
+    Runs in `folder` that are finished need none.
+    """
+    for run in runs:
+        recipe = run.recipe
+        given = {"initial": recipe.initial, "imagenet": recipe.imagenet, "pruning.ticket": recipe.pruning.ticket}
+        made = [folder / need for need in run.needs]
+        for key, text in given.items():
+            path = expand(text)
+            missing = text and not path.exists() and not any(path.is_relative_to(place) for place in made)
+            if missing and finished(folder / run.name, recipe) is None:
+                raise ConfigError(f"run {run.name!r}: {key} = {text!r}; there is no {path}")
 
 
 def in_order(runs: Sequence[StudyRun], path: Path) -> tuple[StudyRun, ...]:

@@ -196,6 +196,24 @@ def test_the_cubic_schedule_reaches_its_target_in_any_length_of_training(steps):
     assert all(v is None for v in values[steps // 2 + 1 :])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"interval": 1000},
+        {"end": 301},
+        {"start": 100, "end": 50},
+        {"start": 300},
+        {"start": 10, "end": 20, "interval": 11},
+    ],
+)
+def test_a_schedule_that_cannot_reach_its_target_is_refused(net, options):
+    with pytest.raises(
+        PruningError, match=r"do not fit a training of 300 steps; give start \+ interval <= end <= steps"
+    ):
+        Pruner(net, Magnitude(0.9, schedule=Cubic(**options)), steps=300)
+    assert Cubic(start=10, end=30, interval=7).over(30) == (10, 24, 7)
+
+
 def test_class_distribution_drops_within_one_factor_of_the_deviation():
     torch.manual_seed(0)
     weights = {"wide": torch.randn(50, 40) * 9 + 3, "narrow": torch.randn(30, 10) * 0.1}

@@ -46,7 +46,7 @@ def study(options: Study) -> int:
     """Carries out a study; 1 where a run failed."""
     from laconic.folders import write_json
     from laconic.processes import Workshop, carry_out
-    from laconic.study import only, read_study
+    from laconic.study import check_files, only, read_study
 
     if options.threads < 0:
         raise ConfigError(f"--threads {options.threads}: give 0 for all, or at least 1")
@@ -55,6 +55,7 @@ def study(options: Study) -> int:
     folder = options.out or Path("runs") / options.study.stem
     planned = read_study(options.study, folder)
     runs = only(planned, options.only) if options.only else planned
+    check_files(runs, folder)
     console = console_for()
     if options.check:
         for run in runs:

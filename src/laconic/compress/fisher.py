@@ -8,6 +8,7 @@ the mean square of the gradient, which Adam keeps anyway.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from laconic.compress.magnitude import Magnitude
@@ -37,15 +38,20 @@ class Fisher(Magnitude):
 
     def prune(self, pruner: "Pruner", sparsity: float) -> None:
         """Masks by the present weights and moments; weights pruned before have moments that fade away."""
-        scores = {name: self._score(pruner, name, weight) for name, weight in pruner.raw().items()}
+        scores = {name: _score(pruner, weight) for name, weight in pruner.raw().items()}
         pruner.set_masks(keep_largest(scores, sparsity, self.scope))
 
-    @staticmethod
-    def _score(pruner: "Pruner", name: str, weight: Tensor) -> Tensor:
-        optimizer = pruner.optimizer
-        if optimizer is None or "betas" not in optimizer.defaults:
-            raise PruningError("Fisher reads Adam's second moments: attach the pruner to an Adam")
-        if not any(weight is held for group in optimizer.param_groups for held in group["params"]):
-            raise PruningError(f"Fisher reads Adam's second moments, {name} has none: train it or leave it out")
-        moments: Tensor | float = optimizer.state.get(weight, {}).get("exp_avg_sq", 0.0)  # 0: no loss depends on it
-        return weight.detach().square() * moments
+    def attach(self, pruner: "Pruner", optimizer: torch.optim.Optimizer) -> None:
+        if "betas" not in optimizer.defaults:
+            raise PruningError("Fisher reads second moments, which this optimizer lacks: attach the pruner to an Adam")
+        trained = {id(held) for group in optimizer.param_groups for held in group["params"]}
+        for name, weight in pruner.raw().items():
+            if id(weight) not in trained:
+                raise PruningError(f"Fisher reads Adam's second moments, {name} has none: train it or leave it out")
+
+
+def _score(pruner: "Pruner", weight: Tensor) -> Tensor:
+    if pruner.optimizer is None:
+        raise PruningError("Fisher reads Adam's second moments: attach the pruner to an Adam")
+    moments: Tensor | float = pruner.optimizer.state.get(weight, {}).get("exp_avg_sq", 0.0)  # 0: no loss depends on it
+    return weight.detach().square() * moments

@@ -43,6 +43,7 @@ class Magnitude(Method):
             self.prune(pruner, self.sparsity)
         else:
             pruner.require_steps(self)
+            self.schedule.over(pruner.steps)  # raises where they are too few
 
     def update(self, pruner: "Pruner") -> None:
         if self.schedule is not None:
@@ -58,6 +59,9 @@ class Magnitude(Method):
             self.prune(pruner, self.sparsity)
 
     def prune(self, pruner: "Pruner", sparsity: float) -> None:
-        """Masks by the present magnitudes; weights pruned before are ranked by the value they had."""
+        """Masks by the present magnitudes; weights pruned before are ranked by the value that is kept of them.
+
+        They have no gradient since, but an optimizer's momentum and decay still move them a little.
+        """
         scores = magnitudes(pruner.raw(), self.scope, self.centred)
         pruner.set_masks(keep_largest(scores, sparsity, self.scope))

@@ -103,7 +103,8 @@ class _StraightThrough(torch.autograd.Function):
 class FixedMask(nn.Module):
     """A mask that only its owner changes: weight * keep, in training and evaluation alike.
 
-    Pruned weights get no gradient but keep their value, so a later mask can bring them back.
+    Pruned weights get a gradient of zero and are kept, so a later mask can bring them back. What the optimizer adds
+    without a gradient, such as momentum and weight decay, still moves them.
 
     Args:
         weight: the tensor to be masked.

@@ -30,6 +30,9 @@ class Method:
     def begin(self, pruner: "Pruner") -> None:
         """All masks are in place and nothing has been trained."""
 
+    def attach(self, pruner: "Pruner", optimizer: torch.optim.Optimizer) -> None:
+        """The Pruner is about to be hooked into `optimizer`; PruningError where the method cannot go with it."""
+
     def gate_optimizer(self, pruner: "Pruner", betas: tuple[float, float]) -> torch.optim.Optimizer | None:
         """Optimizer of learned masks."""
         return None

@@ -105,6 +105,7 @@ class Pruner:
         clears them all the same. `scaler` is what scales the loss, where something does: it only unscales what an
         optimizer holds.
         """
+        self.method.attach(self, optimizer)
         gates = {id(p) for mask in self.active.values() for p in mask.parameters()}
         for group in optimizer.param_groups:
             group["params"] = [p for p in group["params"] if id(p) not in gates]

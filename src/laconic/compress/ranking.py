@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from laconic.errors import PruningError
+
 Scope = Literal["blind", "uniform", "distribution"]
 Scores = Mapping[str, Tensor]
 
@@ -23,7 +25,12 @@ def keep_largest(
         sparsity: share to drop.
         scope: "uniform" drops that share of each tensor, the others rank all tensors together.
         ties: second criterion for equal scores; without it the first in order stay.
+
+    Raises:
+        PruningError: unless 0 <= sparsity <= 1.
     """
+    if not 0 <= sparsity <= 1:
+        raise PruningError(f"sparsity {sparsity} is not possible; give a share of the weights, 0 <= sparsity <= 1")
     if scope == "uniform":
         return {
             name: _keep(tensor.flatten(), sparsity, None if ties is None else ties[name].flatten()).view_as(tensor)

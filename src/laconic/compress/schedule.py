@@ -19,6 +19,9 @@ class Cubic:
     Attributes:
         start, end: steps, or None for the paper's rule.
         interval: steps between two prunings; the end moves down to a whole number of them.
+
+    Raises:
+        PruningError: for negative numbers, and by `over` and `sparsity` where a training is too short for them.
     """
 
     start: int | None = None
@@ -39,6 +42,11 @@ class Cubic:
         interval = self.interval
         if interval is None:
             interval = min(INTERVAL, max(1, (end - start) // INTERVALS))
+        if self != Cubic() and not start + interval <= end <= steps:
+            raise PruningError(
+                f"Cubic: cuts from step {start} to {end}, every {interval}, do not fit a training of {steps} steps; "
+                "give start + interval <= end <= steps, or leave them to the paper's rule"
+            )
         return start, start + max(1, (end - start) // interval) * interval, interval
 
     def sparsity(self, target: float, step: int, steps: int) -> float | None:

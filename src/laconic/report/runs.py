@@ -129,7 +129,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
     """
     found: list[FinishedRun] = []
     notes: list[str] = []
-    for folder in dict.fromkeys(path for given in folders for path in _run_folders(given)):
+    for folder in {path.resolve(): path for given in folders for path in _run_folders(given)}.values():
         missing = [name for name in FILES if not (folder / name).is_file()]
         if missing:
             notes.append(f"{folder}: left out, not finished (no {missing[0]})")

@@ -197,11 +197,12 @@ def ablations(rows: Sequence[Row]) -> list[Ablation]:
 
 
 def ablation_table(ablation: Ablation) -> str:
-    """One row for each value of the option."""
+    """One row for each value of the option; one that is not set is derived, or the captioner's default."""
+    unset = "derived" if ablation.key.startswith("pruning.") else "default"
     head = [ablation.key, "run", "sparsity", "CIDEr", "BLEU-4"]
     lines = [
         [
-            "derived" if value is None else f"{value}",
+            unset if value is None else f"{value}",
             row.run.name,
             percent(row.run.sparsity),
             f"{100 * row.run.cider:.1f}",
