@@ -131,7 +131,7 @@ def measure(captioner: str, precision: str, repeats: int) -> list[dict[str, obje
             "step": kind,
             "cpu_seconds": round(medians[kind], 4),
             "bytes": peaks[kind],
-            "time_ratio": round(medians[kind] / medians["dense"], 3),
+            "time_ratio": round(medians[kind] / medians["dense"], 4),
             "memory_ratio": round(peaks[kind] / peaks["dense"], 3),
             "command": " ".join(["python", *sys.argv]),
         }

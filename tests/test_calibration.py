@@ -24,7 +24,7 @@ from laconic.calibration import (
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
 from laconic.cli import main
 from laconic.config import to_mapping
-from laconic.data.regions import Regions
+from laconic.data.regions import Regions, write_regions
 from laconic.decode import Decoding
 from laconic.errors import ConfigError, DataError
 from laconic.models.encoders import REGIONS
@@ -148,6 +148,9 @@ def test_region_features_calibrate_too(tmp_path: Path) -> None:
     (given,) = own_batches(captioner, [Regions(array) for array in [arrays[0], *arrays]])
     assert torch.equal(named[0].grid, given[0].grid)
     assert torch.equal(named[1], given[1])
+    write_regions(tmp_path / "all.safetensors", ((i, Regions(array)) for i, array in enumerate(arrays)))
+    (packed,) = named_batches(captioner, [tmp_path / "all.safetensors"])
+    assert torch.equal(packed[0].grid, named[0].grid[1:].half().float())
     before = copy.deepcopy(captioner)
     steps = calibrate(captioner, "compact", [named])
     assert "decoder.attention_lstm.bias_hh" not in steps  # folded away

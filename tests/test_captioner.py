@@ -67,6 +67,21 @@ def test_normalize_equals_preprocess_of_the_data_layer():
     np.testing.assert_array_equal(found[0].numpy(), preprocess(square, 24))
 
 
+@pytest.mark.parametrize(
+    ("image", "given"),
+    [
+        ("photo.jpg", "str"),
+        (np.zeros((8, 8), np.uint8), r"uint8 of shape \(8, 8\)"),
+        (np.zeros((8, 8, 3)), "float64 of shape"),
+        (np.zeros((8, 8, 4), np.uint8), r"uint8 of shape \(8, 8, 4\)"),
+    ],
+)
+def test_what_is_no_photo_is_refused_and_not_left_out(image, given):
+    captioner = ImageCaptioner(ModelConfig(EncoderConfig("mobilenet_v1_025", size=32)), VOCABULARY)
+    with pytest.raises(ConfigError, match=rf"an image is {given}.*read_image"):
+        captioner.caption([np.zeros((8, 8, 3), np.uint8), image])
+
+
 def test_captions_are_words_of_the_vocabulary_and_do_not_depend_on_the_batch(images):
     captioner = make()
     captions = captioner.caption(images, Decoding(beam=2, max_length=6))

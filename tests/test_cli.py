@@ -183,8 +183,9 @@ def test_a_process_fails_with_one_line_and_code_2(tmp_path: Path) -> None:
         ("evaluate MODEL --data folder --root pictures", "no image has captions"),
         ("evaluate MODEL --data scenes --length-penalty 11", "length_penalty is 11"),
         ("train nowhere.toml", "nowhere.toml: no such file"),
-        ("train empty", "empty: cannot be read"),
-        ("train broken.json", "broken.json: not valid TOML"),
+        ("train empty.toml", "empty.toml: cannot be read"),
+        ("train broken.json", "broken.json: give the path of a recipe (.toml)"),
+        ("train broken.toml", "broken.toml: not valid TOML"),
         ("train unknown.toml", "unknown key 'epoch'; did you mean 'epochs'?"),
         ("train recipe.toml --training.epoch 3", "did you mean --training.epochs?"),
         ("train recipe.toml --training.epochs many", "'many'"),
@@ -201,6 +202,7 @@ def test_a_mistake_is_one_line_and_code_2(
     here: Path, packed: Path, capsys: pytest.CaptureFixture[str], line: str, says: str
 ) -> None:
     (here / "empty").mkdir()
+    (here / "empty.toml").mkdir()
     (here / "run").mkdir()
     (here / "run/recipe.json").write_text("{}")
     (here / "run/log.jsonl").touch()
@@ -211,6 +213,7 @@ def test_a_mistake_is_one_line_and_code_2(
     (here / "list.json").write_text("[]")
     (here / "broken.json").write_text('{"a": ')
     (here / "recipe.toml").write_text(RECIPE)
+    (here / "broken.toml").write_text('{"a": ')
     (here / "unknown.toml").write_text("[training]\nepoch = 3\n")
     assert main([str(packed) if word == "MODEL" else word for word in line.split()]) == 2
     said = capsys.readouterr()
@@ -320,6 +323,10 @@ def test_diff_tells_what_rounding_changed(here: Path, packed: Path, capsys: pyte
     assert main(["diff", str(packed), "compact.safetensors"]) == 1
     table = capsys.readouterr().out
     assert all(change["name"] in table for change in found["changed"])
+    assert "one file is exact" not in table
+    assert main(["pack", str(packed), "-o", "exact.safetensors", "--values", "exact"]) == 0
+    main(["diff", "exact.safetensors", "compact.safetensors"])
+    assert "one file is exact" in capsys.readouterr().out
 
 
 def test_caption_goes_on_past_bad_images(
@@ -498,6 +505,31 @@ def test_every_key_of_a_recipe_is_an_option(
         assert text in shown
     assert main(["train", "small.toml"]) == 0
     assert calls[1][0] == read_toml(here / "small.toml", recipes.Recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "key", "value"),
+    [
+        ('[pruning]\nmethod = "supermask"\nsparsity = 0.9', "--pruning.method gradual", "pruning.method", "gradual"),
+        ('[decoder]\nname = "object_relation"', "--decoder.options.layers 1", "decoder.options", {"layers": 1}),
+        ('initial = "x.safetensors"', "--objective scst", "objective", "scst"),
+        (
+            "[training]\nencoder_learning_rate = 1e-3",
+            "--training.learning-rate 0",
+            "training.learning_rate",
+            0.0,
+        ),
+    ],
+)
+def test_options_are_judged_with_the_recipe_that_they_change(
+    here: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, words: str, key: str, value: object
+) -> None:
+    (here / "own.toml").write_text(recipe)
+    calls = watch_run(monkeypatch, RESULT)
+    assert main(["train", "own.toml", *words.split()]) == 0
+    table, name = key.split(".") if "." in key else (None, key)
+    found = calls[0][0] if table is None else getattr(calls[0][0], table)
+    assert getattr(found, name) == value
 
 
 def test_ctrl_c_says_how_to_go_on(

@@ -309,6 +309,7 @@ def test_no_images_give_no_captions() -> None:
     ("options", "message"),
     [
         (lambda: Decoding(beam=0), "beam is 0, must be at least 1"),
+        (lambda: Decoding(beam=10**5), "beam is 100000, must be at most 1000"),
         (lambda: Decoding(max_length=-1), "max_length is -1"),
         (lambda: Decoding(length_penalty=float("nan")), "length_penalty is nan"),
         (lambda: Decoding(length_penalty=-0.5), "length_penalty is -0.5"),

@@ -84,8 +84,19 @@ def test_other_settings_need_another_folder(shown: Demo) -> None:
         run_demo(replace(shown, epochs=3))
 
 
-@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("train", 4001), ("val", 401), ("pictures", 0)])
-def test_counts_that_are_not_possible_are_refused(name: str, value: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("train", 4001),
+        ("val", 401),
+        ("pictures", 0),
+        ("sparsity", 1.5),
+        ("sparsity", 0),
+        ("threads", -2),
+    ],
+)
+def test_values_that_are_not_possible_are_refused(name: str, value: float, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=name):
         run_demo(replace(TINY, out=tmp_path / "demo", **{name: value}))
     assert not (tmp_path / "demo").exists()

@@ -246,6 +246,16 @@ def test_region_source_gives_what_is_there_and_lists_what_is_not(tmp_path):
         source.batch(np.array([7, 0]), np.array([True, False]))
 
 
+def test_damaged_region_features_are_left_out_before_the_training(tmp_path):
+    (tmp_path / "cocobu_att").mkdir()
+    for i in range(COUNT):
+        np.save(tmp_path / "cocobu_att" / f"{i}.npy", np.zeros((2, 5 if i == 4 else 6), np.float32))
+    source = RegionSource.of(examples(), open_regions(tmp_path, 6))
+    assert source.valid.tolist() == [i != 4 for i in range(COUNT)]
+    assert [skipped.name for skipped in source.skipped] == ["4"]
+    assert "4.npy: an array of shape (2, 5)" in source.skipped[0].reason
+
+
 def test_keys_of_caches_that_exist_already_stay_as_they_are(encoder, monkeypatch):
     """A new option of encoders must not make every cache stale."""
     monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,10 @@ from laconic.checkpoint import load_checkpoint
 from laconic.compress.magnitude import Magnitude
 from laconic.compress.prune import Pruner
 from laconic.config import read_toml, to_mapping
+from laconic.data import Scenes, readable, write_karpathy
 from laconic.data.regions import read_regions
 from laconic.decode import Decoding
-from laconic.errors import ConfigError, TrainingError
+from laconic.errors import ConfigError, DataError, TrainingError
 from laconic.folders import check_ticket
 from laconic.pruning import METHODS, Pruning, first_losses, make_pruner
 from laconic.recipes import (
@@ -345,6 +347,10 @@ def test_a_method_needs_a_sparsity():
     for sparsity in (-0.5, 1.0, 95.0, math.nan):
         with pytest.raises(ConfigError, match=r"pruning\.sparsity = .*0 <= sparsity < 1"):
             Pruning("lottery", sparsity, ticket="runs/dense")
+    with pytest.raises(ConfigError, match=r"pruning\.sparsity = 0\.5, but nothing is pruned: name a pruning\.method"):
+        Pruning(sparsity=0.5)
+    with pytest.raises(ConfigError, match=r'pruning\.scope = "uniform" is no option of "snip"'):
+        Pruning("snip", 0.5, scope="uniform")
     with pytest.raises(ConfigError, match=r'"lottery" needs pruning\.ticket'):
         Pruning("lottery", 0.6)
 
@@ -410,11 +416,29 @@ def test_region_features_take_the_place_of_photos(tmp_path):
     result = run(recipe, tmp_path / "run", tmp_path / "cache")
     assert result["non_zeros"]["encoder_weights"] == 0
     captioner = load(tmp_path / "run" / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"data\.train = -5; give at least 0"):
+        replace(data, train=-5)
     assert len(captioner.caption([read_regions(tmp_path / "regions" / "cocobu_att" / "1.npy", 6)])) == 1
     with pytest.raises(ConfigError, match="cannot be mirrored"):
         replace(recipe, training=replace(recipe.training, mirror=True))
     with pytest.raises(ConfigError, match=r"needs data\.regions"):
         replace(recipe, data=replace(data, regions=""))
+
+
+def test_missing_photos_are_left_out_and_region_features_need_none(tmp_path):
+    root = tmp_path / "data"
+    write_karpathy(root, "flickr8k", {"train": Scenes(4), "val": Scenes(2, split="val")})
+    first = next((root / "images").glob("train_*"))
+    first.unlink()
+    recipe = DataRecipe("flickr8k", str(root), min_count=1)
+    train, _ = splits(recipe)
+    skipped = []
+    assert len(list(readable(train, 32, skipped))) == 3
+    assert [Path(one.name).name for one in skipped] == [first.name]
+    shutil.rmtree(root / "images")
+    with pytest.raises(DataError, match="4 of 4 images are missing"):
+        splits(recipe)
+    assert [len(split) for split in splits(replace(recipe, regions="somewhere"))] == [4, 2]
 
 
 def test_scst_from_scratch_is_refused():

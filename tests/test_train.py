@@ -341,6 +341,7 @@ def test_a_stop_between_the_two_checkpoints_loses_neither(tmp_path, monkeypatch)
     [
         ({"epochs": 0}, "epochs = 0; give at least 1"),
         ({"batch": 0}, "batch = 0; give at least 1"),
+        ({"seed": -1}, "seed = -1; give at least 0"),
         ({"learning_rate": -1.0}, "learning_rate = -1.0"),
         ({"learning_rate": float("nan")}, "learning_rate = nan"),
         ({"learning_rate": 0.0}, "trains nothing"),

@@ -11,7 +11,7 @@ Says what to run and how far to round; how it is rounded is the business of `com
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from laconic.captioner import ImageCaptioner, fold
 from laconic.compress.quantize import quantize
 from laconic.config import expand, from_mapping
 from laconic.data.images import EXTENSIONS
-from laconic.data.regions import Regions, boxes_beside, open_regions, read_regions
+from laconic.data.regions import Regions, open_regions, region_readers
 from laconic.decode import SPECIAL, Decoding
 from laconic.errors import ConfigError, DataError
 from laconic.models.encoders import REGIONS
@@ -98,22 +98,22 @@ def own_batches(captioner: ImageCaptioner, images: Iterable[Image]) -> list[Batc
 
 
 def named_batches(captioner: ImageCaptioner, paths: Sequence[Path]) -> list[Batch]:
-    """`own_batches` of photos or, for a captioner of those, `.npy` files of region features, and of folders of either.
+    """`own_batches` of photos and folders of them or, for a captioner of those, region features as `region_readers`.
 
     Raises DataError for what cannot be read.
     """
     config = captioner.config.encoder
-    suffixes = (".npy",) if config.name == REGIONS else EXTENSIONS
-    files = [file for path in paths for file in (_files(path, suffixes) if path.is_dir() else [path])]
     if config.name == REGIONS:
-        return own_batches(captioner, (read_regions(file, config.channels, boxes_beside(file)) for file in files))
+        found = (read() for path in paths for _, read in region_readers(path, config.channels))
+        return own_batches(captioner, found)
+    files = [file for path in paths for file in (_photos(path) if path.is_dir() else [path])]
     return own_batches(captioner, (data.read_image(file, config.size) for file in files))
 
 
-def _files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+def _photos(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
     if not files:
-        raise DataError(f"{folder}: holds nothing to calibrate on; there should be files {' '.join(suffixes)}")
+        raise DataError(f"{folder}: holds nothing to calibrate on; there should be files {' '.join(EXTENSIONS)}")
     return files
 
 

@@ -158,8 +158,16 @@ class ImageCaptioner(nn.Module):
             raise ConfigError(f"this captioner reads {reads}; give it nothing else")
         if regions:
             return stack_regions(regions)
-        pixels = [resize(image, self.config.encoder.size) for image in images if isinstance(image, np.ndarray)]
-        return torch.from_numpy(np.stack(pixels))
+        pixels = [_checked(image) for image in images]
+        return torch.from_numpy(np.stack([resize(image, self.config.encoder.size) for image in pixels]))
+
+
+def _checked(image: object) -> np.ndarray:
+    """The image where it is pixels as `read_image` gives them, else ConfigError."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        return image
+    given = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    raise ConfigError(f"an image is {given}; give uint8 (height, width, 3), as laconic.data.read_image does")
 
 
 def fold(captioner: ImageCaptioner) -> None:

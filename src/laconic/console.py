@@ -217,6 +217,8 @@ def comparison_lines(comparison: "Comparison") -> Iterator[str]:
     yield f"{comparison.equal:,} tensors are equal, {len(comparison.changed):,} are not"
     if comparison.error is not None:
         yield f"relative error of all weights: {comparison.error:.3%}"
+    if len({precision == "exact" for precision in comparison.precisions}) > 1:
+        yield "one file is exact; the other has its biases folded together, which changes weights and not what is said"
     if comparison.config:
         yield f"configuration differs in {', '.join(comparison.config)}"
     if not comparison.same_vocabulary:

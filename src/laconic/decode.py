@@ -20,6 +20,7 @@ from laconic.errors import ConfigError, TrainingError
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
+MOST_BEAMS = 1000  # each offers as many words and more, so memory grows with the square
 State = TypeVar("State")
 
 
@@ -77,6 +78,8 @@ class Decoding:
 
     def __post_init__(self) -> None:
         _at_least_one(beam=self.beam, max_length=self.max_length)
+        if self.beam > MOST_BEAMS:
+            raise ConfigError(f"beam is {self.beam}, must be at most {MOST_BEAMS}")
         if not 0 <= self.length_penalty <= 10:
             raise ConfigError(f"length_penalty is {self.length_penalty}, must be from 0 to 10")
 

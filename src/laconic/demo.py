@@ -77,7 +77,7 @@ def run_demo(demo: Demo) -> None:
     call finished is not done again.
 
     Raises:
-        ConfigError: for counts that are not possible.
+        ConfigError: for values that are not possible.
         TrainingError: where the folder holds a demo with other settings or cannot be written.
     """
     check(demo)
@@ -102,12 +102,16 @@ def run_demo(demo: Demo) -> None:
 
 
 def check(demo: Demo) -> None:
-    """ConfigError for counts that are not possible."""
+    """ConfigError for values that are not possible."""
     scenes = {split: len(data.load("scenes", None, split)) for split in ("train", "val")}
     for name in ("epochs", "train", "val", "pictures"):
         value, most = getattr(demo, name), scenes.get(name, 1000)
         if not 1 <= value <= most:
             raise ConfigError(f"demo: {name} is {value}, must be 1 to {most}")
+    if not 0 < demo.sparsity < 1:
+        raise ConfigError(f"demo: sparsity is {demo.sparsity}, must be between 0 and 1")
+    if demo.threads < 0:
+        raise ConfigError(f"demo: threads is {demo.threads}; give 0 for all, or at least 1")
 
 
 TITLES = {

@@ -17,7 +17,7 @@ from laconic.captioner import EncoderConfig, normalize, stack_regions
 from laconic.config import digest
 from laconic.data import Dataset, Skipped, readable
 from laconic.data.regions import RegionStore
-from laconic.errors import ConfigError
+from laconic.errors import ConfigError, DataError
 from laconic.image_cache import Arrays, Column, Job, Progress, images_digest, open_rows
 from laconic.models.layers import Features
 
@@ -57,7 +57,7 @@ class RegionSource:
     Attributes:
         regions: where they are, by image id.
         ids: of the images.
-        valid: bool (images,), false where there are none for an image.
+        valid: bool (images,), false where there are none for an image, or damaged ones.
         skipped: those images.
     """
 
@@ -70,9 +70,16 @@ class RegionSource:
     def of(cls, examples: Dataset, regions: RegionStore) -> "RegionSource":
         """Looks every example up; no feature is read."""
         ids = tuple(examples[row].id for row in range(len(examples)))
-        valid = np.array([image in regions for image in ids], bool)
-        missing = (str(image) for image, there in zip(ids, valid, strict=True) if not there)
-        return cls(regions, ids, valid, tuple(Skipped(image, f"{image}: no region features") for image in missing))
+        valid, skipped = np.ones(len(ids), bool), []
+        for row, image in enumerate(ids):
+            try:
+                if image not in regions:
+                    raise DataError(f"{image}: no region features")
+                regions.check(image)
+            except DataError as error:
+                valid[row] = False
+                skipped.append(Skipped(str(image), str(error)))
+        return cls(regions, ids, valid, tuple(skipped))
 
     def batch(self, rows: np.ndarray, mirrored: np.ndarray | None = None) -> Features:
         """Features of some images; DataError where they are damaged, ConfigError where they are to be mirrored."""

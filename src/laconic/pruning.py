@@ -83,6 +83,12 @@ class Pruning:
             raise ConfigError(
                 f'pruning.method = "{self.method}" needs pruning.sparsity, the share of weights to remove'
             )
+        if self.method == "none" and self.sparsity > 0:
+            raise ConfigError(
+                f"pruning.sparsity = {self.sparsity}, but nothing is pruned: name a pruning.method, or set it to 0"
+            )
+        if self.scope != "blind" and self.method not in ("none", "magnitude", "gradual", "fisher", "lottery"):
+            raise ConfigError(f'pruning.scope = "{self.scope}" is no option of "{self.method}"; leave it out')
         if not 0 <= self.sparsity < 1:
             raise ConfigError(f"pruning.sparsity = {self.sparsity}; give a share of the weights, 0 <= sparsity < 1")
         if self.method == "lottery" and not self.ticket:

@@ -18,7 +18,7 @@ from laconic.accounting import caption_operations, matrices, non_zeros
 from laconic.batches import Batches, Source, make_batches
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
 from laconic.config import expand
-from laconic.data import Dataset
+from laconic.data import Dataset, Photos
 from laconic.data.regions import open_regions
 from laconic.decode import Decoding
 from laconic.distributed import broadcast, is_writer, writer_first
@@ -57,6 +57,11 @@ class DataRecipe:
     max_length: int = 18
     train: int = 0
     val: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in {"min_count": 1, "max_length": 1, "train": 0, "val": 0}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"data.{name} = {getattr(self, name)}; give at least {least}")
 
 
 @dataclass(frozen=True)
@@ -143,9 +148,10 @@ def _carry_out(recipe: Recipe, folder: Path, cache: Path, resume: bool, watch: W
 
 
 def splits(recipe: DataRecipe) -> tuple[Dataset, Dataset]:
-    """Training and validation examples."""
+    """Training and validation examples; photos that are missing are found so when they are read."""
     root = expand(recipe.root) if recipe.root else None
-    train, val = (data.load(recipe.name, root, split) for split in ("train", "val"))
+    photos: Photos = "none" if recipe.regions else "some"
+    train, val = (data.load(recipe.name, root, split, photos=photos) for split in ("train", "val"))
     return _first(train, recipe.train), _first(val, recipe.val)
 
 

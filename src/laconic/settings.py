@@ -42,7 +42,7 @@ class Training:
     checkpoint_minutes: float = 5.0
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch": 1, "learning_rate": 0, "encoder_learning_rate": 0, "warmup": 0}
+        least = {"epochs": 1, "batch": 1, "learning_rate": 0, "encoder_learning_rate": 0, "warmup": 0, "seed": 0}
         least |= {"weight_decay": 0, "checkpoint_minutes": 0}
         for name, bound in least.items():
             if not bound <= getattr(self, name) < math.inf:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from laconic.data import Example, Scenes, Skipped, karpathy, write_karpathy
+from laconic.data import Example, Scenes, karpathy, write_karpathy
 from laconic.data.karpathy import load_karpathy
 from laconic.errors import DataError
 
@@ -96,14 +96,16 @@ def test_missing_images(tmp_path: Path) -> None:
         (tmp_path / f"{i}.jpg").unlink()
     with pytest.raises(DataError, match=r"5 of 9 images .*\(0\.jpg, 1\.jpg, 2\.jpg, \.\.\.\)"):
         load_karpathy(tmp_path, "train", "x")
-    skipped: list[Skipped] = []
-    examples = load_karpathy(tmp_path, "train", "x", skipped=skipped)
-    assert [example.id for example in examples] == [5, 6, 7, 8]
-    assert [item.name for item in skipped] == [f"{i}.jpg" for i in range(5)]
+    examples = load_karpathy(tmp_path, "train", "x", photos="some")
+    assert [example.id for example in examples] == list(range(9))
+    assert [example.image.exists() for example in examples] == [False] * 5 + [True] * 4
     for i in range(5, 9):
         (tmp_path / f"{i}.jpg").unlink()
     with pytest.raises(DataError, match="9 of 9 images"):
-        load_karpathy(tmp_path, "train", "x", skipped=skipped)
+        load_karpathy(tmp_path, "train", "x", photos="some")
+    assert [example.captions for example in load_karpathy(tmp_path, "train", "x", photos="none")] == [
+        example.captions for example in examples
+    ]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_bad_documents(tmp_path: Path, text: bytes, message: str) -> None:
 
 
 def test_no_document_and_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"dataset_x\.json: No such file.*annotations="):
+    with pytest.raises(DataError, match=r"dataset_x\.json: No such file.*correct the root"):
         load_karpathy(tmp_path, "train", "x")
     write(tmp_path, [entry(0)])
     monkeypatch.setattr(karpathy, "MAX_JSON_BYTES", 50)

@@ -21,6 +21,7 @@ from laconic.data.regions import (
     boxes_beside,
     open_regions,
     read_regions,
+    region_readers,
     write_regions,
 )
 from laconic.errors import DataError, FormatError, LaconicError
@@ -51,6 +52,35 @@ def same(found: Regions, expected: Regions) -> None:
     if expected.boxes is not None:
         assert found.boxes.dtype == np.float32
         np.testing.assert_array_equal(found.boxes, expected.boxes)
+
+
+def test_readers_of_a_file_a_folder_and_a_set(folder, tmp_path):
+    regions = open_regions(folder, WIDTH)
+    write_regions(tmp_path / "all.safetensors", ((image, regions[image]) for image in regions.ids()))
+    for path in (folder, folder / FEATURES, tmp_path / "all.safetensors"):
+        readers = list(region_readers(path, WIDTH))
+        assert [Path(name).stem for name, _ in readers] == ["100", "12", "7"]
+        for (_, read), count in zip(readers, (5, 3, 1), strict=True):
+            assert read().features.shape == (count, WIDTH)
+            assert read().boxes.shape == (count, 4)
+    ((name, read),) = region_readers(folder / FEATURES / "12.npy", WIDTH)
+    assert name == str(folder / FEATURES / "12.npy")
+    same(read(), regions[12])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: holds no region features"):
+        list(region_readers(tmp_path / "empty", WIDTH))
+
+
+def test_a_look_finds_wrong_headers_and_boxes(folder):
+    regions = open_regions(folder, WIDTH)
+    for image in regions.ids():
+        regions.check(image)
+    np.save(folder / BOXES / "12.npy", np.zeros((2, 4)))
+    with pytest.raises(DataError, match=r"12\.npy: boxes of shape \(2, 4\) for 3 regions"):
+        regions.check(12)
+    np.save(folder / FEATURES / "7.npy", np.zeros((1, WIDTH + 1)))
+    with pytest.raises(DataError, match=r"7\.npy: an array of shape"):
+        regions.check(7)
 
 
 def test_a_folder_and_the_file_made_of_it_are_alike(folder, tmp_path):
@@ -119,8 +149,9 @@ def test_boxes_are_optional_and_found_beside_their_features(folder):
         (np.array([[{}] * WIDTH]), "array of object"),
         (np.full((3, WIDTH), np.nan), "not finite"),
         (np.full((3, WIDTH), 1e300), "not finite"),
+        (np.full((3, WIDTH), 1e5), "beyond float16"),
     ],
-    ids=["width", "vector", "none", "many", "int", "longdouble", "struct", "pickle", "nan", "overflow"],
+    ids=["width", "vector", "none", "many", "int", "longdouble", "struct", "pickle", "nan", "overflow", "large"],
 )
 def test_arrays_that_are_no_regions(array, says, tmp_path):
     np.save(tmp_path / "x.npy", array)

@@ -31,23 +31,21 @@ JsonTarget = Annotated[Path | None, arg(metavar="OUT")]
 class Verb:
     """One row of VERBS: what it does, an example, its options and the function that takes them.
 
-    `defaults` is for a verb whose defaults lie in a file that the options name: it gives what they override,
-    first for None, then for what a first reading of the options gave.
+    `defaults` is for a verb whose defaults lie in a file that its words name: it gives what the others override.
     """
 
     summary: str
     example: str
     options: Callable[[], type]
     run: Callable[[Any], int | None]
-    defaults: Callable[[Any], Any] | None = None
+    defaults: Callable[[list[str]], Any] | None = None
 
 
 def parse(name: str, verb: Verb, words: list[str]) -> Any:
     """The verb's options. Raises ConfigError, one line, for wrong use; SystemExit once help is printed."""
     if verb.defaults is None:
         return _read(name, verb, words)
-    first = _read(name, verb, words, default=verb.defaults(None))
-    return _read(name, verb, words, default=verb.defaults(first))
+    return _read(name, verb, words, default=verb.defaults(words))
 
 
 def _read(name: str, verb: Verb, words: list[str], **default: Any) -> Any:

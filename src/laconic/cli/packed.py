@@ -1,8 +1,7 @@
 """The verbs around a packed file: `inspect`, `unpack` and `diff` it, `caption` with it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
     from laconic.data import Example
     from laconic.data.regions import Regions
 
-PACKED = ".safetensors"  # regions of many images
-REGION_FILES = (".npy", PACKED)
+REGION_FILES = (".npy", ".safetensors")  # of one image, of many
 IMAGES = 32  # whose regions are captioned at once
 Named = Iterator[tuple[str, str]]  # of images and their captions
 
@@ -134,7 +132,7 @@ def caption(options: Caption) -> int:
     captioner = open_captioner(options.file)
     reads_regions = captioner.config.encoder.name == "regions"
     for path in options.images:
-        if not path.is_dir() and (path.suffix in REGION_FILES) != reads_regions:
+        if path.exists() and not path.is_dir() and (path.suffix in REGION_FILES) != reads_regions:
             reads = f"region features ({', '.join(REGION_FILES)})" if reads_regions else "photos"
             raise ConfigError(f"{path}: {options.file} captions {reads}, which this is not")
     problems: list[str] = []
@@ -190,10 +188,15 @@ def _named_regions(
     paths: Sequence[Path], captioner: "ImageCaptioner", problems: list[str]
 ) -> "Iterator[tuple[str, Regions]]":
     """Files as they are named and those of folders; what cannot be read is told in `problems`."""
-    from laconic.data.regions import NO_BOXES
+    from laconic.data.regions import NO_BOXES, region_readers
 
     for given in paths:
-        for name, read in _readers(given, captioner.config.encoder.channels, problems):
+        try:
+            found = list(region_readers(given, captioner.config.encoder.channels))
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        for name, read in found:
             try:
                 regions = read()
                 if captioner.needs_boxes and regions.boxes is None:
@@ -201,19 +204,3 @@ def _named_regions(
                 yield name, regions
             except DataError as error:
                 problems.append(str(error))
-
-
-def _readers(given: Path, channels: int, problems: list[str]) -> "Iterator[tuple[str, Callable[[], Regions]]]":
-    """Name of each image in a file or folder of regions, and what reads it."""
-    from laconic.data.regions import FEATURES, RegionFile, boxes_beside, read_regions
-
-    if given.suffix == PACKED and given.is_file():
-        held = RegionFile(given, channels)
-        yield from ((image, partial(held.__getitem__, image)) for image in held.ids())
-        return
-    folder = given / FEATURES if (given / FEATURES).is_dir() else given
-    files = sorted(folder.glob("*.npy")) if given.is_dir() else [given]
-    if not files:
-        problems.append(f"{given}: holds no region features (.npy)")
-    for path in files:
-        yield str(path), partial(read_regions, path, channels, boxes_beside(path))

@@ -112,7 +112,8 @@ def _examples(options: Evaluate) -> "tuple[Dataset, Path | None]":
     if options.limit < 0:
         raise ConfigError(f"--limit {options.limit}: give 0 for all, or at least 1")
     root = expand(options.root) if options.root else None
-    examples = data.load(options.data, root, options.split)
+    photos: data.Photos = "none" if options.regions else "some"
+    examples = data.load(options.data, root, options.split, photos=photos)
     count = min(options.limit or len(examples), len(examples))
     return [examples[index] for index in range(count)], root
 
@@ -122,7 +123,7 @@ def _training_captions(name: str, root: Path | None) -> set[str] | None:
     from laconic import data
 
     try:
-        examples = data.load(name, root, "train")
+        examples = data.load(name, root, "train", photos="none")
     except DataError:
         return None
     return {caption for index in range(len(examples)) for caption in examples[index].captions}

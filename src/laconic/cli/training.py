@@ -1,7 +1,7 @@
 """The verbs that train: `demo` and `train`. Knows how a recipe meets the command line, not what it does."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,6 +62,8 @@ def train(options: Train) -> None:
 
     if options.threads < 0:
         raise ConfigError(f"--threads {options.threads}: give 0 for all, or at least 1")
+    if options.recipe.suffix != ".toml":
+        raise ConfigError(f"{options.recipe}: give the path of a recipe (.toml)")
     settle_in(options.threads)
     written = read_toml(options.recipe, Recipe).decoder.options
     recipe = _without_defaults(options.settings, written)
@@ -79,12 +81,17 @@ def train(options: Train) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def train_defaults(first: Train | None) -> Train:
-    """What options override: any recipe's defaults until the file is known, then its values."""
+def train_defaults(words: list[str]) -> Train:
+    """What options override: the values of the recipe among the words; those of any recipe where there is none."""
     from laconic.recipes import Recipe
 
-    recipe = Recipe() if first is None else read_toml(first.recipe, Recipe)
+    named = _recipe_file(words)
+    recipe = Recipe() if named is None else read_toml(named, Recipe)
     return Train(recipe=tyro.MISSING, settings=_with_defaults(recipe))
+
+
+def _recipe_file(words: Sequence[str]) -> Path | None:
+    return next((Path(word) for word in words if word.endswith(".toml") and not word.startswith("-")), None)
 
 
 def _with_defaults(recipe: "Recipe") -> "Recipe":

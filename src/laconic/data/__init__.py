@@ -16,7 +16,7 @@ from typing import Any
 from laconic.data.examples import Dataset, Example, Skipped, readable
 from laconic.data.folder import load_folder
 from laconic.data.images import Pixels, preprocess, read_image, resize
-from laconic.data.karpathy import load_karpathy, write_karpathy
+from laconic.data.karpathy import Photos, load_karpathy, write_karpathy
 from laconic.data.scenes import Scene, Scenes, load_scenes
 from laconic.errors import ConfigError
 
@@ -24,6 +24,7 @@ __all__ = [
     "DATASETS",
     "Dataset",
     "Example",
+    "Photos",
     "Pixels",
     "Scene",
     "Scenes",
@@ -38,21 +39,27 @@ __all__ = [
 ]
 
 
-def load(name: str, /, root: str | Path | None = None, split: str = "train", **options: Any) -> Dataset:
+def load(
+    name: str, /, root: str | Path | None = None, split: str = "train", *, photos: Photos = "all", **options: Any
+) -> Dataset:
     """Load one split of a data set of DATASETS.
 
-    `root` is the folder of the data (not used by the generated scenes); `options` are the keyword
-    arguments of the loader: load_scenes, load_karpathy or load_folder. Raises ConfigError for an
-    unknown name or option or a root that is needed, DataError for data that cannot be used.
+    `root` is the folder of the data (not used by the generated scenes); `photos` tells which image files must be
+    there, see load_karpathy (others have none that they could miss); `options` are further keyword arguments of the
+    loader: load_scenes, load_karpathy or load_folder. Raises ConfigError for an unknown name or option or a root
+    that is needed, DataError for data that cannot be used.
     """
     if name not in DATASETS:
         raise ConfigError(f"no data set {name!r}; there are {', '.join(DATASETS)}")
     loader = DATASETS[name]
-    fixed = ("root", "split", "name")
-    known = [key for key in inspect.signature(loader).parameters if key not in fixed]
+    fixed = ("root", "split", "name", "photos")
+    parameters = inspect.signature(loader).parameters
+    known = [key for key in parameters if key not in fixed]
     for key in options:
         if key not in known:
             raise ConfigError(f"data set {name!r} has no option {key!r}; it has {', '.join(known) or 'none'}")
+    if "photos" in parameters:
+        options["photos"] = photos
     return loader(None if root is None else Path(root), split, **options)
 
 

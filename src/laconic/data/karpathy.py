@@ -11,14 +11,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
-from laconic.data.examples import Dataset, Example, Skipped
+from laconic.data.examples import Dataset, Example
 from laconic.errors import DataError
 from laconic.files import atomically, write_text
 
+Photos = Literal["all", "some", "none"]
 MAX_JSON_BYTES = 2**29  # COCO's, the largest, has 144 MB
 SPLITS = ("train", "val", "test")
 IMAGE_FOLDERS = (
@@ -35,14 +36,15 @@ def load_karpathy(
     name: str,
     annotations: Path | None = None,
     restval: bool = True,
-    skipped: list[Skipped] | None = None,
+    photos: Photos = "all",
 ) -> tuple[Example, ...]:
     """Read one split of a Karpathy-format data set, in the order of its file.
 
     root         where the images are: here or in one of IMAGE_FOLDERS, below `filepath` for COCO
     name         the annotations are `root/dataset_<name>.json`, or else the file `annotations`
     restval      COCO's extra 30,504 images count as train, as is usual
-    skipped      given a list, missing image files are listed there; without it they are an error
+    photos       which image files must be there: "all", "some" (those that are not will be found missing when they
+                 are read), or "none", for captions or region features alone
 
     Ids are `cocoid` where present, else `imgid`. Raises DataError: no or unusable annotations (with
     the index of the bad entry), a split that is not there or empty, file names that lead out of
@@ -57,11 +59,12 @@ def load_karpathy(
     chosen = [entry for entry, found in zip(entries, splits, strict=True) if found == split]
     names = [_file_name(entry, where) for where, entry in chosen]
     paths = _find_files(root, names)
-    _report_missing(root, [name for name in names if name not in paths], len(names), skipped)
+    missing = [name for name in names if name not in paths]
+    if photos == "all" or (photos == "some" and len(missing) == len(names)):
+        _refuse_missing(root, missing, len(names))
     examples = tuple(
-        Example(_id(entry, where), paths[name], _captions(entry, where))
+        Example(_id(entry, where), paths.get(name, root.joinpath(*name)), _captions(entry, where))
         for (where, entry), name in zip(chosen, names, strict=True)
-        if name in paths
     )
     id_, count = Counter(example.id for example in examples).most_common(1)[0]
     if count > 1:
@@ -108,7 +111,7 @@ def _read_entries(source: Path) -> list[tuple[str, dict[str, Any]]]:
             raise DataError(f"{source}: {size:,} bytes; at most {MAX_JSON_BYTES:,} are read")
         document = json.loads(source.read_bytes())
     except OSError as error:
-        raise DataError(f"{source}: {error.strerror}; put the annotations there, or give annotations=FILE") from error
+        raise DataError(f"{source}: {error.strerror}; put the annotations there, or correct the root") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{source}: not readable as JSON: {error}") from error
     images = document.get("images") if isinstance(document, dict) else None
@@ -156,17 +159,14 @@ def _find_files(root: Path, names: list[tuple[str, str]]) -> dict[tuple[str, str
     return found
 
 
-def _report_missing(root: Path, missing: list[tuple[str, str]], total: int, skipped: list[Skipped] | None) -> None:
+def _refuse_missing(root: Path, missing: list[tuple[str, str]], total: int) -> None:
     files = ["/".join(filter(None, name)) for name in missing]
-    if missing and (skipped is None or len(missing) == total):
+    if missing:
         raise DataError(
             f"{root}: {len(missing)} of {total} images are missing ({', '.join(files[:3])}"
             f"{', ...' if len(missing) > 3 else ''}); looked here and in "
             f"{', '.join(IMAGE_FOLDERS[1:])}; correct the root"
-            + (", or give skipped= to go on without them" if len(missing) < total else "")
         )
-    if skipped is not None:
-        skipped.extend(Skipped(file, f"not found below {root}") for file in files)
 
 
 def _listing(folder: Path) -> frozenset[str]:

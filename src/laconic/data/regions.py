@@ -7,10 +7,11 @@ larger than memory works. All files are taken as hostile. Knows nothing of model
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
@@ -23,10 +24,15 @@ from laconic.store import container
 FEATURES, BOXES = "cocobu_att", "cocobu_box_relative"
 MAX_REGIONS = 4096  # of one image; detectors give 10 to 100, a fine grid some hundreds
 NO_BOXES = f"give {BOXES}/<id>.npy, x1, y1, x2, y2 relative to the image, beside {FEATURES}/<id>.npy"
+SET = ".safetensors"  # suffix of a RegionFile
+LARGEST = float(np.finfo(np.float16).max)
 OVERHANG = 0.05  # by which a detector's box may leave the image
 
 _KIND = "regions"
 _HEADER = 1024  # bytes kept free, so that features can be written before their number is known
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +59,30 @@ class RegionStore(Protocol):
 
     def __getitem__(self, image: int | str, /) -> Regions: ...
 
+    def check(self, image: int | str, /) -> None:
+        """DataError where an image's regions are damaged, as far as a look tells that reads no features."""
+
 
 def open_regions(path: Path, channels: int) -> RegionStore:
     """The regions at `path`, a folder or one file, each `channels` wide. Raises DataError and FormatError."""
     return RegionFolder(path, channels) if path.is_dir() else RegionFile(path, channels)
+
+
+def region_readers(path: Path, channels: int) -> Iterator[tuple[str, Callable[[], Regions]]]:
+    """Name of each image at `path`, and what reads it: of a `.npy` file, a folder of them, or a RegionStore.
+
+    Raises DataError: a folder without any, or as RegionFile.
+    """
+    if path.suffix == SET and path.is_file():
+        held = RegionFile(path, channels)
+        yield from ((image, partial(held.__getitem__, image)) for image in held.ids())
+        return
+    folder = path / FEATURES if (path / FEATURES).is_dir() else path
+    files = sorted(folder.glob("*.npy")) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path}: holds no region features (.npy)")
+    for file in files:
+        yield str(file), partial(read_regions, file, channels, boxes_beside(file))
 
 
 # One image
@@ -82,25 +108,31 @@ def boxes_beside(path: Path) -> Path | None:
 
 def _read_array(path: Path, width: int) -> NDArray[np.float32]:
     """A finite float32 array (n, width) from a `.npy` file; its header is checked before memory is taken."""
+    array: NDArray[Any] = _from_npy(path, width, lambda file, _: npy.read_array(file, allow_pickle=False))
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(array, np.float32)
+    if not (np.abs(values) <= LARGEST).all():  # false for NaN
+        raise DataError(
+            f"{path}: holds values that are not finite, or beyond float16; compute it again or leave it out"
+        )
+    return values
+
+
+def _from_npy(path: Path, width: int, read: Callable[[BinaryIO, int], T]) -> T:
+    """What `read` makes of a `.npy` file whose header is sound, and of its number of rows."""
     try:
         if not path.is_file():  # a pipe would wait for ever
             raise DataError("no such file")
         with open(path, "rb") as file:
-            _check_header(file, width)
-            array = npy.read_array(file, allow_pickle=False)
+            return read(file, _rows(file, width))
     except DataError as error:
         raise DataError(f"{path}: {error}; give region features, float (n, {width})") from None
     except Exception as error:  # headers of hostile bytes raise anything: ValueError, RecursionError, TypeError ...
         raise DataError(f"{path}: truncated or damaged ({error}); copy it again or leave it out") from error
-    with np.errstate(over="ignore"):
-        values = np.ascontiguousarray(array, np.float32)
-    if not np.isfinite(values).all():
-        raise DataError(f"{path}: holds values that are not finite; compute it again or leave it out")
-    return values
 
 
-def _check_header(file: BinaryIO, width: int) -> None:
-    """Refuses what is no float array of `width` columns; leaves the file at its start."""
+def _rows(file: BinaryIO, width: int) -> int:
+    """Rows of a float array of `width` columns; refuses anything else, and leaves the file at its start."""
     if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
         raise DataError("not a .npy file")
     file.seek(0)
@@ -112,6 +144,7 @@ def _check_header(file: BinaryIO, width: int) -> None:
     if len(shape) != 2 or shape[1] != width or not 1 <= shape[0] <= MAX_REGIONS:
         raise DataError(f"an array of shape {shape}; there may be 1 to {MAX_REGIONS} regions")
     file.seek(0)
+    return int(shape[0])
 
 
 def _checked_boxes(boxes: NDArray[np.float32], count: int, where: str) -> NDArray[np.float32]:
@@ -152,6 +185,13 @@ class RegionFolder:
             raise DataError(f"{self.root / FEATURES}: no file {image}.npy in it")
         path = self.root / FEATURES / f"{image}.npy"
         return read_regions(path, self.channels, boxes_beside(path))
+
+    def check(self, image: int | str, /) -> None:
+        """DataError where its features' header or its boxes are not what they should be."""
+        path = self.root / FEATURES / f"{image}.npy"
+        boxes, rows = boxes_beside(path), _from_npy(path, self.channels, lambda _, rows: rows)
+        if boxes is not None:
+            _checked_boxes(_read_array(boxes, 4), rows, str(boxes))
 
 
 # One file
@@ -265,6 +305,9 @@ class RegionFile:
         if self._boxes is None:
             return Regions(features)
         return Regions(features, _checked_boxes(self._boxes[end - count : end], count, where))
+
+    def check(self, image: int | str, /) -> None:
+        """Opening has checked everything that a look can."""
 
 
 def _check_parts(parts: dict[str, NDArray[Any]]) -> tuple[NDArray[np.int64], list[str]]:

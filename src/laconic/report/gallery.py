@@ -33,7 +33,7 @@ def open_source(run: FinishedRun) -> Source:
     """The images and captions that a run used. Raises DataError or ConfigError where they are not there."""
     settings = run.recipe["data"]
     root = expand(settings["root"]) if settings["root"] else None
-    train, val = (_first(data.load(settings["name"], root, s), settings[s]) for s in ("train", "val"))
+    train, val = (_first(data.load(settings["name"], root, s, photos="none"), settings[s]) for s in ("train", "val"))
     learned = tuple(caption for example in train for caption in example.captions)
     return Source({example.id: example for example in val}, learned)
 

@@ -32,6 +32,7 @@ class Comparison:
     """Two packed files. `error`: norm of all differences over the norm of all weights of the first file."""
 
     paths: tuple[str, str]
+    precisions: tuple[str, str]  # rows of VALUES
     file_bytes: tuple[int, int]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
@@ -64,6 +65,7 @@ def compare(first: Packed, second: Packed) -> Comparison:
         difference, norm = difference + squares[0], norm + squares[1]
     return Comparison(
         paths=(str(first.path), str(second.path)),
+        precisions=(first.precision, second.precision),
         file_bytes=(first.file_bytes, second.file_bytes),
         only_first=tuple(name for name in first if name not in second),
         only_second=tuple(name for name in second if name not in first),
