@@ -530,6 +530,8 @@ def test_options_are_judged_with_the_recipe_that_they_change(
     table, name = key.split(".") if "." in key else (None, key)
     found = calls[0][0] if table is None else getattr(calls[0][0], table)
     assert getattr(found, name) == value
+    assert main(["train", *words.split(), "--out", "other.toml", "own.toml"]) == 0
+    assert calls[1][0] == calls[0][0]
 
 
 def test_ctrl_c_says_how_to_go_on(

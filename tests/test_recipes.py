@@ -317,6 +317,7 @@ def test_a_sparse_captioner_is_not_filled_up_unasked(trained, tmp_path):
         ("decoder", Pruning("magnitude", 0.5, "encoder"), "decoder"),
         ("encoder", Pruning("frozen"), "encoder"),
         ("encoder", Pruning(), "encoder"),
+        ("encoder", Pruning("magnitude", 0.5, "decoder", freeze="encoder"), "encoder"),
         ("decoder", Pruning("magnitude", 0.5, "all"), None),
         ("decoder", Pruning("magnitude", 0.5, "all", freeze="decoder"), None),
         ("encoder", Pruning("frozen", where="all"), None),
@@ -419,6 +420,9 @@ def test_region_features_take_the_place_of_photos(tmp_path):
     with pytest.raises(ConfigError, match=r"data\.train = -5; give at least 0"):
         replace(data, train=-5)
     assert len(captioner.caption([read_regions(tmp_path / "regions" / "cocobu_att" / "1.npy", 6)])) == 1
+    again = replace(recipe, initial=str(tmp_path / "run" / "model.safetensors"))
+    again = replace(again, training=replace(again.training, encoder_learning_rate=1e-3))
+    build(again, splits(data)[0])  # an encoder without weights has none to fill up
     with pytest.raises(ConfigError, match="cannot be mirrored"):
         replace(recipe, training=replace(recipe.training, mirror=True))
     with pytest.raises(ConfigError, match=r"needs data\.regions"):

@@ -195,7 +195,11 @@ def _frozen(pruning: Pruning, captioner: ImageCaptioner, where: Where) -> Method
     if foreign:
         raise ConfigError(f"{path}: gates of another captioner, with {foreign[0]}; give a ticket of the same one")
     weights = {name: getattr(*sites[0]) for name, sites in prunable(captioner, where).items()}
-    alike = {name: gate > 0 for name, gate in gates.items() if name in weights and gate.shape == weights[name].shape}
+    alike = {
+        name: gate.to(weights[name].device) > 0
+        for name, gate in gates.items()
+        if name in weights and gate.shape == weights[name].shape
+    }
     kept, empty = _kept(alike, weights)
     if empty > EMPTY * kept:
         raise ConfigError(

@@ -186,11 +186,12 @@ def build(recipe: Recipe, train: Dataset) -> ImageCaptioner:
 def _check_stays_sparse(captioner: ImageCaptioner, recipe: Recipe) -> None:
     """ConfigError where training would fill up a sparse part because nothing masks it."""
     pruning, rates = recipe.pruning, recipe.training
-    masked = set() if pruning.method == "none" else {pruning.where, pruning.freeze}
+    masked = "" if pruning.method == "none" else pruning.where
     counted = non_zeros(captioner)
     for part, rate in (("decoder", rates.learning_rate), ("encoder", rates.encoder_learning_rate)):
-        zeros = 1 - counted[part] / max(1, counted[f"{part}_weights"])
-        if rate > 0 and zeros > SPARSE and not masked & {"all", part}:
+        weights = counted[f"{part}_weights"]
+        zeros = 1 - counted[part] / weights if weights else 0.0
+        if rate > 0 and zeros > SPARSE and masked not in ("all", part):
             raise ConfigError(
                 f"{recipe.initial}: {zeros:.0%} of its {part} is zero, and training would fill it up; to keep it "
                 f'sparse set pruning.method = "frozen" with pruning.where = "all" or "{part}", or, beside another '

@@ -54,6 +54,8 @@ def test_root_is_needed(name: str) -> None:
 def test_unknown_names_and_options(root: Path) -> None:
     with pytest.raises(ConfigError, match="no data set 'flickr'; there are scenes, flickr8k"):
         load("flickr")
+    with pytest.raises(ConfigError, match="photos = 'few'; give one of all, some, none"):
+        load("flickr8k", root, photos="few")
     with pytest.raises(ConfigError, match=r"no option 'seeds'; it has count, seed, size$"):
         load("scenes", seeds=3)
     with pytest.raises(ConfigError, match=r"it has annotations, restval$"):

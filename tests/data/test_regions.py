@@ -78,9 +78,26 @@ def test_a_look_finds_wrong_headers_and_boxes(folder):
     np.save(folder / BOXES / "12.npy", np.zeros((2, 4)))
     with pytest.raises(DataError, match=r"12\.npy: boxes of shape \(2, 4\) for 3 regions"):
         regions.check(12)
+    short = folder / FEATURES / "100.npy"
+    short.write_bytes(short.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"100\.npy: truncated or damaged \(its end is missing\)"):
+        regions.check(100)
     np.save(folder / FEATURES / "7.npy", np.zeros((1, WIDTH + 1)))
     with pytest.raises(DataError, match=r"7\.npy: an array of shape"):
         regions.check(7)
+
+
+def test_a_look_finds_wrong_boxes_in_a_set(folder, tmp_path):
+    regions, path = open_regions(folder, WIDTH), tmp_path / "all.regions"
+    write_regions(path, ((image, regions[image]) for image in regions.ids()))
+    content = path.read_bytes()
+    path.write_bytes(content[:-16] + np.full(4, 9, "<f4").tobytes())  # the last box, of image 7
+    packed = open_regions(path, WIDTH)
+    packed.check(12)
+    with pytest.raises(DataError, match=r"image 7: boxes are not x1"):
+        packed.check(7)
+    with pytest.raises(DataError, match="no image 8 in it"):
+        packed.check(8)
 
 
 def test_a_folder_and_the_file_made_of_it_are_alike(folder, tmp_path):

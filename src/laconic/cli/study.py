@@ -39,7 +39,7 @@ class Study:
     only: UseAppendAction[tuple[str, ...]] = ()
     """Name of a run, or a pattern such as 'smp_*': these alone, and what they need. May be given several times."""
     check: FlagCreatePairsOff[bool] = False
-    """Only check the study and list its runs."""
+    """Only check the study and the files that its runs start from, and list the runs."""
 
 
 def study(options: Study) -> int:

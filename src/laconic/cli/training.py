@@ -91,7 +91,16 @@ def train_defaults(words: list[str]) -> Train:
 
 
 def _recipe_file(words: Sequence[str]) -> Path | None:
-    return next((Path(word) for word in words if word.endswith(".toml") and not word.startswith("-")), None)
+    """The first file name of a recipe that is no option and not the value of one that takes paths."""
+    before = ("", *words)
+    return next(
+        (
+            Path(word)
+            for option, word in zip(before, words, strict=False)
+            if word.endswith(".toml") and not word.startswith("-") and option not in ("-o", "--out", "--cache")
+        ),
+        None,
+    )
 
 
 def _with_defaults(recipe: "Recipe") -> "Recipe":

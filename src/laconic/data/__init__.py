@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from laconic.data.examples import Dataset, Example, Skipped, readable
 from laconic.data.folder import load_folder
@@ -55,6 +55,8 @@ def load(
     fixed = ("root", "split", "name", "photos")
     parameters = inspect.signature(loader).parameters
     known = [key for key in parameters if key not in fixed]
+    if photos not in get_args(Photos):
+        raise ConfigError(f"photos = {photos!r}; give one of {', '.join(get_args(Photos))}")
     for key in options:
         if key not in known:
             raise ConfigError(f"data set {name!r} has no option {key!r}; it has {', '.join(known) or 'none'}")

@@ -143,6 +143,8 @@ def _rows(file: BinaryIO, width: int) -> int:
         raise DataError(f"an array of {dtype}")
     if len(shape) != 2 or shape[1] != width or not 1 <= shape[0] <= MAX_REGIONS:
         raise DataError(f"an array of shape {shape}; there may be 1 to {MAX_REGIONS} regions")
+    if os.fstat(file.fileno()).st_size - file.tell() < shape[0] * width * dtype.itemsize:
+        raise ValueError("its end is missing")
     file.seek(0)
     return int(shape[0])
 
@@ -187,7 +189,7 @@ class RegionFolder:
         return read_regions(path, self.channels, boxes_beside(path))
 
     def check(self, image: int | str, /) -> None:
-        """DataError where its features' header or its boxes are not what they should be."""
+        """DataError where its features' header or length, or its boxes, are not what they should be."""
         path = self.root / FEATURES / f"{image}.npy"
         boxes, rows = boxes_beside(path), _from_npy(path, self.channels, lambda _, rows: rows)
         if boxes is not None:
@@ -294,20 +296,28 @@ class RegionFile:
 
     def __getitem__(self, image: int | str, /) -> Regions:
         """Features as a float16 view of the file. DataError for an unknown id and for damaged values."""
+        rows, where = self._place(image)
+        features = self._features[rows]
+        if not np.isfinite(features).all():
+            raise DataError(f"{where}: features are not finite; write the file again")
+        return Regions(features, self._boxes_of(rows, where))
+
+    def check(self, image: int | str, /) -> None:
+        """DataError where its boxes are not what they should be; the rest has been checked by opening."""
+        self._boxes_of(*self._place(image))
+
+    def _place(self, image: int | str) -> tuple[slice, str]:
+        """An image's rows, and what to call it in a message."""
         row = self._row.get(str(image))
         if row is None:
             raise DataError(f"{self.path}: no image {image!r:.60} in it")
-        end, count = int(self._ends[row]), int(self._counts[row])
-        features = self._features[end - count : end]
-        where = f"{self.path}: image {image!r:.60}"
-        if not np.isfinite(features).all():
-            raise DataError(f"{where}: features are not finite; write the file again")
-        if self._boxes is None:
-            return Regions(features)
-        return Regions(features, _checked_boxes(self._boxes[end - count : end], count, where))
+        end = int(self._ends[row])
+        return slice(end - int(self._counts[row]), end), f"{self.path}: image {image!r:.60}"
 
-    def check(self, image: int | str, /) -> None:
-        """Opening has checked everything that a look can."""
+    def _boxes_of(self, rows: slice, where: str) -> NDArray[np.float32] | None:
+        if self._boxes is None:
+            return None
+        return _checked_boxes(self._boxes[rows], rows.stop - rows.start, where)
 
 
 def _check_parts(parts: dict[str, NDArray[Any]]) -> tuple[NDArray[np.int64], list[str]]:
