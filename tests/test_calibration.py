@@ -27,6 +27,7 @@ from laconic.config import to_mapping
 from laconic.data.regions import Regions, write_regions
 from laconic.decode import Decoding
 from laconic.errors import ConfigError, DataError
+from laconic.models.captioners import CAPTIONERS
 from laconic.models.encoders import REGIONS
 from laconic.recipes import DataRecipe, Recipe
 from laconic.text import BOS, EOS, Vocabulary
@@ -135,6 +136,26 @@ def test_calibrated_is_nearer_and_smaller_than_plain(
     error = distance(captioner, back, others)
     assert error < 2 * PIXEL_ERRORS[values]
     assert error < distance(captioner, plain_back, others) / 2 or size < plain_size / 1.1
+
+
+OPTIONS = {
+    "soft_attention": {"word": 8, "hidden": 8},
+    "up_down": {"word": 8, "hidden": 8, "attention": 4},
+    "object_relation": {"layers": 1, "heads": 2, "width": 8, "feed_forward": 8},
+}
+
+
+@pytest.mark.parametrize("name", CAPTIONERS)
+@pytest.mark.parametrize("values", ERRORS)
+def test_every_captioner_is_saved_as_it_was_calibrated(name: str, values: str, tmp_path: Path) -> None:
+    captioner = captioner_of(ModelConfig(CONFIG.encoder, DecoderConfig(name, OPTIONS[name])))
+    steps = calibrate(captioner, values, own_batches(captioner, [SCENES[i].pixels() for i in range(3)]))
+    before = copy.deepcopy(captioner.state_dict())
+    save(captioner, tmp_path / "file", values, steps=steps)
+    back = load(tmp_path / "file").state_dict()
+    assert steps
+    for weight in steps:
+        torch.testing.assert_close(back[weight], before[weight], rtol=0, atol=1e-6)
 
 
 def test_region_features_calibrate_too(tmp_path: Path) -> None:

@@ -67,6 +67,15 @@ def test_normalize_equals_preprocess_of_the_data_layer():
     np.testing.assert_array_equal(found[0].numpy(), preprocess(square, 24))
 
 
+def test_weights_beyond_a_limit_are_not_loaded(tmp_path):
+    captioner = ImageCaptioner(ModelConfig(EncoderConfig("mobilenet_v1_025", size=32)), VOCABULARY)
+    save(captioner, tmp_path / "file")
+    total = sum(tensor.numel() for tensor in captioner.state_dict().values())
+    assert load(tmp_path / "file", max_weights=total)
+    with pytest.raises(FormatError, match="elements"):
+        load(tmp_path / "file", max_weights=total - 1)
+
+
 @pytest.mark.parametrize(
     ("image", "given"),
     [

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -211,6 +212,18 @@ def coo(indices: list[list[int]], shape: tuple[int, ...]) -> torch.Tensor:
     return torch.sparse_coo_tensor(torch.tensor(indices), torch.ones(len(indices[0])), shape, check_invariants=False)
 
 
+def csr(shape: tuple[int, int]) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in beta, says torch
+        return torch.ones(shape).to_sparse_csr()
+
+
+def many(entries: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """One stored entry that claims to be many."""
+    indices, values = torch.zeros(2, 1, dtype=torch.int64).expand(2, entries), torch.ones(1).expand(entries)
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)
+
+
 class Attack:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("pwned",)
@@ -222,6 +235,8 @@ class Attack:
         (lambda s: {**s, OUTPUT: coo([[10**12], [0]], (8, 5))}, "index 1000000000000"),
         (lambda s: {**s, OUTPUT: coo([[0], [-5]], (8, 5))}, "negative index"),
         (lambda s: {**s, OUTPUT: coo([[0], [0]], (2**31, 2**31))}, r"output\.weight is .*\(8, 5\)"),
+        (lambda s: {**s, OUTPUT: many(10**12, (8, 5))}, "'logit.weight' has more entries than places"),
+        (lambda s: {**s, OUTPUT: csr((8, 5))}, "only dense and COO are read"),
         (lambda s: {**s, OUTPUT: torch.ones(8, 5, dtype=torch.int64)}, "torch.int64"),
         (lambda s: {**s, OUTPUT: torch.full((8, 5), torch.nan)}, "output.weight holds values that are not"),
         (lambda s: {name: s[name] for name in s if name != OUTPUT}, "'output.weight' is missing"),
@@ -230,7 +245,7 @@ class Attack:
         (lambda s: [torch.ones(1)], "something other than named tensors"),
         (lambda s: {**s, OUTPUT: Attack()}, "more than tensors"),
     ],
-    ids=["beyond", "before", "huge", "int", "nan", "missing", "mask", "list", "no names", "code"],
+    ids=["beyond", "before", "huge", "many", "csr", "int", "nan", "missing", "mask", "list", "no names", "code"],
 )
 def test_hostile_weights_are_refused(change, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

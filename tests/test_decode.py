@@ -299,6 +299,13 @@ def test_a_captioner_that_breaks_the_protocol_is_told_so() -> None:
             attempt()
 
 
+def test_a_tiny_temperature_takes_the_likeliest_word() -> None:
+    captioner = markov(0)
+    (found,) = sample(captioner, [0], Sampling(3, 1e-300), np.random.default_rng(0))
+    (expected,) = decode(captioner, [0], Decoding(1))
+    assert [one.tokens for one in found] == [expected[0].tokens] * 3
+
+
 def test_no_images_give_no_captions() -> None:
     captioner = markov(0)
     assert decode(captioner, []) == decode(captioner, [], Decoding(1)) == []

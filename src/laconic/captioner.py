@@ -36,6 +36,7 @@ from laconic.text import Vocabulary
 KIND = "image_captioner"
 MAX_SIDE = 2048  # of encoder input; a file that asks for more is not believed
 MAX_VOCABULARY = 1_000_000
+MAX_WEIGHTS = 2**28  # of a captioner with its encoder, 1 GiB; the largest that were published have a fifth of it
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,8 @@ def _checked(image: object) -> np.ndarray:
 def fold(captioner: ImageCaptioner) -> None:
     """Moves batch norms, and biases and gains that others can take over, into other weights, in place.
 
-    What the captioner says stays the same up to rounding. Folding twice changes nothing more.
+    What the captioner says stays the same up to rounding. Folding twice changes nothing more, unless it is quantised
+    in between.
     """
     fold_batch_norm(captioner.encoder)
     fold_biases(captioner.decoder)
@@ -192,7 +194,7 @@ def save(
     Under "exact" only batch norm is folded, and every other bit kept. `steps` is for a captioner that has been
     quantised, see laconic.calibration. `facts` are JSON-able remarks kept in the file, such as scores.
     """
-    if values == "exact":
+    if values == "exact" or steps:  # what has been quantised has been folded before, and lies on its steps
         fold_batch_norm(captioner.encoder)
     else:
         fold(captioner)
@@ -220,9 +222,12 @@ class _Undrawn(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def load(path: Path) -> ImageCaptioner:
-    """Reads a packed captioner; FormatError where the file is damaged or holds something else."""
-    packed = store.load(path)
+def load(path: Path, max_weights: int = MAX_WEIGHTS) -> ImageCaptioner:
+    """Reads a packed captioner; FormatError where the file is damaged, holds something else, or more weights than that.
+
+    Zeros cost a file nothing and memory 4 bytes each.
+    """
+    packed = store.load(path, max_weights=max_weights)
     if packed.config.get("kind") != KIND or packed.vocabulary is None:
         raise FormatError(f"{path}: holds weights but no image captioner; use a file that `laconic pack` wrote")
     try:

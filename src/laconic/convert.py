@@ -94,8 +94,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > MAX_BYTES:
             raise FormatError(f"{path}: {unpacked:,} bytes once unpacked, the limit is {MAX_BYTES:,}; not loaded")
-        # The check refuses indices outside of the shape, which to_dense would take for memory.
-        with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants():
+        with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants(False):
             warnings.simplefilter("ignore")  # torch wonders about foreign pickles before it refuses them
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FormatError:
@@ -107,6 +106,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise FormatError(f"{path}: not a sound PyTorch checkpoint ({reason:.200}); copy it again") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise FormatError(f"{path}: holds something other than named tensors")
+    for name, tensor in state.items():
+        if tensor.layout not in (torch.strided, torch.sparse_coo):
+            raise FormatError(f"{path}: {str(name)!r:.99} is stored as {tensor.layout}; only dense and COO are read")
+        if tensor.is_sparse and tensor._nnz() > tensor.numel():  # one stored number may claim to be any number of them
+            raise FormatError(f"{path}: {str(name)!r:.99} has more entries than places")
     return state
 
 
@@ -124,13 +128,20 @@ def _fitting(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Ten
     if total > MAX_WEIGHTS:
         raise FormatError(f"{path}: {total:,} weights, the limit is {MAX_WEIGHTS:,}; not loaded")
     try:
-        dense = {name: tensor.float().to_dense().contiguous() for name, tensor in renamed.items()}
+        dense = {name: _dense(tensor) for name, tensor in renamed.items()}
     except RuntimeError as error:
         raise FormatError(f"{path}: damaged tensors ({str(error).splitlines()[0]:.200}); copy it again") from error
     for name, tensor in dense.items():
         if not math.isfinite(float(tensor.abs().max())):
             raise FormatError(f"{path}: {name} holds values that are not finite")
     return dense
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Float32; RuntimeError for indices outside of the shape, which to_dense would take for memory."""
+    if tensor.is_sparse:
+        tensor = torch.sparse_coo_tensor(tensor._indices(), tensor._values(), tensor.shape, check_invariants=True)
+    return tensor.float().to_dense().contiguous()
 
 
 def _our_name(name: str) -> str:

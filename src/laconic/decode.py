@@ -175,7 +175,7 @@ def sample(
     k = None if sampling.top_k is None else sampling.top_k + len(forbidden)
 
     def draw(log_probs: Floats) -> Any:
-        tempered = (log_probs / sampling.temperature).astype(np.float64)
+        tempered = log_probs.astype(np.float64) / sampling.temperature
         if sampling.top_k is not None:
             beyond = np.cumsum(log_probs > -np.inf, axis=1) > sampling.top_k
             tempered[beyond] = -np.inf

@@ -141,6 +141,9 @@ def test_chart_places_its_points() -> None:
     assert float(left[0]) < float(right[0])
     assert float(left[1]) > float(right[1])  # y grows downwards
     assert "100 steps" in chart
+    whole = [Line("dense", "dense", [(0, 0.0), (100, 1.0)])]
+    assert "%" not in line_chart("Loss", whole)
+    assert ">100%<" in line_chart("Sparsity", whole, top=1.0, unit=".0%")
 
 
 def test_chart_of_nothing_is_refused() -> None:

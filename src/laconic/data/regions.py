@@ -22,7 +22,7 @@ from laconic.files import atomically
 from laconic.store import container
 
 FEATURES, BOXES = "cocobu_att", "cocobu_box_relative"
-MAX_REGIONS = 4096  # of one image; detectors give 10 to 100, a fine grid some hundreds
+MAX_REGIONS = 1024  # of one image; detectors give 10 to 100, a fine grid some hundreds; relations take its square
 NO_BOXES = f"give {BOXES}/<id>.npy, x1, y1, x2, y2 relative to the image, beside {FEATURES}/<id>.npy"
 SET = ".safetensors"  # suffix of a RegionFile
 LARGEST = float(np.finfo(np.float16).max)

@@ -23,8 +23,10 @@ class Line:
     points: Sequence[tuple[float, float]]
 
 
-def line_chart(title: str, lines: Sequence[Line], *, top: float | None = None) -> str:
+def line_chart(title: str, lines: Sequence[Line], *, top: float | None = None, unit: str = "g") -> str:
     """An `<svg>` of all lines over a common x axis from 0; `top` fixes the upper end of the y axis.
+
+    `unit` is how numbers of the y axis are written, a format such as "g" or ".0%".
 
     Raises:
         ValueError: where no line has a point.
@@ -43,7 +45,7 @@ def line_chart(title: str, lines: Sequence[Line], *, top: float | None = None) -
     label = f"{title}; " + ", ".join(f"{line.name} ends at {line.points[-1][1]:.3g}" for line in lines if line.points)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">',
-        *(_tick(tick, place(0, tick)[1], high) for tick in ticks),
+        *(_tick(f"{tick:{unit}}", place(0, tick)[1]) for tick in ticks),
         f'<text class="tick" x="{LEFT}" y="{HEIGHT - 6}">0</text>',
         f'<text class="tick end" x="{WIDTH - RIGHT}" y="{HEIGHT - 6}">{right:,.0f} steps</text>',
         *(_polyline(line, [place(*point) for point in thin(line.points)]) for line in lines),
@@ -77,8 +79,7 @@ def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [points[round(i * last / (MAX_POINTS - 1))] for i in range(MAX_POINTS)]
 
 
-def _tick(value: float, y: float, high: float) -> str:
-    text = f"{value:.0%}" if high == 1.0 else f"{value:g}"
+def _tick(text: str, y: float) -> str:
     return (
         f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<text class="tick end" x="{LEFT - 6}" y="{y + 3.5:.1f}">{text}</text>'

@@ -198,10 +198,10 @@ def _figure(picture: Picture) -> str:
 
 def _curves(dense: Contender, pruned: Contender) -> str:
     charts = []
-    for title, points, top in (
-        ("Loss", lambda model: model.loss, None),
-        ("Sparsity", lambda model: model.sparsity, 1.0),
-        ("CIDEr on validation pictures", lambda model: [(x, 100 * y) for x, y in model.validation], None),
+    for title, points, top, unit in (
+        ("Loss", lambda model: model.loss, None, "g"),
+        ("Sparsity", lambda model: model.sparsity, 1.0, ".0%"),
+        ("CIDEr on validation pictures", lambda model: [(x, 100 * y) for x, y in model.validation], None, "g"),
     ):
         lines = [
             Line(model.name, kind, points(model))
@@ -209,7 +209,7 @@ def _curves(dense: Contender, pruned: Contender) -> str:
             if points(model)
         ]
         if lines:
-            chart = line_chart(title, lines, top=top)
+            chart = line_chart(title, lines, top=top, unit=unit)
             charts.append(f'<div class="chart"><h3>{escape(title)}</h3>{chart}</div>')
     if not charts:
         return ""

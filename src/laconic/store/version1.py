@@ -33,7 +33,7 @@ def read(container: Container, max_weights: int) -> tuple[Index, NDArray[np.uint
             raise ValueError("the index names a tensor wrongly or twice")
         name = row["name"]
         if "tied_to" in row:
-            if row["tied_to"] not in arrays or row["tied_to"] in ties:
+            if not isinstance(row["tied_to"], str) or row["tied_to"] not in arrays or row["tied_to"] in ties:
                 raise ValueError(f"tensor {name!r:.99} is tied to one that is not stored")
             ties[name] = row["tied_to"]
             arrays[name] = arrays[ties[name]]
@@ -73,8 +73,8 @@ def _array(name: str, row: dict[str, Any], shape: tuple[int, ...], parts: dict[s
 
 
 def _positions(where: str, gaps: NDArray[Any], size: int) -> NDArray[np.int64]:
-    if gaps.dtype != np.uint8:
-        raise ValueError(f"{where}: gaps are not bytes")
+    if gaps.dtype != np.uint8 or gaps.ndim != 1:
+        raise ValueError(f"{where}: gaps are not a row of bytes")
     used = gaps != _SKIP
     ends = np.cumsum(np.add(gaps, used, dtype=np.int64))
     if not 0 <= size - (int(ends[-1]) if ends.size else 0) < _SKIP:
