@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic import text
+from laconic.beams import Hypothesis
 from laconic.decode import (
     Captioner,
     Decoding,
-    Hypothesis,
     Sampling,
     SpecialIds,
     beam_search,

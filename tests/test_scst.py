@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from laconic.batches import Batch, make_batches
+from laconic.beams import Hypothesis
 from laconic.compress.prune import Pruner
 from laconic.compress.supermask import Supermask
-from laconic.decode import Decoding, Hypothesis, greedy
+from laconic.decode import Decoding, greedy
 from laconic.errors import ConfigError
 from laconic.metrics.rewards import Rewards
 from laconic.models.captioners import build_captioner

@@ -149,9 +149,9 @@ def decode_steps(decoder: Any, features: Features, steps: int) -> None:
 class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations of everything that runs within the block, in `count`.
 
-    Products are recognised by RULES, PyTorch's own table of operators. Where one operand is a weight of `model`, or a
-    view of one, the product is scaled by the share of non-zeros in that view: each weight takes part in a product
-    equally often. A weight that is copied before use (another type, another layout) counts whole.
+    Products are recognised by RULES, PyTorch's own table of operators and one more. Where one operand is a weight of
+    `model`, or a view of one, the product is scaled by the share of non-zeros in that view: each weight takes part in a
+    product equally often. A weight that is copied before use (another type, another layout) counts whole.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -22,10 +22,11 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.overrides import TorchFunctionMode
 
 from laconic import store
+from laconic.beams import Hypothesis
 from laconic.config import from_mapping, to_mapping
 from laconic.data.images import resize
 from laconic.data.regions import NO_BOXES, Regions
-from laconic.decode import Captioner, Decoding, Hypothesis, decode
+from laconic.decode import Captioner, Decoding, decode
 from laconic.errors import ConfigError, DataError, FormatError
 from laconic.models.captioners import build_captioner
 from laconic.models.encoders import REGIONS, build_encoder

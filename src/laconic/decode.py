@@ -11,15 +11,13 @@ Lengths count emitted tokens, eos included and bos not: a caption of 9 words and
 import math
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from laconic.beams import Beams, Floats, Hypothesis, Ints
 from laconic.errors import ConfigError, TrainingError
 
-Floats = npt.NDArray[np.floating]
-Ints = npt.NDArray[np.int64]
 MOST_BEAMS = 1000  # each offers as many words and more, so memory grows with the square
 State = TypeVar("State")
 
@@ -104,20 +102,6 @@ class Sampling:
             raise ConfigError(f"temperature is {self.temperature}, must be above 0; decode with beam 1 for 0")
 
 
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
-    """One caption: word ids without bos and eos, and what each emitted token (eos too) cost.
-
-    `score` is sum(log_probs) / length ** length_penalty. `finished` tells whether eos was emitted
-    before the length limit.
-    """
-
-    tokens: tuple[int, ...]
-    score: float
-    log_probs: tuple[float, ...]
-    finished: bool
-
-
 DECODING = Decoding()
 SPECIAL = SpecialIds()
 
@@ -150,7 +134,7 @@ def greedy(
     if len(images) == 0:
         return []
     forbidden = special.forbidden(decoding.allow_unknown)
-    beams = _Beams.empty(len(images), 1, decoding.max_length)
+    beams = Beams.empty(len(images), 1, decoding.max_length)
     state, k = captioner.start(images), 1 + len(forbidden)
     _roll_out(captioner, state, beams, lambda p: p.argmax(axis=1), k, forbidden, special)
     normalised = beams.scores / beams.lengths**decoding.length_penalty
@@ -183,7 +167,7 @@ def sample(
         # The first sum above the threshold is that of a word of positive probability.
         return (summed > rng.random((len(summed), 1)) * summed[:, -1:]).argmax(axis=1)
 
-    beams = _Beams.empty(len(images), sampling.count, sampling.max_length)
+    beams = Beams.empty(len(images), sampling.count, sampling.max_length)
     rows = np.repeat(np.arange(len(images)), sampling.count)
     state = captioner.select(captioner.start(images), rows)
     _roll_out(captioner, state, beams, draw, k, forbidden, special)
@@ -210,7 +194,7 @@ def beam_search(
     forbidden = special.forbidden(decoding.allow_unknown)
     results: list[list[Hypothesis]] = [[] for _ in range(n)]
     image: Ints = np.arange(n)  # the image each entry of stored and live belongs to
-    stored, live = _Beams.empty(n, beam, max_length), _Beams.empty(n, beam, max_length)
+    stored, live = Beams.empty(n, beam, max_length), Beams.empty(n, beam, max_length)
     live.scores[:, 0] = 0.0  # one empty hypothesis; the first step fills the beam from its words
     alive, tokens = live.scores > -np.inf, np.full(n, special.bos)
     state = captioner.start(images)
@@ -236,83 +220,10 @@ def beam_search(
     return results
 
 
-class _Beams(NamedTuple):
-    """Hypotheses of n images in m slots each. A slot with score -inf is empty.
-
-    scores (n, m) float64; lengths (n, m); tokens and log_probs (n, m, max_length), valid up to the
-    length.
-    """
-
-    scores: Floats
-    lengths: Ints
-    tokens: Ints
-    log_probs: Floats
-
-    @classmethod
-    def empty(cls, n: int, m: int, max_length: int) -> "_Beams":
-        return cls(
-            np.full((n, m), -np.inf),
-            np.zeros((n, m), np.int64),
-            np.zeros((n, m, max_length), np.int64),
-            np.zeros((n, m, max_length), np.float32),
-        )
-
-    def at(self, index: Any) -> "_Beams":
-        """The images, or with a pair of index arrays the slots, that `index` picks."""
-        return _Beams(*(column[index] for column in self))
-
-    def where(self, keep: npt.NDArray[np.bool_], divisor: float = 1.0) -> "_Beams":
-        """These slots with scores divided by `divisor`, and those outside `keep` emptied."""
-        return self._replace(scores=np.where(keep, self.scores / divisor, -np.inf))
-
-    def extended(self, log_probs: Floats, ids: Ints, step: int) -> tuple["_Beams", Ints]:
-        """The m best one-word extensions of each image, best first, and the row each came from.
-
-        log_probs and ids (rows, k) have one row per slot that is not empty, in order. Of equal
-        extensions that of the earlier slot, then the earlier column, comes first.
-        """
-        (n, m), k = self.scores.shape, ids.shape[1]
-        alive = self.scores > -np.inf
-        by_slot = np.full((n, m, k), -np.inf)
-        by_slot[alive] = self.scores[alive][:, None] + log_probs
-        scores = by_slot.reshape(n, m * k)
-        images = np.arange(n)[:, None]
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :m]
-        slots, columns = np.divmod(best, k)
-        # An image with fewer extensions than slots points at empty ones: any row will do there.
-        row_of_slot = np.maximum(np.cumsum(alive).reshape(n, m) - 1, 0)
-        rows = row_of_slot[images, slots]
-        grown = self.at((images, slots))._replace(scores=scores[images, best])
-        grown.lengths[:] = step + 1
-        grown.tokens[:, :, step] = ids[rows, columns]
-        grown.log_probs[:, :, step] = log_probs[rows, columns]
-        return grown, rows
-
-    def merged(self, others: "_Beams") -> "_Beams":
-        """The m best of these and of `others`, best first; of equals these come first."""
-        n, m = self.scores.shape
-        both = _Beams(*(np.concatenate(pair, axis=1) for pair in zip(self, others, strict=True)))
-        best = np.argsort(-both.scores, axis=1, kind="stable")[:, :m]
-        return both.at((np.arange(n)[:, None], best))
-
-    def hypotheses(self, eos: int) -> list[list[Hypothesis]]:
-        """The slots that are not empty, image by image."""
-        found: list[list[Hypothesis]] = []
-        for slots in zip(*(column.tolist() for column in self), strict=True):
-            found.append([])
-            for score, length, tokens, log_probs in zip(*slots, strict=True):
-                if score == -math.inf:
-                    continue
-                finished = tokens[length - 1] == eos
-                words = tuple(tokens[: length - finished])
-                found[-1].append(Hypothesis(words, score, tuple(log_probs[:length]), finished))
-        return found
-
-
 def _roll_out(
     captioner: Captioner[State],
     state: State,
-    beams: _Beams,
+    beams: Beams,
     choose: Callable[[Floats], Any],
     k: int | None,
     forbidden: tuple[int, ...],

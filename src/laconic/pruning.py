@@ -29,7 +29,8 @@ from laconic.errors import ConfigError
 from laconic.train import cross_entropy
 
 GATES = "gates.pt"  # in the folder of a supermask run
-EMPTY = 0.05  # share of a ticket's weights that may be zero by chance
+EMPTY = 0.01  # share of a ticket's weights that may be zero by chance
+FOREIGN = 0.1  # share of the weights that gates keep: where so many are zero, the gates are those of another run
 
 Part = Literal["none", "all", "encoder", "decoder"]
 
@@ -201,7 +202,7 @@ def _frozen(pruning: Pruning, captioner: ImageCaptioner, where: Where) -> Method
         if name in weights and gate.shape == weights[name].shape
     }
     kept, empty = _kept(alike, weights)
-    if empty > EMPTY * kept:
+    if empty > FOREIGN * kept:
         raise ConfigError(
             f"{path}: {empty:,} of {kept:,} weights that these gates keep are zero in the captioner to start from; "
             "give the model of the same run as initial"

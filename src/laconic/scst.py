@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from laconic.batches import Batch
+from laconic.beams import Hypothesis
 from laconic.captioner import ImageCaptioner
 from laconic.compress.masks import LearnedMask
-from laconic.decode import Captioner, Decoding, Hypothesis, Sampling, beam_search, greedy, sample
+from laconic.decode import Captioner, Decoding, Sampling, beam_search, greedy, sample
 from laconic.distributed import unwrapped
 from laconic.errors import ConfigError
 from laconic.metrics.cider import Floats
