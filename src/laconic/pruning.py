@@ -30,7 +30,9 @@ from laconic.train import cross_entropy
 
 GATES = "gates.pt"  # in the folder of a supermask run
 EMPTY = 0.01  # share of a ticket's weights that may be zero by chance
-FOREIGN = 0.1  # share of the weights that gates keep: where so many are zero, the gates are those of another run
+# The share of the weights that gates keep above which being zero tells that the gates are those of another run.
+# Measured at 95 %: the run's own model none, packed compact 0.3 %, rounded plainly at most 5 %; another run's 71 %.
+FOREIGN = 0.1
 
 Part = Literal["none", "all", "encoder", "decoder"]
 

@@ -65,6 +65,20 @@ def test_captioners_of_one_name_and_two_sizes_are_told_apart(runs, tmp_path):
     assert headings == [f"{run.weights():,}" for run in read_runs([runs / "dense", runs / "small"])[0]]
 
 
+def test_runs_of_two_budgets_are_compared_each_with_its_own_dense_run(runs, tmp_path):
+    for name in ("dense", "smp_0.8"):
+        longer = shutil.copytree(runs / name, tmp_path / f"{name}_longer")
+        recipe = json.loads((longer / "recipe.json").read_text())
+        (longer / "recipe.json").write_text(json.dumps({**recipe, "training": {**recipe["training"], "epochs": 30}}))
+    write_report([runs / "dense", runs / "smp_0.8", *tmp_path.iterdir()], tmp_path / "out", lambda run: "")
+    with (tmp_path / "out" / "runs.csv").open(newline="") as file:
+        against = {row["run"]: row["dense_run"] for row in csv.DictReader(file)}
+    assert (against["smp_0.8"], against["smp_0.8_longer"]) == ("dense", "dense_longer")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert re.findall(r"## soft attention.*, (\d+) epochs; decoder", text) == ["2", "30"]
+    assert re.findall(r"figures/cider_\d", text) == ["figures/cider_1", "figures/cider_2"]
+
+
 def test_without_the_models_only_the_distribution_of_weights_is_missing(report, runs, tmp_path):
     for run in read_runs([runs])[0]:
         kept = shutil.copytree(run.folder, tmp_path / "runs" / run.name, ignore=shutil.ignore_patterns("*.safetensors"))

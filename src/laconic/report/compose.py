@@ -17,7 +17,15 @@ from laconic.report import figures
 from laconic.report.drawing import drawing, write_figure
 from laconic.report.gallery import Source, markdown_gallery, open_source, write_gallery
 from laconic.report.methods import in_order, method_name
-from laconic.report.runs import FinishedRun, captioner_key, captioner_title, captions_of, dense_counterpart, read_runs
+from laconic.report.runs import (
+    FinishedRun,
+    budget,
+    captioner_key,
+    captioner_title,
+    captions_of,
+    dense_counterpart,
+    read_runs,
+)
 from laconic.report.tables import (
     Row,
     ablation_table,
@@ -125,11 +133,11 @@ class _Report:
     # Comparisons of methods on one captioner
 
     def _groups(self) -> list[list[FinishedRun]]:
-        """Pruned runs of one captioner and one pruned part, in reading order."""
-        groups: dict[tuple[str, int, str, tuple[str, ...]], list[FinishedRun]] = {}
+        """Pruned runs of one captioner, one budget and one pruned part, in reading order."""
+        groups: dict[tuple[str, int, str, int, tuple[str, ...]], list[FinishedRun]] = {}
         for run in self.runs:
             if not run.is_dense:
-                key = (captioner_title(run), -run.weights(), captioner_key(run), tuple(run.parts))
+                key = (captioner_title(run), -run.weights(), captioner_key(run), budget(run), tuple(run.parts))
                 groups.setdefault(key, []).append(run)
         order = in_order([method_name(run) for run in self.runs])
         return [

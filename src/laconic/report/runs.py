@@ -231,12 +231,17 @@ def captioner_key(run: FinishedRun) -> str:
 
 
 def captioner_title(run: FinishedRun, runs: Sequence[FinishedRun] = ()) -> str:
-    """Such as "soft attention on mobilenet v2, flickr8k", with its size where `runs` are of several such captioners."""
+    """Such as "soft attention on mobilenet v2, flickr8k".
+
+    With its size where `runs` are of several such captioners, and its epochs where they are of several budgets.
+    """
     recipe, objective = run.recipe, "" if run.objective == "cross_entropy" else f", {run.objective.upper()}"
     title = f"{recipe['decoder']['name']} on {recipe['encoder']['name']}, {recipe['data']['name']}"
     title = title.replace("_", " ") + objective
     alike = {captioner_key(one) for one in runs if captioner_title(one) == title}
-    return title if len(alike) < 2 else f"{title}, {run.weights():,} weights"
+    budgets = {budget(one) for one in runs if captioner_key(one) == captioner_key(run)}
+    size = f", {run.weights():,} weights" if len(alike) > 1 else ""
+    return title + size + (f", {budget(run)} epochs" if len(budgets) > 1 else "")
 
 
 def dense_counterpart(run: FinishedRun, runs: Sequence[FinishedRun]) -> FinishedRun | None:
@@ -245,9 +250,10 @@ def dense_counterpart(run: FinishedRun, runs: Sequence[FinishedRun]) -> Finished
     Of several the best one, which is the hardest comparison.
     """
     dense = [one for one in runs if one.is_dense and captioner_key(one) == captioner_key(run)]
-    budget = [one for one in dense if _budget(one) == _budget(run)]
-    return max(budget or dense, key=lambda one: (one.cider, one.name), default=None)
+    equal = [one for one in dense if budget(one) == budget(run)]
+    return max(equal or dense, key=lambda one: (one.cider, one.name), default=None)
 
 
-def _budget(run: FinishedRun) -> Any:
-    return run.recipe.get("training", {}).get("epochs")
+def budget(run: FinishedRun) -> int:
+    """Epochs of training."""
+    return int(run.recipe["training"]["epochs"])
