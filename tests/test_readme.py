@@ -116,17 +116,20 @@ def test_methods_compared():
 
 def test_captioners_pruned():
     found = {row["run"]: row for row in rows("flickr8k_captioners/runs.csv")}
-    smaller = re.search(r"Smaller Up-Downs keep ([\d.]+) and ([\d.]+) %", " ".join(README.split()))
-    assert smaller
-    shares = (float(found[name]["share_of_dense"]) for name in ("up_down_768_smp95", "up_down_smp95"))
-    assert smaller.groups() == tuple(f"{100 * share:.1f}" for share in shares)
+    shorter = re.search(
+        r"In (\d+) epochs that Up-Down keeps ([\d.]+) %, smaller ones ([\d.]+) and ([\d.]+) %", " ".join(README.split())
+    )
+    assert shorter
+    kept = [found[name] for name in ("up_down_1000_smp95", "up_down_768_smp95", "up_down_smp95")]
+    assert {row["epochs"] for row in kept} == {shorter[1]}
+    assert list(shorter.groups()[1:]) == [f"{100 * float(row['share_of_dense']):.1f}" for row in kept]
     stated = re.search(
         r"in (\d+) and (\d+) epochs: CIDEr ([\d.]+) of ([\d.]+) \(([\d.]+) %\) and ([\d.]+) of ([\d.]+) \(([\d.]+) %\)",
         " ".join(README.split()),
     )
     assert stated
-    names = ("up_down_1000", "object_relation")
-    pruned, dense = ([found[f"{name}_{kind}"] for name in names] for kind in ("smp95", "dense"))
+    names = ("up_down_1000_{}_20epochs", "object_relation_{}")
+    pruned, dense = ([found[name.format(kind)] for name in names] for kind in ("smp95", "dense"))
     assert [row["epochs"] for row in pruned] == [row["epochs"] for row in dense] == list(stated.groups()[:2])
     expected = []
     for ours, whole in zip(pruned, dense, strict=True):
