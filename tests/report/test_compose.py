@@ -79,6 +79,49 @@ def test_runs_of_two_budgets_are_compared_each_with_its_own_dense_run(runs, tmp_
     assert re.findall(r"figures/cider_\d", text) == ["figures/cider_1", "figures/cider_2"]
 
 
+def test_runs_that_go_on_from_others_have_the_epochs_of_both(runs, tmp_path):
+    def copied(name: str, epochs: int, initial: str = "") -> None:
+        run = shutil.copytree(runs / name.split("-")[0], tmp_path / name)
+        recipe = json.loads((run / "recipe.json").read_text())
+        more = {"training": {**recipe["training"], "epochs": epochs}, "initial": initial}
+        (run / "recipe.json").write_text(json.dumps({**recipe, **more}))
+
+    copied("dense", 6)
+    copied("dense-short", 4)
+    copied("smp_0.8", 6)
+    copied("gradual_0.8", 2, "elsewhere/dense-short/model.safetensors")
+    copied("gradual_0.95", 2, "elsewhere/gradual_0.95/model.safetensors")  # itself
+    found = {run.name: run for run in read_runs([tmp_path])[0]}
+    assert [found[name].budget for name in ("smp_0.8", "gradual_0.8", "gradual_0.95")] == [6, 6, 2]
+    shutil.rmtree(tmp_path / "gradual_0.95")
+    write_report([tmp_path], tmp_path / "out", lambda run: "")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert re.findall(r"## (soft attention.*); decoder", text) == ["soft attention on mobilenet v1 025, scenes"]
+    with (tmp_path / "out" / "runs.csv").open(newline="") as file:
+        assert {row["dense_run"] for row in csv.DictReader(file) if row["method"] != "dense"} == {"dense"}
+    (tmp_path / "dense-short" / "recipe.json").write_text("[]")
+    assert {run.name: run.budget for run in read_runs([tmp_path])[0]}["gradual_0.8"] == 2
+
+
+def test_runs_of_two_seeds_are_compared_in_pairs_and_as_means(tmp_path):
+    ciders = {("dense", 1): 0.50, ("dense", 2): 0.54, ("smp", 1): 0.49, ("smp", 2): 0.50}
+    for (kind, seed), cider in ciders.items():
+        pruning = {"method": "supermask", "sparsity": 0.8} if kind == "smp" else {}
+        run = finish_run(tmp_path / f"{kind}_{seed}", cider, **pruning)
+        recipe = json.loads((run / "recipe.json").read_text())
+        (run / "recipe.json").write_text(json.dumps({**recipe, "training": {**recipe["training"], "seed": seed}}))
+    write_report([tmp_path], tmp_path / "out", lambda run: "")
+    with (tmp_path / "out" / "runs.csv").open(newline="") as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    assert [(row["seed"], row["dense_run"]) for row in rows.values()] == [
+        *(("1", "dense_1"), ("2", "dense_2"), ("1", "dense_1"), ("2", "dense_2"))
+    ]
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "| dense_1, dense_2 | dense | 0 % | 52.0 | 50.0 | 54.0 | 100.0 % |" in text
+    assert "| smp_1, smp_2 | SMP | 80 % | 49.5 | 49.0 | 50.0 | 95.2 % |" in text
+    assert "training.seed" not in text  # no ablation
+
+
 def test_without_the_models_only_the_distribution_of_weights_is_missing(report, runs, tmp_path):
     for run in read_runs([runs])[0]:
         kept = shutil.copytree(run.folder, tmp_path / "runs" / run.name, ignore=shutil.ignore_patterns("*.safetensors"))

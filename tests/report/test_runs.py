@@ -1,13 +1,16 @@
 """Run folders as a report reads them, and which runs belong together."""
 
+import csv
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from laconic.errors import ConfigError
 from laconic.report.methods import STYLES, in_order, method_name, style_of
-from laconic.report.runs import captioner_key, dense_counterpart, read_runs
+from laconic.report.runs import captioner_key, captioner_title, dense_counterpart, read_runs
 
 
 def by_name(folder):
@@ -62,7 +65,7 @@ def test_frozen_masks_are_named_by_what_made_them(runs, tmp_path):
 
 def test_what_is_left_out_is_said(runs, tmp_path):
     shutil.copytree(runs / "dense", tmp_path / "good")
-    result = (runs / "dense" / "result.json").read_text()
+    recipe, result = ((runs / "dense" / f"{name}.json").read_text() for name in ("recipe", "result"))
     for name, file, text in [
         ("unfinished", "result.json", None),
         ("cut", "recipe.json", "{"),
@@ -70,6 +73,7 @@ def test_what_is_left_out_is_said(runs, tmp_path):
         ("nan", "result.json", result.replace("0.5}", "NaN}")),
         ("damaged", "model.safetensors", "x" * 99),
         ("empty", "recipe.json", "{}"),
+        ("endless", "recipe.json", recipe.replace('"epochs": 2', '"epochs": Infinity')),
         ("mute", "captions.json", None),
         ("silent", "captions.json", "[]"),
         ("timeless", "result.json", result.replace('"seconds"', '"hours"')),
@@ -82,11 +86,11 @@ def test_what_is_left_out_is_said(runs, tmp_path):
     (tmp_path / "no run").mkdir()
     found, notes = read_runs([tmp_path])
     assert [run.name for run in found] == ["good"]
-    left_out = ["cut", "damaged", "empty", "list", "mute", "nan", "silent", "timeless", "unfinished"]
+    left_out = ["cut", "damaged", "empty", "endless", "list", "mute", "nan", "silent", "timeless", "unfinished"]
     assert [note.split(":")[0].rsplit("/")[-1] for note in notes] == left_out
     assert "not finished (no result.json)" in notes[-1]
-    assert "no captions.json" in notes[4]
-    assert "captions.json is empty" in notes[6]
+    assert "no captions.json" in notes[5]
+    assert "captions.json is empty" in notes[7]
 
 
 def test_older_recipes_lack_options_and_are_compared_all_the_same(runs, tmp_path):
@@ -142,3 +146,21 @@ def test_every_method_has_a_colour_and_a_place():
     assert style_of("gradual, other") == STYLES["gradual"]
     assert style_of("something new").colour not in {style.colour for style in STYLES.values()}
     assert in_order(["lottery (blind)", "new", "SMP", "dense", "SMP"]) == ["dense", "SMP", "lottery (blind)", "new"]
+
+
+@pytest.mark.parametrize("study", ["flickr8k_methods", "flickr8k_captioners"])
+def test_kept_runs_are_compared_as_their_tables_say(study):
+    results = Path(__file__).parents[2] / "results" / study
+    kept = by_name(results / "runs")
+    with (results / "runs.csv").open(newline="", encoding="utf8") as file:
+        rows = list(csv.DictReader(file))
+    every = list(kept.values())
+    assert sorted(row["run"] for row in rows) == sorted(kept)
+    for row in rows:
+        run = kept[row["run"]]
+        dense = run if run.is_dense else dense_counterpart(run, every)
+        assert dense is not None
+        shown = method_name(run), f"{100 * run.cider:.2f}", dense.name, f"{run.cider / dense.cider:.4f}"
+        assert (row["method"], row["CIDEr"], row["dense_run"], row["share_of_dense"]) == shown
+    headings = re.findall(r"## (.*); decoder pruned", (results / "README.md").read_text(encoding="utf8"))
+    assert set(headings) == {captioner_title(run, every) for run in every if not run.is_dense}

@@ -19,7 +19,6 @@ from laconic.report.gallery import Source, markdown_gallery, open_source, write_
 from laconic.report.methods import in_order, method_name
 from laconic.report.runs import (
     FinishedRun,
-    budget,
     captioner_key,
     captioner_title,
     captions_of,
@@ -34,6 +33,7 @@ from laconic.report.tables import (
     csv_text,
     percent,
     results_table,
+    seeds_table,
     statistics_table,
 )
 
@@ -78,6 +78,8 @@ class _Report:
         rows = [self._row(run, command_of(run)) for run in self.runs]
         write_text(self.out / "runs.csv", csv_text(rows))
         self.section("Results", results_table(rows) + "\nScores times 100, on validation images.\n")
+        if repeated := seeds_table(rows):
+            self.section("Seeds", "Runs that differ in their seed alone.\n\n" + repeated)
         for number, group in enumerate(self._groups(), 1):
             self._compare(group, number)
         self._ablations(rows)
@@ -137,7 +139,7 @@ class _Report:
         groups: dict[tuple[str, int, str, int, tuple[str, ...]], list[FinishedRun]] = {}
         for run in self.runs:
             if not run.is_dense:
-                key = (captioner_title(run), -run.weights(), captioner_key(run), budget(run), tuple(run.parts))
+                key = (captioner_title(run), -run.weights(), captioner_key(run), run.budget, tuple(run.parts))
                 groups.setdefault(key, []).append(run)
         order = in_order([method_name(run) for run in self.runs])
         return [

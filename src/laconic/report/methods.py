@@ -3,7 +3,6 @@
 Colours are told apart by colour-blind readers; the marks tell the methods apart in grey.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,24 +58,19 @@ def method_name(run: FinishedRun) -> str:
         case "snip":
             return "SNIP, signed" if pruning.get("signed") else "SNIP"
         case "lottery":
-            origin = _pruning_of(run, Path(pruning["ticket"]))
-            drawn = origin.get("method") == "gradual"
+            drawn = _pruning_beside(run, Path(pruning["ticket"])).get("method") == "gradual"
             return f"lottery ({_GRADUAL if drawn else scope})"
         case "frozen":
-            origin = _pruning_of(run, Path(str(run.recipe.get("initial", ""))).parent)
+            origin = _pruning_beside(run, Path(str(run.recipe.get("initial", ""))).parent)
             known = origin.get("method") not in (None, "none", "frozen")
             return method_name(replace(run, recipe={**run.recipe, "pruning": origin})) if known else "frozen masks"
         case other:
             return str(other)
 
 
-def _pruning_of(run: FinishedRun, folder: Path) -> dict[str, Any]:
+def _pruning_beside(run: FinishedRun, folder: Path) -> dict[str, Any]:
     """The [pruning] of the run that this one begins with, where its folder still lies beside this one's."""
-    try:
-        recipe = json.loads((run.folder.parent / folder.name / "recipe.json").read_text(encoding="utf8"))
-        return dict(recipe["pruning"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    return dict(run.recipe_beside(folder.name).get("pruning", {}))
 
 
 def style_of(method: str) -> Style:

@@ -100,6 +100,26 @@ class FinishedRun:
     def weights(self, parts: Sequence[str] = ("encoder", "decoder")) -> int:
         return sum(int(self.result["non_zeros"][f"{part}_weights"]) for part in parts)
 
+    @cached_property
+    def budget(self) -> int:
+        """Epochs of training, with those of the runs that it goes on from, as far as these lie beside it."""
+        epochs, recipe, passed = 0, self.recipe, {"", self.folder.name}
+        while recipe:
+            epochs += int(recipe["training"]["epochs"])
+            before = Path(str(recipe.get("initial", ""))).parent.name  # the path is that of its packed file
+            recipe = {} if before in passed else self.recipe_beside(before)
+            passed.add(before)
+        return epochs
+
+    def recipe_beside(self, name: str) -> Mapping[str, Any]:
+        """Recipe of the run of this name in the same folder; empty where there is none, or it cannot be read."""
+        try:
+            recipe = _table(self.folder.parent / name / "recipe.json")
+            int(recipe["training"]["epochs"]), dict(recipe.get("pruning", {}))  # what is asked of it is there
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            return {}
+        return recipe
+
     @property
     def model(self) -> Path:
         return self.folder / "model.safetensors"
@@ -136,7 +156,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
             continue
         try:
             found.append(_read(folder))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, LaconicError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, LaconicError) as error:
             notes.append(f"{folder}: left out, damaged ({type(error).__name__}: {error})")
     if not found:
         given = ", ".join(str(folder) for folder in folders)
@@ -168,9 +188,9 @@ def _read(folder: Path) -> FinishedRun:
         raise ValueError("it has no matrix")
     if not captions_of(run):
         raise ValueError("captions.json is empty")
-    captioner_key(run), captioner_title(run)  # whatever a report asks for is there, or the run is left out
+    captioner_key(run), captioner_title(run), seed(run)  # whatever a report asks for is there, or the run is left out
     operations = 0 if run.operations is None else run.operations.total
-    counts = operations + run.non_zeros() + run.weights() + int(result["bytes"]) + int(recipe["training"]["epochs"])
+    counts = operations + run.non_zeros() + run.weights() + int(result["bytes"]) + run.budget
     if not math.isfinite(counts + run.cider + run.sparsity + run.minutes):
         raise ValueError("a number is not finite")
     return run
@@ -233,27 +253,29 @@ def captioner_key(run: FinishedRun) -> str:
 def captioner_title(run: FinishedRun, runs: Sequence[FinishedRun] = ()) -> str:
     """Such as "soft attention on mobilenet v2, flickr8k".
 
-    With its size where `runs` are of several such captioners, and its epochs where they are of several budgets.
+    With its size where `runs` are of several such captioners, and its epochs where pruned ones are of several budgets.
     """
     recipe, objective = run.recipe, "" if run.objective == "cross_entropy" else f", {run.objective.upper()}"
     title = f"{recipe['decoder']['name']} on {recipe['encoder']['name']}, {recipe['data']['name']}"
     title = title.replace("_", " ") + objective
     alike = {captioner_key(one) for one in runs if captioner_title(one) == title}
-    budgets = {budget(one) for one in runs if captioner_key(one) == captioner_key(run)}
+    budgets = {one.budget for one in runs if not one.is_dense and captioner_key(one) == captioner_key(run)}
     size = f", {run.weights():,} weights" if len(alike) > 1 else ""
-    return title + size + (f", {budget(run)} epochs" if len(budgets) > 1 else "")
+    return title + size + (f", {run.budget} epochs" if len(budgets) > 1 else "")
 
 
 def dense_counterpart(run: FinishedRun, runs: Sequence[FinishedRun]) -> FinishedRun | None:
     """The dense run to compare with: same captioner and data, and same number of images seen where there is such.
 
-    Of several the best one, which is the hardest comparison.
+    Of these one of the same seed where there is such, and of several the best one, which is the hardest comparison.
     """
     dense = [one for one in runs if one.is_dense and captioner_key(one) == captioner_key(run)]
-    equal = [one for one in dense if budget(one) == budget(run)]
-    return max(equal or dense, key=lambda one: (one.cider, one.name), default=None)
+    equal = [one for one in dense if one.budget == run.budget] or dense
+    paired = [one for one in equal if seed(one) == seed(run)] or equal
+    return max(paired, key=lambda one: (one.cider, one.name), default=None)
 
 
-def budget(run: FinishedRun) -> int:
-    """Epochs of training."""
-    return int(run.recipe["training"]["epochs"])
+def seed(run: FinishedRun) -> int | None:
+    """Of its initial weights, batches and noise; None where an older recipe does not say."""
+    given = run.recipe["training"].get("seed")
+    return None if given is None else int(given)

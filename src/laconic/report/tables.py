@@ -8,16 +8,18 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from laconic.accounting import Operations
 from laconic.metrics import CaptionQuality
 from laconic.report.methods import in_order, method_name
-from laconic.report.runs import FinishedRun, captioner_key, captioner_title
+from laconic.report.runs import FinishedRun, captioner_key, captioner_title, seed
 
 SCORES = ("CIDEr", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "SPICE")
-# What tells methods and sparsities apart, which have a figure of their own: no ablations.
-COMPARED = ("method", "sparsity", "scope", "centred", "signed", "ticket")
+SEED = "training.seed"
+# No ablations: what tells methods and sparsities apart, which have a figure of their own; and seeds, with their table.
+COMPARED = (*(f"pruning.{key}" for key in ("method", "sparsity", "scope", "centred", "signed", "ticket")), SEED)
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def csv_row(row: Row) -> dict[str, Any]:
         "pruned_part": "" if run.is_dense else run.pruning["where"],
         "sparsity": run.sparsity,
         "epochs": recipe["training"]["epochs"],
+        "seed": "" if seed(run) is None else seed(run),
         **{name: "" if scores.get(name) is None else f"{100 * scores[name]:.2f}" for name in SCORES},
         "share_of_dense": "" if row.share is None else f"{row.share:.4f}",
         "dense_run": "" if row.dense is None else row.dense.name,
@@ -181,19 +184,44 @@ class Ablation:
 def ablations(rows: Sequence[Row]) -> list[Ablation]:
     """Every option that alone tells some runs apart (Tables 5 and 6 of the paper: gate value m, weight lambda)."""
     flat = {row.run.name: _flatten(row.run.settings) for row in rows}
-    keys = sorted({key for options in flat.values() for key in options} - {f"pruning.{key}" for key in COMPARED})
     found = []
-    for key in keys:
-        groups: dict[str, dict[str, tuple[Any, Row]]] = {}
-        for row in rows:
-            options = flat[row.run.name]
-            rest = json.dumps({k: v for k, v in options.items() if k != key}, sort_keys=True)
-            value = options.get(key)
-            groups.setdefault(f"{captioner_key(row.run)}{rest}", {}).setdefault(json.dumps(value), (value, row))
-        for group in groups.values():
-            if len(group) > 1:
-                found.append(Ablation(key, tuple(sorted(group.values(), key=lambda pair: _sortable(pair[0])))))
+    for key in sorted({key for options in flat.values() for key in options} - set(COMPARED)):
+        for group in _alike_but_for(key, rows):
+            values: dict[str, tuple[Any, Row]] = {}
+            for row in group:
+                value = flat[row.run.name].get(key)
+                values.setdefault(json.dumps(value), (value, row))
+            if len(values) > 1:
+                found.append(Ablation(key, tuple(sorted(values.values(), key=lambda pair: _sortable(pair[0])))))
     return found
+
+
+def _alike_but_for(key: str, rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows in groups whose runs differ in this option at most."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        rest = {k: v for k, v in _flatten(row.run.settings).items() if k != key}
+        groups.setdefault(f"{captioner_key(row.run)}{json.dumps(rest, sort_keys=True)}", []).append(row)
+    return list(groups.values())
+
+
+def seeds_table(rows: Sequence[Row]) -> str:
+    """Mean and range of the CIDEr of runs that differ in their seed alone; empty where there are none.
+
+    The share of dense is that of the means: of these runs, and of the dense runs that they are compared with.
+    """
+    head = ["runs", "method", "sparsity", "CIDEr, mean", "lowest", "highest", "of dense"]
+    lines = []
+    for group in _alike_but_for(SEED, in_reading_order(rows)):
+        if len(group) > 1:
+            ciders = [row.run.cider for row in group]
+            dense = {row.dense.name: row.dense.cider for row in group if row.dense is not None}
+            share = fmean(ciders) / fmean(dense.values()) if dense and any(dense.values()) else None
+            scores = [f"{100 * cider:.1f}" for cider in (fmean(ciders), min(ciders), max(ciders))]
+            names = ", ".join(row.run.name for row in group)
+            shown = "" if share is None else percent(share, 1)
+            lines.append([names, group[0].method, percent(group[0].run.sparsity), *scores, shown])
+    return markdown_table(head, lines, texts=2) if lines else ""
 
 
 def ablation_table(ablation: Ablation) -> str:
