@@ -227,6 +227,9 @@ def test_pack_calibrates_a_packed_file_on_photos(run: Path, tmp_path: Path, caps
     assert "name some with --images, or give --calibrate 0" in capsys.readouterr().err
     assert main([*words, "--images", str(photos), str(photos / "0.png")]) == 0
     assert capsys.readouterr().out.startswith("calibrating on 4 images ...\n")
+    again = ["pack", str(tmp_path / "fine"), "-o", str(tmp_path / "again"), "--values", "fine"]
+    assert main([*again, "--images", str(photos)]) == 2
+    assert "fine: is fine already; give the exact file" in capsys.readouterr().err
 
 
 def test_half_is_folded_and_exact_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,6 +172,16 @@ def test_a_captioner_that_reads_boxes_does_not_guess_them():
     assert len(captioner.caption([replace(regions, boxes=boxes)])) == 1
 
 
+def test_a_captioner_that_reads_no_boxes_takes_regions_with_and_without():
+    torch.manual_seed(0)
+    config = ModelConfig(EncoderConfig("regions", channels=5), DecoderConfig("up_down", {"word": 8, "hidden": 8}))
+    captioner = ImageCaptioner(config, VOCABULARY)
+    bare = Regions(np.ones((2, 5), np.float32))
+    whole = replace(bare, boxes=np.tile(np.array([0, 0, 1, 1], np.float32), (2, 1)))
+    one, other = captioner.caption([bare, whole])
+    assert one == other
+
+
 def test_regions_are_padded_to_the_longest():
     boxes = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1]], np.float32)
     two, one = Regions(np.array([[1.0, 2], [3, 6]], np.float16), boxes), Regions(np.array([[5.0, 5]]), boxes[:1])

@@ -224,6 +224,13 @@ def many(entries: int, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)
 
 
+def nested() -> torch.Tensor:
+    """Rows of unequal length."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls it a prototype
+        return torch.nested.nested_tensor([torch.ones(5), torch.ones(4)])
+
+
 class Attack:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("pwned",)
@@ -236,6 +243,8 @@ class Attack:
         (lambda s: {**s, OUTPUT: coo([[0], [-5]], (8, 5))}, "negative index"),
         (lambda s: {**s, OUTPUT: coo([[0], [0]], (2**31, 2**31))}, r"output\.weight is .*\(8, 5\)"),
         (lambda s: {**s, OUTPUT: many(10**12, (8, 5))}, "'logit.weight' has more entries than places"),
+        (lambda s: {**s, OUTPUT: torch.empty(8, 5, device="meta")}, "'logit.weight' is no tensor of numbers"),
+        (lambda s: {**s, OUTPUT: nested()}, "'logit.weight' is no tensor of numbers"),
         (lambda s: {**s, OUTPUT: csr((8, 5))}, "only dense and COO are read"),
         (lambda s: {**s, OUTPUT: torch.ones(8, 5, dtype=torch.int64)}, "torch.int64"),
         (lambda s: {**s, OUTPUT: torch.full((8, 5), torch.nan)}, "output.weight holds values that are not"),
@@ -245,7 +254,22 @@ class Attack:
         (lambda s: [torch.ones(1)], "something other than named tensors"),
         (lambda s: {**s, OUTPUT: Attack()}, "more than tensors"),
     ],
-    ids=["beyond", "before", "huge", "many", "csr", "int", "nan", "missing", "mask", "list", "no names", "code"],
+    ids=[
+        "beyond",
+        "before",
+        "huge",
+        "many",
+        "meta",
+        "nested",
+        "csr",
+        "int",
+        "nan",
+        "missing",
+        "mask",
+        "list",
+        "no names",
+        "code",
+    ],
 )
 def test_hostile_weights_are_refused(change, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

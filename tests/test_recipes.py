@@ -13,7 +13,7 @@ import torch
 
 from laconic import recipes, store
 from laconic.captioner import DecoderConfig, EncoderConfig, load, save
-from laconic.checkpoint import load_checkpoint
+from laconic.checkpoint import load_checkpoint, save_checkpoint
 from laconic.compress.magnitude import Magnitude
 from laconic.compress.prune import Pruner
 from laconic.config import read_toml, to_mapping
@@ -179,6 +179,19 @@ def test_initial_weights_are_taken_over_and_must_fit(finished):
         build(replace(folded, encoder=replace(folded.encoder, stride=32)), train)
     with pytest.raises(ConfigError, match=r"has decoder.*asks for"):
         build(replace(folded, decoder=DecoderConfig(options={"word": 12, "hidden": 17})), train)
+    other_dropout = {**recipe.decoder.options, "dropout": 0.123}
+    build(replace(folded, decoder=replace(recipe.decoder, options=other_dropout)), train)
+
+
+def test_initial_weights_of_another_function_are_refused_though_their_shapes_fit(tmp_path):
+    options = {"layers": 1, "width": 8, "heads": 2, "feed_forward": 8}
+    recipe = replace(SHORT, decoder=DecoderConfig("object_relation", {**options, "plus_one": False}))
+    train, _ = splits(recipe.data)
+    save(build(recipe, train), tmp_path / "model.safetensors", "exact")
+    start = {"initial": str(tmp_path / "model.safetensors"), "encoder": replace(recipe.encoder, norm=False)}
+    build(replace(recipe, **start), train)
+    with pytest.raises(ConfigError, match=r"'plus_one': False.*asks for"):
+        build(replace(recipe, **start, decoder=DecoderConfig("object_relation", options)), train)
 
 
 def test_a_frozen_encoder_is_pruned_by_its_masks_alone(tmp_path):
@@ -273,6 +286,9 @@ def test_frozen_masks_go_on_being_drawn_from_a_supermask_runs_gates(trained, tmp
         assert torch.equal(keep, sparse[name.removeprefix("decoder.")] != 0)
     with pytest.raises(ConfigError, match=r"gates\.pt: no gates"):
         run(replace(second, pruning=Pruning("frozen", ticket=str(trained))), tmp_path / "second", tmp_path)
+    save_checkpoint({"weights": torch.ones(2)}, tmp_path / "first" / "gates.pt")
+    with pytest.raises(ConfigError, match=r"gates\.pt: holds no gates"):
+        run(second, tmp_path / "second", tmp_path)
 
 
 def test_what_a_supermask_run_has_no_gates_for_keeps_its_zeros(trained, tmp_path):

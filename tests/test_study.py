@@ -163,8 +163,10 @@ def test_a_folder_with_other_settings_is_found_before_the_start(read, tmp_path):
     with claim(tmp_path / "runs" / "a", Recipe(), resume=False):
         pass
     (tmp_path / "runs" / "a" / "log.jsonl").touch()
+    runs = read(RUN + '[[run]]\nname = "b"')
     with pytest.raises(TrainingError, match="holds a run with other settings"):
-        read(RUN)
+        check_files(runs, tmp_path / "runs")
+    check_files(only(runs, ["b"]), tmp_path / "runs")
     assert json.loads((tmp_path / "runs" / "a" / "recipe.json").read_text()) == json.loads(
         json.dumps(to_mapping(Recipe()))
     )

@@ -12,6 +12,7 @@ Says what to run and how far to round; how it is rounded is the business of `com
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,10 @@ def _training_examples(captioner: ImageCaptioner, run: Path, count: int) -> Iter
     used = [i for i in range(len(train)) if train[i].captions]
     chosen = [train[used[i]] for i in np.linspace(0, len(used), min(count, len(used)), endpoint=False).astype(int)]
     if encoder.name == REGIONS:
-        regions = open_regions(expand(named.regions), encoder.channels)
-        yield from ((regions[example.id], example.captions) for example in chosen if example.id in regions)
+        regions = open_regions(expand(named.regions), encoder.channels, captioner.needs_boxes)
+        for example in chosen:
+            with suppress(DataError):  # the training has left it out, too
+                yield regions[example.id], example.captions
     else:
         yield from ((pixels, chosen[row].captions) for row, pixels in data.readable(chosen, encoder.size, []))
 

@@ -159,7 +159,7 @@ class ImageCaptioner(nn.Module):
             reads = "region features" if self.config.encoder.name == REGIONS else "photos"
             raise ConfigError(f"this captioner reads {reads}; give it nothing else")
         if regions:
-            return stack_regions(regions)
+            return stack_regions(regions if self.needs_boxes else [Regions(image.features) for image in regions])
         pixels = [_checked(image) for image in images]
         return torch.from_numpy(np.stack([resize(image, self.config.encoder.size) for image in pixels]))
 

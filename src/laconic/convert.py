@@ -107,6 +107,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise FormatError(f"{path}: holds something other than named tensors")
     for name, tensor in state.items():
+        if tensor.is_nested or tensor.is_meta:
+            raise FormatError(f"{path}: {str(name)!r:.99} is no tensor of numbers in one array")
         if tensor.layout not in (torch.strided, torch.sparse_coo):
             raise FormatError(f"{path}: {str(name)!r:.99} is stored as {tensor.layout}; only dense and COO are read")
         if tensor.is_sparse and tensor._nnz() > tensor.numel():  # one stored number may claim to be any number of them

@@ -39,6 +39,7 @@ from laconic.report.page import (
     times,
     write_page,
 )
+from laconic.report.runs import read_log
 from laconic.settings import Training
 
 MODELS = ("dense", "pruned")
@@ -175,17 +176,9 @@ def contender(name: str, file: Path, scores: Mapping[str, float | None], log: Pa
 
 
 def read_curves(log: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of loss, sparsity and validation CIDEr from a run's log; a cut line is passed over."""
-    curves: dict[str, list[tuple[int, float]]] = {"loss": [], "sparsity": [], "CIDEr": []}
-    for line in log.read_text(encoding="utf8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        for key, points in curves.items():
-            if key in row:
-                points.append((row["step"], row[key]))
-    return curves
+    """(step, value) of loss, sparsity and validation CIDEr from a run's log."""
+    rows = list(read_log(log))
+    return {key: [(row["step"], row[key]) for row in rows if key in row] for key in ("loss", "sparsity", "CIDEr")}
 
 
 def kept_by_layer(file: Path) -> list[Layer]:

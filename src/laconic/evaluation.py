@@ -54,7 +54,7 @@ class Validator:
     @classmethod
     def of(cls, source: Source, examples: Dataset, decoding: Decoding) -> "Validator":
         """Over all readable examples with captions."""
-        rows = np.array([i for i in np.flatnonzero(source.valid) if examples[int(i)].captions], int)
+        rows = _captioned(source, examples)
         if not len(rows):
             raise DataError("no validation image is readable and has captions")
         tokenized = [metrics.tokenize(list(examples[int(row)].captions)) for row in rows]
@@ -79,7 +79,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[metrics.Scores, dict[int | str, str]]:
     """All scores of a captioner on a data set, and its captions by image id."""
-    rows = np.array([i for i in np.flatnonzero(source.valid) if examples[int(i)].captions], int)
+    rows = _captioned(source, examples)
     if not len(rows):
         raise DataError("no image is readable and has captions: there is nothing to score against")
     with torch.inference_mode():
@@ -88,6 +88,11 @@ def evaluate(
     results = dict(zip(ids, captions, strict=True))
     references = {id_: list(examples[int(r)].captions) for id_, r in zip(ids, rows, strict=True)}
     return metrics.evaluate(references, results, metrics=names), results
+
+
+def _captioned(source: Source, examples: Dataset) -> np.ndarray:
+    """Rows of the images that are readable and have captions."""
+    return np.array([i for i in np.flatnonzero(source.valid) if examples[int(i)].captions], int)
 
 
 def caption_images(

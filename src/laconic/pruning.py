@@ -193,7 +193,9 @@ def _frozen(pruning: Pruning, captioner: ImageCaptioner, where: Where) -> Method
     path = expand(pruning.ticket) / GATES
     if not path.exists():
         raise ConfigError(f"{path}: no gates; give a finished supermask run as pruning.ticket, or none")
-    gates = load_checkpoint(path)["gates"]
+    gates = load_checkpoint(path).get("gates")
+    if not isinstance(gates, dict) or not all(isinstance(gate, Tensor) for gate in gates.values()):
+        raise ConfigError(f"{path}: holds no gates; give a finished supermask run as pruning.ticket, or none")
     foreign = sorted(gates.keys() - {name for name, _ in captioner.named_parameters()})
     if foreign:
         raise ConfigError(f"{path}: gates of another captioner, with {foreign[0]}; give a ticket of the same one")

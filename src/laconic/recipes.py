@@ -164,12 +164,11 @@ def build(recipe: Recipe, train: Dataset) -> ImageCaptioner:
                 f"{recipe.initial}: has encoder {captioner.config.encoder}, the recipe asks for {recipe.encoder}"
             )
         fresh = ImageCaptioner(ModelConfig(recipe.encoder, recipe.decoder), captioner.vocabulary)
-        try:
-            fresh.load_state_dict(captioner.state_dict())
-        except RuntimeError:
+        if _form(fresh) != _form(captioner):
             raise ConfigError(
                 f"{recipe.initial}: has decoder {captioner.config.decoder}, the recipe asks for {recipe.decoder}"
-            ) from None
+            )
+        fresh.load_state_dict(captioner.state_dict())
         captioner = fresh
         _check_stays_sparse(captioner, recipe)
     else:
@@ -181,6 +180,12 @@ def build(recipe: Recipe, train: Dataset) -> ImageCaptioner:
             load_imagenet(captioner.encoder, expand(recipe.imagenet))
     captioner.encoder.requires_grad_(recipe.training.encoder_learning_rate > 0)
     return captioner
+
+
+def _form(captioner: ImageCaptioner) -> dict[str, Any]:
+    """What makes the decoder the function that it is, weights apart: its kind, and its options but for dropout."""
+    options = {key: value for key, value in vars(captioner.decoder.config).items() if not key.endswith("dropout")}
+    return {"name": captioner.config.decoder.name, **options}
 
 
 def _check_stays_sparse(captioner: ImageCaptioner, recipe: Recipe) -> None:
@@ -232,7 +237,8 @@ def open_source(
         watch.stage(f"{name} {'photos' if encoder_changes(recipe) else 'features'}", done, of)
 
     if config.name == REGIONS:
-        return RegionSource.of(examples, open_regions(expand(recipe.data.regions), config.channels))
+        regions = open_regions(expand(recipe.data.regions), config.channels, captioner.needs_boxes)
+        return RegionSource.of(examples, regions)
     if encoder_changes(recipe):
         return cache_pixels(examples, config.size, cache, progress)
     return cache_features(captioner.encoder, config, examples, cache, mirror=mirror, progress=progress)

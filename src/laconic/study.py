@@ -63,8 +63,8 @@ class StudyRun:
 def read_study(path: Path, folder: Path) -> tuple[StudyRun, ...]:
     """All runs of a study file, those that others need first, else in the order of the file.
 
-    Every recipe is checked, its captioner built without memory, and every run's folder looked at, so that what can
-    be known to fail does so before the first run starts.
+    Every recipe is checked, its captioner built without memory, so that what can be known to fail does so before the
+    first run starts; of those that are to be carried out, see check_files, too.
 
     Args:
         path: the study file.
@@ -72,7 +72,6 @@ def read_study(path: Path, folder: Path) -> tuple[StudyRun, ...]:
 
     Raises:
         ConfigError: naming file, run and key.
-        TrainingError: where a run's folder is damaged or holds a run with other settings.
     """
     study = _read_toml(path)
     for key in study.keys() - {"base", "run", "grid"}:
@@ -93,7 +92,6 @@ def read_study(path: Path, folder: Path) -> tuple[StudyRun, ...]:
     runs = [_complete(draft, base, folder, frozenset(names), path) for draft in drafts]
     for run in runs:
         check_recipe(run.recipe, f"{path}: run {run.name!r}")
-        finished(folder / run.name, run.recipe)
     return in_order(runs, path)
 
 
@@ -111,18 +109,20 @@ def check_recipe(recipe: Recipe, where: str) -> None:
 
 
 def check_files(runs: Sequence[StudyRun], folder: Path) -> None:
-    """ConfigError where a file that a run starts from is missing and no run of the study makes it.
+    """Looks at every run's folder, and at the files that it starts from; runs that are finished need none.
 
-    Runs in `folder` that are finished need none.
+    Raises:
+        ConfigError: where a file is missing and no run of the study makes it.
+        TrainingError: where a run's folder is damaged or holds a run with other settings.
     """
     for run in runs:
-        recipe = run.recipe
+        recipe, done = run.recipe, finished(folder / run.name, run.recipe)
         given = {"initial": recipe.initial, "imagenet": recipe.imagenet, "pruning.ticket": recipe.pruning.ticket}
         made = [folder / need for need in run.needs]
         for key, text in given.items():
             path = expand(text)
             missing = text and not path.exists() and not any(path.is_relative_to(place) for place in made)
-            if missing and finished(folder / run.name, recipe) is None:
+            if missing and done is None:
                 raise ConfigError(f"run {run.name!r}: {key} = {text!r}; there is no {path}")
 
 

@@ -3,7 +3,8 @@
 What is learned enters as an Objective (cross-entropy under teacher forcing by default), pruning through the Pruner's
 hooks, data through Batches, scores through `validate`; the loop itself knows nothing of them. Stop it at any instant
 and start it again: it goes on from the last checkpoint and ends with the same weights as an unbroken run. Under
-torchrun each process takes its share of the same batches, and the result is that of one process up to rounding.
+torchrun each process takes its share of the same batches; dropout and random samples are its own, all else is that of
+one process up to rounding.
 """
 
 import json

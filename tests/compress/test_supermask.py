@@ -207,6 +207,12 @@ def test_options_that_are_not_possible(options, message):
         Supermask(0.5, **options)
 
 
+@pytest.mark.parametrize(("options", "steps"), [({"settle": 0.89}, 100), ({"adaptive": True, "sampling": "round"}, 6)])
+def test_a_training_too_short_for_its_pace_is_refused_before_it_begins(options, steps):
+    with pytest.raises(PruningError, match=f"{steps} steps leave pace none.*train longer, lower settle"):
+        Pruner(nn.Linear(8, 8), Supermask(0.5, **options), steps=steps)
+
+
 @pytest.mark.parametrize("penalty", ["l1", "l2", "hinge"])
 @pytest.mark.parametrize("opened", [0.2, 0.8])
 def test_the_penalty_told_is_that_of_the_loss(penalty, opened):

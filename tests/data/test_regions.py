@@ -100,6 +100,29 @@ def test_a_look_finds_wrong_boxes_in_a_set(folder, tmp_path):
         packed.check(8)
 
 
+def test_boxes_are_needed_left_out_or_taken_as_they_are(folder, tmp_path):
+    bare = tmp_path / "bare"
+    write_regions(bare, [(7, Regions(np.zeros((1, WIDTH), np.float32)))])
+    whole = RegionFolder(folder, WIDTH)
+    write_regions(tmp_path / "whole", ((image, whole[image]) for image in whole.ids()))
+    (folder / BOXES / "7.npy").unlink()
+    needed = open_regions(folder, WIDTH, boxes=True)
+    assert needed[12].boxes is not None
+    for look in (needed.check, needed.__getitem__):
+        with pytest.raises(DataError, match=r"7\.npy: has no boxes; give cocobu_box_relative"):
+            look(7)
+    with pytest.raises(DataError, match="bare: has no boxes"):
+        open_regions(bare, WIDTH, boxes=True)
+    np.save(folder / BOXES / "100.npy", np.zeros((9, 4)))  # nobody looks
+    for path in (folder, tmp_path / "whole", bare):
+        regions = open_regions(path, WIDTH, boxes=False)
+        for image in regions.ids():
+            regions.check(image)
+            assert regions[image].boxes is None
+    assert open_regions(folder, WIDTH)[12].boxes is not None
+    assert open_regions(folder, WIDTH)[7].boxes is None
+
+
 def test_a_folder_and_the_file_made_of_it_are_alike(folder, tmp_path):
     regions = open_regions(folder, WIDTH)
     assert isinstance(regions, RegionFolder)

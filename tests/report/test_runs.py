@@ -76,7 +76,10 @@ def test_what_is_left_out_is_said(runs, tmp_path):
         ("endless", "recipe.json", recipe.replace('"epochs": 2', '"epochs": Infinity')),
         ("mute", "captions.json", None),
         ("silent", "captions.json", "[]"),
+        ("scoreless", "result.json", result.replace('"Bleu_4"', '"Bleu"')),
+        ("rootless", "recipe.json", recipe.replace('"root"', '"roots"')),
         ("timeless", "result.json", result.replace('"seconds"', '"hours"')),
+        ("deep", "result.json", "[" * 100_000),
     ]:
         shutil.copytree(runs / "dense", tmp_path / name)
         if text is None:
@@ -86,11 +89,31 @@ def test_what_is_left_out_is_said(runs, tmp_path):
     (tmp_path / "no run").mkdir()
     found, notes = read_runs([tmp_path])
     assert [run.name for run in found] == ["good"]
-    left_out = ["cut", "damaged", "empty", "endless", "list", "mute", "nan", "silent", "timeless", "unfinished"]
+    left_out = ["cut", "damaged", "deep", "empty", "endless", "list", "mute", "nan"]
+    left_out += ["rootless", "scoreless", "silent", "timeless", "unfinished"]
     assert [note.split(":")[0].rsplit("/")[-1] for note in notes] == left_out
     assert "not finished (no result.json)" in notes[-1]
-    assert "no captions.json" in notes[5]
-    assert "captions.json is empty" in notes[7]
+    assert "no captions.json" in notes[6]
+    assert "captions.json is empty" in notes[10]
+
+
+def test_what_is_no_number_in_a_log_is_passed_over(runs, tmp_path):
+    run = shutil.copytree(runs / "smp_0.95", tmp_path / "smp")
+    with (run / "log.jsonl").open("a") as file:
+        file.write('{"step": 220, "loss": null}\n{"step": 240, "loss": "low"}\n' + "[" * 100_000 + "\n")
+    assert by_name(tmp_path)["smp"].curve("loss") == by_name(runs)["smp_0.95"].curve("loss")
+
+
+def test_the_sparsity_is_that_of_all_pruned_parts_where_some_masks_are_frozen(runs, tmp_path):
+    run = shutil.copytree(runs / "smp_0.95", tmp_path / "smp")
+    recipe = json.loads((run / "recipe.json").read_text())
+    pruning = {**recipe["pruning"], "where": "all", "freeze": "decoder", "sparsity": 0.5}
+    (run / "recipe.json").write_text(json.dumps({**recipe, "pruning": pruning}))
+    found = by_name(tmp_path)["smp"]
+    whole = 1 - sum(t.non_zeros for t in found.matrices) / sum(t.weights for t in found.matrices)
+    assert (found.parts, found.target) == (("encoder", "decoder"), 0.5)
+    assert found.sparsity == pytest.approx(whole, abs=1e-4)
+    assert found.sparsity < 0.5  # the encoder of this one keeps all
 
 
 def test_older_recipes_lack_options_and_are_compared_all_the_same(runs, tmp_path):

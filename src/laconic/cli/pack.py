@@ -48,6 +48,8 @@ def pack(options: Pack) -> None:
     from laconic import store
 
     packed = store.load(source)
+    if options.images and packed.precision == options.values:
+        raise ConfigError(f"{source}: is {packed.precision} already; give the exact file, or leave --images out")
     provenance = packed.provenance | {"laconic": laconic.__version__}
     model: Packed | ImageCaptioner = packed
     steps = None

@@ -103,7 +103,9 @@ def _regions(options: Evaluate, captioner: "ImageCaptioner") -> "RegionStore | N
     if (encoder.name == REGIONS) != bool(options.regions):
         reads = "region features: give --regions" if encoder.name == REGIONS else "photos: leave --regions out"
         raise ConfigError(f"{options.file}: reads {reads}")
-    return open_regions(expand(options.regions), encoder.channels) if options.regions else None
+    if not options.regions:
+        return None
+    return open_regions(expand(options.regions), encoder.channels, captioner.needs_boxes)
 
 
 def _examples(options: Evaluate) -> "tuple[Dataset, Path | None]":

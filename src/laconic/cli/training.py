@@ -1,8 +1,9 @@
 """The verbs that train: `demo` and `train`. Knows how a recipe meets the command line, not what it does."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,8 +66,7 @@ def train(options: Train) -> None:
     if options.recipe.suffix != ".toml":
         raise ConfigError(f"{options.recipe}: give the path of a recipe (.toml)")
     settle_in(options.threads)
-    written = read_toml(options.recipe, Recipe).decoder.options
-    recipe = _without_defaults(options.settings, written)
+    recipe = _without_defaults(options.settings, read_toml(options.recipe, Recipe))
     folder = options.out or Path("runs") / options.recipe.stem
     with process_group():
         if not is_writer():
@@ -82,12 +82,18 @@ def train(options: Train) -> None:
 
 
 def train_defaults(words: list[str]) -> Train:
-    """What options override: the values of the recipe among the words; those of any recipe where there is none."""
+    """What options override: the values of the recipe among the words; those of any recipe where there is none.
+
+    Where they name another captioner, its own defaults take the place of the recipe's [decoder].
+    """
     from laconic.recipes import Recipe
 
     named = _recipe_file(words)
     recipe = Recipe() if named is None else read_toml(named, Recipe)
-    return Train(recipe=tyro.MISSING, settings=_with_defaults(recipe))
+    captioner = _value(words, "--decoder.name")
+    if captioner not in (None, recipe.decoder.name):
+        recipe = replace(recipe, decoder=type(recipe.decoder)(captioner))
+    return Train(recipe=tyro.MISSING, settings=_with_defaults(recipe, words))
 
 
 def _recipe_file(words: Sequence[str]) -> Path | None:
@@ -103,16 +109,32 @@ def _recipe_file(words: Sequence[str]) -> Path | None:
     )
 
 
-def _with_defaults(recipe: "Recipe") -> "Recipe":
-    """All options of the recipe's decoder spelled out, so that each becomes one of the command line."""
+def _value(words: Sequence[str], option: str) -> str | None:
+    """What the words give an option, the last time that they do. In its name - and _ are alike."""
+    found = None
+    for word, following in zip_longest(words, words[1:]):
+        name, joined, value = word.partition("=")
+        if name.replace("-", "_") == option.replace("-", "_"):
+            found = value if joined else following
+    return found
+
+
+def _with_defaults(recipe: "Recipe", words: Sequence[str]) -> "Recipe":
+    """All options of the recipe's decoder spelled out, so that each becomes one of the command line.
+
+    One that is nothing by default has no type there; it becomes a number where the words give it.
+    """
     decoder = recipe.decoder
-    options = {**_decoder_defaults(decoder.name), **decoder.options}
-    return replace(recipe, decoder=replace(decoder, options=options))
+    defaults = _decoder_defaults(decoder.name)
+    given = {key: 0.0 if _value(words, f"--decoder.options.{key}") else None for key in defaults}
+    options = {key: given[key] if value is None else value for key, value in defaults.items()}
+    return replace(recipe, decoder=replace(decoder, options={**options, **decoder.options}))
 
 
-def _without_defaults(recipe: "Recipe", written: Mapping[str, Any]) -> "Recipe":
+def _without_defaults(recipe: "Recipe", file: "Recipe") -> "Recipe":
     """The inverse: only what the file wrote or an option changed, since a run is known by what it sets."""
     defaults = _decoder_defaults(recipe.decoder.name)
+    written = file.decoder.options if file.decoder.name == recipe.decoder.name else {}
     options = {
         key: value
         for key, value in recipe.decoder.options.items()

@@ -63,9 +63,12 @@ class RegionStore(Protocol):
         """DataError where an image's regions are damaged, as far as a look tells that reads no features."""
 
 
-def open_regions(path: Path, channels: int) -> RegionStore:
-    """The regions at `path`, a folder or one file, each `channels` wide. Raises DataError and FormatError."""
-    return RegionFolder(path, channels) if path.is_dir() else RegionFile(path, channels)
+def open_regions(path: Path, channels: int, boxes: bool | None = None) -> RegionStore:
+    """The regions at `path`, a folder or one file, each `channels` wide. Raises DataError and FormatError.
+
+    With `boxes` regions that lack them are an error; False leaves boxes out; None takes both as they are.
+    """
+    return RegionFolder(path, channels, boxes) if path.is_dir() else RegionFile(path, channels, boxes)
 
 
 def region_readers(path: Path, channels: int) -> Iterator[tuple[str, Callable[[], Regions]]]:
@@ -164,10 +167,11 @@ def _checked_boxes(boxes: NDArray[np.float32], count: int, where: str) -> NDArra
 
 @dataclass(frozen=True)
 class RegionFolder:
-    """Regions by image id from a folder of `.npy` files; the module says how it is laid out."""
+    """Regions by image id from a folder of `.npy` files, laid out as above; `boxes` as in open_regions."""
 
     root: Path
     channels: int
+    boxes: bool | None = None
 
     def __post_init__(self) -> None:
         if not (self.root / FEATURES).is_dir():
@@ -186,14 +190,20 @@ class RegionFolder:
         if image not in self:
             raise DataError(f"{self.root / FEATURES}: no file {image}.npy in it")
         path = self.root / FEATURES / f"{image}.npy"
-        return read_regions(path, self.channels, boxes_beside(path))
+        return read_regions(path, self.channels, self._boxes_of(path))
 
     def check(self, image: int | str, /) -> None:
         """DataError where its features' header or length, or its boxes, are not what they should be."""
         path = self.root / FEATURES / f"{image}.npy"
-        boxes, rows = boxes_beside(path), _from_npy(path, self.channels, lambda _, rows: rows)
+        boxes, rows = self._boxes_of(path), _from_npy(path, self.channels, lambda _, rows: rows)
         if boxes is not None:
             _checked_boxes(_read_array(boxes, 4), rows, str(boxes))
+
+    def _boxes_of(self, path: Path) -> Path | None:
+        boxes = None if self.boxes is False else boxes_beside(path)
+        if self.boxes and boxes is None:
+            raise DataError(f"{path}: has no boxes; {NO_BOXES}")
+        return boxes
 
 
 # One file
@@ -269,10 +279,10 @@ class RegionFile:
     """Regions by image id from the one memory-mapped file that `write_regions` wrote.
 
     Opening checks everything but features and boxes, which are checked when they are read. Raises FormatError for
-    a file that is damaged or of another format, DataError for other contents or another width.
+    a file that is damaged or of another format, DataError for other contents, another width, and as open_regions.
     """
 
-    def __init__(self, path: Path, channels: int) -> None:
+    def __init__(self, path: Path, channels: int, boxes: bool | None = None) -> None:
         opened = container.read(path)
         if opened.metadata.get("kind") != _KIND:
             raise DataError(f"{path}: holds no regions; give a file that laconic.data.regions.write_regions wrote")
@@ -281,6 +291,10 @@ class RegionFile:
         except ValueError as error:
             raise opened.damaged(error) from None
         self._features, self._boxes = opened.parts["features"], opened.parts.get("boxes")
+        if boxes and self._boxes is None:
+            raise DataError(f"{path}: has no boxes; {NO_BOXES}")
+        if boxes is False:
+            self._boxes = None
         if self._features.shape[1] != channels:
             raise DataError(f"{path}: regions are {self._features.shape[1]} wide, expected {channels}")
         self.path, self.channels = path, channels

@@ -158,7 +158,7 @@ class _Report:
             images.append(self._draw(f"training_{number}", figures.progression_figure(some), "Training progression"))
         else:
             self.note(f"training progression of {title}: no run with learned masks and a log")
-        level, alike = at_most_compared_level(group)
+        level, alike = most_compared(group)
         if len(alike) >= MANY_METHODS or learned:
             images.append(self._draw(f"layers_{number}", figures.layers_figure(alike, level), "Weights kept by layer"))
             images += self._densities([*([dense] if dense else []), *alike], level, number)
@@ -218,7 +218,7 @@ class _Report:
         self.section(f"Gallery: {self._title(dense)}", text)
 
 
-def at_most_compared_level(group: Sequence[FinishedRun]) -> tuple[float, list[FinishedRun]]:
+def most_compared(group: Sequence[FinishedRun]) -> tuple[float, list[FinishedRun]]:
     """The sparsity at which most methods were tried, the highest of these; and the best run of each method."""
     levels: dict[float, dict[str, FinishedRun]] = {}
     for run in sorted(group, key=lambda run: (run.cider, run.name)):

@@ -170,7 +170,7 @@ def _penalty(penalty: Axes, alpha: Axes, run: FinishedRun, colour: str) -> None:
     steps, weighted = _columns(run.curve("penalty"))
     penalty.plot(steps, weighted, color=colour)
     steps, sparsity = _columns(run.curve("sparsity"))
-    penalty.plot(steps, np.abs(run.sparsity - sparsity), color=colour, linewidth=1.1, linestyle=(0, (2, 2)))
+    penalty.plot(steps, np.abs(run.target - sparsity), color=colour, linewidth=1.1, linestyle=(0, (2, 2)))
     alpha.plot(steps, [anneal(int(step), total) for step in steps], color=colour)
 
 

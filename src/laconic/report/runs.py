@@ -20,6 +20,7 @@ from laconic.settings import Training
 
 FILES = ("recipe.json", "result.json", "captions.json")
 MAX_JSON = 64 << 20  # bytes
+DAMAGED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)  # what reading damaged JSON raises
 DEFAULTS = {"pruning": asdict(Pruning()), "training": asdict(Training())}  # for what older recipes lack
 
 
@@ -62,13 +63,18 @@ class FinishedRun:
 
     @property
     def sparsity(self) -> float:
-        """Target sparsity; of frozen masks, which have none, what is in the file; 0 for a dense run."""
+        """Of `parts`: the target, or what is in the file where masks, or some, are frozen; 0 for a dense run."""
         if self.is_dense:
             return 0.0
-        if self.pruning["method"] != "frozen":
-            return float(self.pruning["sparsity"])
+        if self.pruning["method"] != "frozen" and self.pruning["freeze"] == "none":
+            return self.target
         masked = [t for t in self.matrices if t.name.split(".")[0] in self.parts]
         return round(1 - sum(t.non_zeros for t in masked) / max(1, sum(t.weights for t in masked)), 4)
+
+    @property
+    def target(self) -> float:
+        """Sparsity that the method was to reach, of those weights of `parts` that are not frozen."""
+        return float(self.pruning["sparsity"])
 
     @property
     def objective(self) -> str:
@@ -116,7 +122,7 @@ class FinishedRun:
         try:
             recipe = _table(self.folder.parent / name / "recipe.json")
             int(recipe["training"]["epochs"]), dict(recipe.get("pruning", {}))  # what is asked of it is there
-        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        except DAMAGED:
             return {}
         return recipe
 
@@ -137,8 +143,8 @@ class FinishedRun:
         return None if counted is None else Operations(int(counted["encoder"]), int(counted["decoder"]))
 
     def curve(self, key: str) -> list[tuple[int, float]]:
-        """(step, value) of what the log holds under `key`."""
-        return [(int(row["step"]), float(row[key])) for row in self.log if key in row]
+        """(step, value) of the numbers that the log holds under `key`."""
+        return [(row["step"], float(row[key])) for row in self.log if isinstance(row.get(key), int | float)]
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
@@ -156,7 +162,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
             continue
         try:
             found.append(_read(folder))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, LaconicError) as error:
+        except (*DAMAGED, AttributeError, LaconicError) as error:
             notes.append(f"{folder}: left out, damaged ({type(error).__name__}: {error})")
     if not found:
         given = ", ".join(str(folder) for folder in folders)
@@ -188,18 +194,23 @@ def _read(folder: Path) -> FinishedRun:
         raise ValueError("it has no matrix")
     if not captions_of(run):
         raise ValueError("captions.json is empty")
-    captioner_key(run), captioner_title(run), seed(run)  # whatever a report asks for is there, or the run is left out
+    # whatever a report asks for is there, or the run is left out
+    captioner_key(run), captioner_title(run), seed(run), [recipe["data"][key] for key in ("root", "train", "val")]
     operations = 0 if run.operations is None else run.operations.total
     counts = operations + run.non_zeros() + run.weights() + int(result["bytes"]) + run.budget
-    if not math.isfinite(counts + run.cider + run.sparsity + run.minutes):
+    if not math.isfinite(counts + run.cider + float(result["scores"]["Bleu_4"]) + run.sparsity + run.minutes):
         raise ValueError("a number is not finite")
     return run
 
 
-def _table(path: Path) -> dict[str, Any]:
+def _text(path: Path) -> str:
     if path.stat().st_size > MAX_JSON:
         raise ValueError(f"{path.name} has more than {MAX_JSON} bytes")
-    table = json.loads(path.read_text(encoding="utf8"))
+    return path.read_text(encoding="utf8")
+
+
+def _table(path: Path) -> dict[str, Any]:
+    table = json.loads(_text(path))
     if not isinstance(table, dict):
         raise ValueError(f"{path.name} holds no table")
     return table
@@ -209,14 +220,13 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a training log; a line that was cut short is passed over, a missing log is empty."""
     if not path.is_file():
         return
-    with path.open(encoding="utf8") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                yield row
+    for line in _text(path).splitlines():
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            yield row
 
 
 def _named(runs: Sequence[FinishedRun]) -> Iterator[FinishedRun]:
@@ -231,9 +241,8 @@ def captions_of(run: FinishedRun) -> dict[int | str, str]:
     """Caption of each validation image. Raises DataError where the run's file of them is missing or damaged."""
     path = run.folder / "captions.json"
     try:
-        rows = json.loads(path.read_text(encoding="utf8"))
-        return {row["image_id"]: str(row["caption"]) for row in rows}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return {row["image_id"]: str(row["caption"]) for row in json.loads(_text(path))}
+    except DAMAGED as error:
         raise DataError(f"{path}: no captions can be read ({error}); train the run again") from None
 
 
