@@ -32,6 +32,7 @@ from laconic.models.layers import Features
 
 REGIONS = 36  # of an image, as of the bottom-up features with a fixed number
 WORDS = 9  # of the caption whose operations are counted, as in the paper's Table 4
+COO_INDEX_BYTES = 16  # row and column as int64, PyTorch's COO layout
 _ATEN = torch.ops.aten
 # PyTorch's table lacks the attention kernel of CPUs, which takes the arguments of that of GPUs
 RULES = {
@@ -86,6 +87,17 @@ def matrices(path: Path) -> list[dict[str, Any]]:
         for tensor in store.inspect(path).tensors
         if len(tensor.shape) > 1 and tensor.tied_to is None
     ]
+
+
+def coo_bytes(non_zeros: int, dense: int, value_bytes: int = 4) -> int:
+    """Bytes of the paper's sparse checkpoints, container apart: 16 for each index, and the values.
+
+    Args:
+        non_zeros: of the matrices, stored as COO.
+        dense: all other stored numbers (biases, norms, positional table).
+        value_bytes: 4 for float32, 2 for float16.
+    """
+    return non_zeros * (COO_INDEX_BYTES + value_bytes) + dense * value_bytes
 
 
 @dataclass(frozen=True)
