@@ -12,8 +12,7 @@ Says what to run and how far to round; how it is rounded is the business of `com
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from laconic.data.images import EXTENSIONS
 from laconic.data.regions import Regions, open_regions, region_readers
 from laconic.decode import SPECIAL, Decoding
 from laconic.errors import ConfigError, DataError
+from laconic.features import RegionSource
 from laconic.models.encoders import REGIONS
 from laconic.models.layers import Features
 from laconic.recipes import Recipe, splits
@@ -144,9 +144,8 @@ def _training_examples(captioner: ImageCaptioner, run: Path, count: int) -> Iter
     chosen = [train[used[i]] for i in np.linspace(0, len(used), min(count, len(used)), endpoint=False).astype(int)]
     if encoder.name == REGIONS:
         regions = open_regions(expand(named.regions), encoder.channels, captioner.needs_boxes)
-        for example in chosen:
-            with suppress(DataError):  # the training has left it out, too
-                yield regions[example.id], example.captions
+        valid = RegionSource.of(chosen, regions).valid  # what the training has left out is left out here
+        yield from ((regions[example.id], example.captions) for example in compress(chosen, valid))
     else:
         yield from ((pixels, chosen[row].captions) for row, pixels in data.readable(chosen, encoder.size, []))
 

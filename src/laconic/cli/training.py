@@ -126,9 +126,10 @@ def _with_defaults(recipe: "Recipe", words: Sequence[str]) -> "Recipe":
     """
     decoder = recipe.decoder
     defaults = _decoder_defaults(decoder.name)
-    given = {key: 0.0 if _value(words, f"--decoder.options.{key}") else None for key in defaults}
-    options = {key: given[key] if value is None else value for key, value in defaults.items()}
-    return replace(recipe, decoder=replace(decoder, options={**options, **decoder.options}))
+    for key, value in defaults.items():
+        if value is None and _value(words, f"--decoder.options.{key}"):
+            defaults[key] = 0.0
+    return replace(recipe, decoder=replace(decoder, options={**defaults, **decoder.options}))
 
 
 def _without_defaults(recipe: "Recipe", file: "Recipe") -> "Recipe":

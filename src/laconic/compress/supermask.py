@@ -112,11 +112,15 @@ class Supermask(Method):
     def begin(self, pruner: "Pruner") -> None:
         pruner.require_steps(self)
         pace = self.settings(pruner.weights, pruner.steps).pace
-        if pace is not None and pace.start is not None and pace.end is not None and pace.end <= pace.start:
+        if pace is None:
+            return
+        try:
+            pace.over(pruner.steps)
+        except PruningError:
             raise PruningError(
                 f"Supermask: {pruner.steps} steps leave pace none from {self.pace_from:g} of them to the settling; "
                 f"train longer, lower settle = {self.settled_share:g}, or set pace = false"
-            )
+            ) from None
 
     def gate_optimizer(self, pruner: "Pruner", betas: tuple[float, float]) -> torch.optim.Optimizer:
         chosen = self.settings(pruner.weights, pruner.steps)

@@ -32,8 +32,8 @@ class UpDownConfig:
         grid_channels, pooled_channels: of the encoder's Features.
         word, hidden, attention: size of the embedding, of both LSTMs and the embedded regions, of the attention.
         dropout: on embedded words and regions and on the output (0.5 dense, 0.1 sparse in the paper).
-        word_dropout: on embedded words; None: as `dropout`. More of it makes a captioner rely less on its last words
-            and more on the image.
+        word_dropout: on embedded words; None: as `dropout`. More of it is to make a captioner rely less on its last
+            words; whether it does is not shown yet (docs/LOG.md).
     """
 
     vocabulary: int

@@ -61,6 +61,11 @@ class FinishedRun:
         """The recipe, with what older ones lack."""
         return {**self.recipe, **{key: {**held, **self.recipe.get(key, {})} for key, held in DEFAULTS.items()}}
 
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """The settings by dotted keys."""
+        return _flatten(self.settings)
+
     @property
     def sparsity(self) -> float:
         """Of `parts`: the target, or what is in the file where masks, or some, are frozen; 0 for a dense run."""
@@ -105,6 +110,11 @@ class FinishedRun:
 
     def weights(self, parts: Sequence[str] = ("encoder", "decoder")) -> int:
         return sum(int(self.result["non_zeros"][f"{part}_weights"]) for part in parts)
+
+    @property
+    def seed(self) -> int:
+        """Of the initial weights, batches and noise."""
+        return int(self.settings["training"]["seed"])
 
     @cached_property
     def budget(self) -> int:
@@ -195,12 +205,19 @@ def _read(folder: Path) -> FinishedRun:
     if not captions_of(run):
         raise ValueError("captions.json is empty")
     # whatever a report asks for is there, or the run is left out
-    captioner_key(run), captioner_title(run), seed(run), [recipe["data"][key] for key in ("root", "train", "val")]
+    captioner_key(run), captioner_title(run), run.seed, [recipe["data"][key] for key in ("root", "train", "val")]
     operations = 0 if run.operations is None else run.operations.total
     counts = operations + run.non_zeros() + run.weights() + int(result["bytes"]) + run.budget
     if not math.isfinite(counts + run.cider + float(result["scores"]["Bleu_4"]) + run.sparsity + run.minutes):
         raise ValueError("a number is not finite")
     return run
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _text(path: Path) -> str:
@@ -280,11 +297,5 @@ def dense_counterpart(run: FinishedRun, runs: Sequence[FinishedRun]) -> Finished
     """
     dense = [one for one in runs if one.is_dense and captioner_key(one) == captioner_key(run)]
     equal = [one for one in dense if one.budget == run.budget] or dense
-    paired = [one for one in equal if seed(one) == seed(run)] or equal
+    paired = [one for one in equal if one.seed == run.seed] or equal
     return max(paired, key=lambda one: (one.cider, one.name), default=None)
-
-
-def seed(run: FinishedRun) -> int | None:
-    """Of its initial weights, batches and noise; None where an older recipe does not say."""
-    given = run.recipe["training"].get("seed")
-    return None if given is None else int(given)

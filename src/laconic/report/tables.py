@@ -6,7 +6,7 @@ Equal runs give equal bytes. Knows nothing of figures, photos or how a number wa
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from laconic.accounting import Operations
 from laconic.metrics import CaptionQuality
 from laconic.report.methods import in_order, method_name
-from laconic.report.runs import FinishedRun, captioner_key, captioner_title, seed
+from laconic.report.runs import FinishedRun, captioner_key, captioner_title
 
 SCORES = ("CIDEr", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "SPICE")
 SEED = "training.seed"
@@ -86,7 +86,7 @@ def csv_row(row: Row) -> dict[str, Any]:
         "pruned_part": "" if run.is_dense else run.pruning["where"],
         "sparsity": run.sparsity,
         "epochs": recipe["training"]["epochs"],
-        "seed": "" if seed(run) is None else seed(run),
+        "seed": run.seed,
         **{name: "" if scores.get(name) is None else f"{100 * scores[name]:.2f}" for name in SCORES},
         "share_of_dense": "" if row.share is None else f"{row.share:.4f}",
         "dense_run": "" if row.dense is None else row.dense.name,
@@ -183,13 +183,12 @@ class Ablation:
 
 def ablations(rows: Sequence[Row]) -> list[Ablation]:
     """Every option that alone tells some runs apart (Tables 5 and 6 of the paper: gate value m, weight lambda)."""
-    flat = {row.run.name: _flatten(row.run.settings) for row in rows}
     found = []
-    for key in sorted({key for options in flat.values() for key in options} - set(COMPARED)):
+    for key in sorted({key for row in rows for key in row.run.options} - set(COMPARED)):
         for group in _alike_but_for(key, rows):
             values: dict[str, tuple[Any, Row]] = {}
             for row in group:
-                value = flat[row.run.name].get(key)
+                value = row.run.options.get(key)
                 values.setdefault(json.dumps(value), (value, row))
             if len(values) > 1:
                 found.append(Ablation(key, tuple(sorted(values.values(), key=lambda pair: _sortable(pair[0])))))
@@ -200,7 +199,7 @@ def _alike_but_for(key: str, rows: Sequence[Row]) -> list[list[Row]]:
     """Rows in groups whose runs differ in this option at most."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        rest = {k: v for k, v in _flatten(row.run.settings).items() if k != key}
+        rest = {k: v for k, v in row.run.options.items() if k != key}
         groups.setdefault(f"{captioner_key(row.run)}{json.dumps(rest, sort_keys=True)}", []).append(row)
     return list(groups.values())
 
@@ -250,13 +249,6 @@ def score(row: Row, name: str) -> str:
 def percent(share: float, digits: int | None = None) -> str:
     """Such as "97.5 %"; without digits as many as needed."""
     return f"{100 * share:.6g} %" if digits is None else f"{100 * share:.{digits}f} %"
-
-
-def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:
