@@ -4,11 +4,13 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from laconic import data, store
 from laconic.calibration import (
@@ -266,3 +268,7 @@ def test_wrong_use(
     assert says in error
     assert error.count("\n") == 1
     assert not Path("x").exists()
+
+
+def test_a_captioner_without_an_output_bias_is_left_as_it_is():
+    assert not hold_captions(SimpleNamespace(decoder=nn.Linear(2, 2)), [], {})

@@ -15,16 +15,19 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from laconic import console as console_module
 from laconic import data, metrics, recipes, store
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
 from laconic.cli import VERBS, main
+from laconic.cli.study import showing
 from laconic.config import read_toml
-from laconic.console import watching
+from laconic.console import Lines, watching
 from laconic.data import Example, write_karpathy
 from laconic.data.regions import Regions, write_regions
 from laconic.decode import Decoding
 from laconic.evaluation import evaluate, evaluate_images
 from laconic.features import PixelCache
+from laconic.processes import Outcome
 from laconic.text import Vocabulary
 from laconic.train import Progress
 
@@ -152,6 +155,7 @@ def test_a_process_fails_with_one_line_and_code_2(tmp_path: Path) -> None:
         ("inspect photo.png", "photo.png: "),
         ("inspect empty", "no model.safetensors in it"),
         ("inspect run", "unfinished run"),
+        ("inspect gone", "its model.safetensors is gone; delete the folder"),
         ("inspect MODEL --json nowhere/x.json", "no folder nowhere"),
         ("inspect MODEL --json empty", "is a folder"),
         ("score --references list.json --results list.json", "list.json: expected"),
@@ -203,8 +207,10 @@ def test_a_mistake_is_one_line_and_code_2(
 ) -> None:
     (here / "empty").mkdir()
     (here / "empty.toml").mkdir()
-    (here / "run").mkdir()
-    (here / "run/recipe.json").write_text("{}")
+    for name in ("run", "gone"):
+        (here / name).mkdir()
+        (here / name / "recipe.json").write_text("{}")
+    (here / "gone/result.json").write_text("{}")
     (here / "run/log.jsonl").touch()
     (here / "pictures").mkdir()
     picture(here / "pictures/a.png")
@@ -464,6 +470,11 @@ def test_from_recipe_to_captions(here: Path, capsys: pytest.CaptureFixture[str])
     capsys.readouterr()
     assert main(caption) == 0
     assert capsys.readouterr().out.startswith("photo.jpg: ")
+    (here / "runs/small/model.safetensors").unlink()
+    assert main(["train", "small.toml"]) == 0
+    assert "model.safetensors is gone; to have it again delete the folder" in capsys.readouterr().out
+    assert main(pack) == 2
+    assert "its model.safetensors is gone" in capsys.readouterr().err
 
 
 def watch_run(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[tuple[recipes.Recipe, Path, Path, bool]]:
@@ -473,6 +484,8 @@ def watch_run(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[tuple[recipe
         calls.append((recipe, folder, cache, resume))
         if isinstance(answer, BaseException):
             raise answer
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.safetensors").touch()
         return answer
 
     monkeypatch.setattr(recipes, "run", run)
@@ -569,6 +582,32 @@ def test_lines_where_there_is_no_terminal() -> None:
         "val features: 100 of 100",
         f"training: 20 of 40  {FACTS}",
         "[bold]said",
+    ]
+
+
+def test_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, clock = io.StringIO(), iter((0.0, 60.0, 61.0, 6000.0))
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: next(clock))
+    lines = Lines(Console(file=out, width=120))
+    for done in (10, 40, 45, 100):
+        lines.show("a  training", done, 100, "loss 2")
+    assert out.getvalue().splitlines() == [
+        "a  training: 10 of 100  loss 2",
+        "a  training: 40 of 100  loss 2  2 min left",
+        "a  training: 100 of 100  loss 2",
+    ]
+
+
+def test_a_study_shows_its_runs_where_there_is_no_terminal() -> None:
+    out = io.StringIO()
+    with showing(Console(file=out, width=120), 2) as watch:
+        watch.stage("a", "val features", 1, 100)
+        watch.progress("a", AT)
+        watch.ended(Outcome("a", "failed", reason="broken"))
+    assert out.getvalue().splitlines() == [
+        "a  val features: 1 of 100",
+        f"a  training: 20 of 40  {FACTS}",
+        "1 of 2  a  failed: broken",
     ]
 
 

@@ -30,12 +30,14 @@ def test_resume_of_nothing_starts(tmp_path):
     assert json.loads((tmp_path / "fresh" / "recipe.json").read_text())["data"]["name"] == "scenes"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}"])
 @pytest.mark.parametrize("name", ["recipe.json", "result.json"])
 def test_a_damaged_folder_is_named(name, text, tmp_path):
     take(tmp_path, DENSE)
+    (tmp_path / "log.jsonl").touch()
     (tmp_path / name).write_text(text)
-    with pytest.raises(TrainingError, match="damaged run"):
+    said = "other settings" if (name, text) == ("recipe.json", "{}") else "damaged run"
+    with pytest.raises(TrainingError, match=f"{said} .*; delete it, or give --out another folder"):
         take(tmp_path, DENSE, resume=True)
 
 
@@ -100,7 +102,7 @@ def test_a_ticket_is_of_a_finished_run_of_the_same_model(tmp_path):
     del held["initial"], held["data"]["regions"], held["encoder"]["channels"]  # as of an older version
     (ticket / "recipe.json").write_text(json.dumps(held))
     check_ticket(recipe)
-    check_ticket(replace(recipe, decoder=DecoderConfig(options={"word": 12, "dropout": 0.3})))
+    check_ticket(replace(recipe, decoder=DecoderConfig(options={"word": 12, "dropout": 0.3, "cell": "lstm"})))
     with pytest.raises(ConfigError, match=r"training\.seed: 1 -> 5; a ticket fits its own model"):
         check_ticket(replace(recipe, training=replace(recipe.training, seed=5)))
     with pytest.raises(ConfigError, match=r"decoder\.options\.word: 12 -> 13; a ticket fits"):

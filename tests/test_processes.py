@@ -10,6 +10,7 @@ from laconic.errors import DataError, TrainingError
 from laconic.processes import Outcome, StudyWatcher, Workshop, _Worker, carry_out
 from laconic.recipes import DataRecipe, Recipe
 from laconic.study import StudyRun
+from laconic.train import Progress
 
 RESULT = {"scores": {"CIDEr": 0.5}}
 
@@ -121,6 +122,7 @@ def test_a_run_reports_its_stages_and_its_end(monkeypatch, tmp_path):
         assert resume
         for done in range(1, 1001):
             watch.stage("features", done, 1000)
+            watch.progress(Progress(done, 1000, 1, 2.0, {}))
         return RESULT
 
     monkeypatch.setattr(processes, "run", run)
@@ -128,8 +130,9 @@ def test_a_run_reports_its_stages_and_its_end(monkeypatch, tmp_path):
     pipe = Pipe()
     processes._work(Recipe(), tmp_path, tmp_path, 0, pipe)
     assert pipe[-1] == (RESULT, "")
-    assert (pipe[0], pipe[-2]) == (("features", 1, 1000), ("features", 1000, 1000))
-    assert len(pipe) <= 3 + (time.monotonic() - started) / processes.TELL_EVERY + 1
+    first, last = Progress(1, 1000, 1, 2.0, {}), Progress(1000, 1000, 1, 2.0, {})
+    assert [*pipe[:2], *pipe[-3:-1]] == [("features", 1, 1000), first, ("features", 1000, 1000), last]
+    assert len(pipe) <= 5 + 2 * ((time.monotonic() - started) / processes.TELL_EVERY + 1)
 
 
 def test_errors_come_back_as_one_reason(monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -125,21 +126,29 @@ def test_captioners_pruned():
     assert {row["epochs"] for row in kept} == {shorter[1]}
     assert list(shorter.groups()[1:]) == [f"{100 * float(row['share_of_dense']):.1f}" for row in kept]
     stated = re.search(
-        r"in (\d+) and (\d+) epochs: CIDEr ([\d.]+) of ([\d.]+) \(([\d.]+) %\) and ([\d.]+) of ([\d.]+) \(([\d.]+) %\)",
+        r"in (\d+) and (\d+) epochs: CIDEr ([\d.]+) of ([\d.]+) \(([\d.]+) %; two seeds, ([\d.]+) and ([\d.]+) %\) "
+        r"and ([\d.]+) of ([\d.]+) \(([\d.]+) %; one run each\)",
         " ".join(README.split()),
     )
     assert stated
-    names = ("up_down_1000_{}_20epochs", "object_relation_{}")
-    pruned, dense = ([found[name.format(kind)] for name in names] for kind in ("smp95", "dense"))
-    assert [row["epochs"] for row in pruned] == [row["epochs"] for row in dense] == list(stated.groups()[:2])
-    expected = []
-    for ours, whole in zip(pruned, dense, strict=True):
-        assert ours["dense_run"] == whole["run"]
-        results = (ROOT / "results/flickr8k_captioners/runs" / row["run"] / "result.json" for row in (ours, whole))
-        ciders = [json.loads(path.read_text(encoding="utf8"))["scores"]["CIDEr"] for path in results]
-        assert [f"{100 * cider:.2f}" for cider in ciders] == [ours["CIDEr"], whole["CIDEr"]]
-        expected += [f"{100 * cider:.1f}" for cider in ciders] + [f"{100 * ciders[0] / ciders[1]:.1f}"]
-    assert list(stated.groups()[2:]) == expected
+    seeds = [dense_and_pruned(f"up_down_1000_{{}}_20epochs{seed}", found) for seed in ("", "_seed2")]
+    alone = dense_and_pruned("object_relation_{}", found)
+    epochs = [found[name]["epochs"] for name in ("up_down_1000_smp95_20epochs", "object_relation_smp95")]
+    assert list(stated.groups()[:2]) == epochs
+    dense, pruned = (fmean(ciders) for ciders in zip(*seeds, strict=True))
+    expected = [pruned, dense, 100 * pruned / dense, *(100 * ours / whole for whole, ours in seeds)]
+    expected += [alone[1], alone[0], 100 * alone[1] / alone[0]]
+    assert list(stated.groups()[2:]) == [f"{number:.1f}" for number in expected]
+
+
+def dense_and_pruned(name: str, found: dict[str, dict[str, str]]) -> list[float]:
+    """CIDEr of a pair of kept runs, to all digits; they are those of the table, and of one budget."""
+    pair = [found[name.format(kind)] for kind in ("dense", "smp95")]
+    assert (pair[1]["dense_run"], pair[1]["epochs"]) == (pair[0]["run"], pair[0]["epochs"])
+    results = (ROOT / "results/flickr8k_captioners/runs" / row["run"] / "result.json" for row in pair)
+    ciders = [100 * json.loads(path.read_text(encoding="utf8"))["scores"]["CIDEr"] for path in results]
+    assert [f"{cider:.2f}" for cider in ciders] == [row["CIDEr"] for row in pair]
+    return ciders
 
 
 def test_self_critical_training():

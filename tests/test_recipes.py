@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from laconic.data.regions import read_regions
 from laconic.decode import Decoding
 from laconic.errors import ConfigError, DataError, TrainingError
 from laconic.folders import check_ticket
-from laconic.pruning import METHODS, Pruning, first_losses, make_pruner
+from laconic.pruning import METHODS, OPTIONS, Pruning, first_losses, make_pruner
 from laconic.recipes import (
     DataRecipe,
     Recipe,
@@ -226,15 +226,31 @@ def trained(tmp_path_factory):
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_of_a_recipe_ends_at_its_target(trained, tmp_path, method):
-    pruning = Pruning(method, 0.6, ticket=str(trained) if method == "lottery" else "")
+    asked = 0.0 if method == "frozen" else 0.6
+    pruning = Pruning(method, asked, ticket=str(trained) if method == "lottery" else "")
     start = str(trained / "model.safetensors") if method in ("magnitude", "frozen") else ""
     result = run(replace(SHORT, initial=start, pruning=pruning), tmp_path / "run", trained.parent / "cache")
     weights = load(tmp_path / "run" / "model.safetensors").decoder.named_parameters()
     matrices = [w for name, w in weights if not name.endswith("bias")]
     total, kept = (sum(map(count, matrices)) for count in (torch.numel, torch.count_nonzero))
-    target = 0.0 if method == "frozen" else 0.6
-    assert int(kept) == total - int(target * total)
+    assert int(kept) == total - int(asked * total)
     assert result["best"]["CIDEr"] >= 0
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"frozen"}))
+def test_what_is_frozen_does_not_count(trained, tmp_path, method):
+    """The encoder rests at its own zeros, none here: of the decoder's weights alone the share is exact."""
+    pruning = Pruning(method, 0.6, where="all", freeze="encoder", ticket=str(trained) if method == "lottery" else "")
+    recipe = replace(SHORT, pruning=pruning)
+    assert not encoder_changes(recipe)
+    assert encoder_changes(replace(recipe, pruning=replace(pruning, freeze="none")))
+    run(recipe, tmp_path / "run", trained.parent / "cache")
+    captioner = load(tmp_path / "run" / "model.safetensors")
+    matrices = [w for name, w in captioner.decoder.named_parameters() if not name.endswith("bias")]
+    total, kept = (sum(map(count, matrices)) for count in (torch.numel, torch.count_nonzero))
+    assert int(kept) == total - int(0.6 * total)
+    before = load(trained / "model.safetensors").encoder.state_dict()
+    assert all(torch.equal(weight, before[name]) for name, weight in captioner.encoder.state_dict().items())
 
 
 def test_a_lottery_ticket_has_the_trained_masks_on_the_first_weights(trained, tmp_path):
@@ -370,6 +386,42 @@ def test_a_method_needs_a_sparsity():
         Pruning("snip", 0.5, scope="uniform")
     with pytest.raises(ConfigError, match=r'"lottery" needs pruning\.ticket'):
         Pruning("lottery", 0.6)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "named"),
+    [
+        ("magnitude", {"end": 100}, r"pruning\.end = 100 is no option of \"magnitude\""),
+        ("magnitude", {"centred": True}, r"centred = true is for pruning\.scope = \"distribution\""),
+        ("gradual", {"signed": True}, r"pruning\.signed = true is no"),
+        ("supermask", {"ticket": "runs/a"}, r"pruning\.ticket = \"runs/a\" is no"),
+        ("supermask", {"interval": 5}, r"pruning\.interval = 5 is no"),
+        ("snip", {"adaptive": True}, r"pruning\.adaptive = true is no"),
+        ("lottery", {"ticket": "runs/a", "batches": 4}, r"pruning\.batches = 4 is no"),
+    ],
+)
+def test_options_that_a_method_would_pass_over_are_refused(method, options, named):
+    with pytest.raises(ConfigError, match=named):
+        Pruning(method, 0.5, **options)
+
+
+def test_frozen_masks_take_no_sparsity():
+    with pytest.raises(ConfigError, match=r'pruning\.sparsity = 0\.9 is no option of "frozen"'):
+        Pruning("frozen", 0.9)
+
+
+def test_every_method_has_its_options_and_every_option_a_method():
+    assert OPTIONS.keys() == METHODS.keys()
+    named = {option for options in OPTIONS.values() for option in options}
+    assert named | {"method", "sparsity", "where", "freeze"} == {field.name for field in fields(Pruning)}
+
+
+def test_a_captioner_beyond_all_memory_is_refused_before_any_is_taken():
+    train = splits(SHORT.data)[0]
+    for hidden, message in ((10**6, "weights, the limit is"), (10**10, "too large to be built")):
+        decoder = DecoderConfig("soft_attention", {"hidden": hidden})
+        with pytest.raises(ConfigError, match=message):
+            build(replace(SHORT, decoder=decoder), train)
 
 
 def test_snip_takes_batches_of_further_epochs(trained):

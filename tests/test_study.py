@@ -13,6 +13,13 @@ from laconic.study import StudyRun, check_files, in_order, merge, only, read_stu
 
 STUDIES = sorted((Path(__file__).parents[1] / "recipes" / "studies").glob("*.toml"))
 
+RESULT = {
+    "scores": {"CIDEr": 0.5, "Bleu_4": 0.2, "ROUGE_L": 0.4},
+    "bytes": 1,
+    "non_zeros": {"encoder": 1, "encoder_weights": 1, "decoder": 1, "decoder_weights": 1},
+    "seconds": {},
+    "skipped": [],
+}
 BASE = """
 [data]
 name = "scenes"
@@ -92,7 +99,7 @@ def test_files_that_nothing_makes_are_missed_before_the_first_run(read, tmp_path
     with pytest.raises(ConfigError, match=r"run 'a': initial = .*there is no .*nowhere\.safetensors"):
         check_files([first], tmp_path / "runs")
     with claim(tmp_path / "runs" / "a", first.recipe, resume=False):
-        (tmp_path / "runs" / "a" / "result.json").write_text("{}")
+        (tmp_path / "runs" / "a" / "result.json").write_text(json.dumps(RESULT))
     check_files([first], tmp_path / "runs")  # finished, needs it no more
 
 
@@ -136,6 +143,13 @@ RUN = 'base = "base.toml"\n[[run]]\nname = "a"\n'
         (RUN + 'initial = "{runs}/b"', "'{runs}/b' names no run of the study; runs: a"),
         (RUN + 'initial = "{other}"', "'a': {other} in '{other}' is unknown; there are {runs}"),
         (RUN + 'initial = "{runs}/a"', "circle: a -> a"),
+        (
+            RUN + '[[run]]\nname = "b"\ninitial = "{runs}/a"\ndecoder.options.hidden = 9',
+            "run 'b' begins with 'a', which has another encoder or captioner",
+        ),
+        (RUN + '[[run]]\nname = "b"\ninitial = "{runs}/a"\nencoder.size = 96', "run 'b' begins with 'a', which has"),
+        (RUN + "decoder.options.hidden = 1000000", "run 'a': the captioner has .* weights, the limit is"),
+        (RUN + "training.seed = 18446744073709551616", "run 'a': training: seed = 18446744073709551616; give less"),
         (RUN + '[[run]]\nname = "a"', "two runs are named 'a'"),
         ('base = "base.toml"\n[[run]]\nname = "../a"', r"run name '\.\./a'"),
         ('base = "base.toml"\n[[grid]]\nname = "x"', "grid 1: no axis"),

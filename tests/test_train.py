@@ -386,8 +386,17 @@ def test_bf16_runs_and_weights_stay_float32(tmp_path):
 def test_progress_is_shown(tmp_path):
     shown: list[train.Progress] = []
     make_run(tmp_path, "pruned", show=shown.append).fit()
-    assert [(p.step, p.steps, p.epoch) for p in shown] == [(20, STEPS, 4), (STEPS, STEPS, 5)]
-    assert {"lr", "sparsity", "CIDEr"} <= shown[0].facts.keys()
+    assert [(p.step, p.steps, p.epoch) for p in shown] == [(1, STEPS, 1), (20, STEPS, 4), (STEPS, STEPS, 5)]
+    assert {"lr", "sparsity", "CIDEr"} <= shown[1].facts.keys()
+
+
+def test_slow_steps_are_shown_as_they_come_and_logged_as_ever(tmp_path, monkeypatch):
+    shown: list[train.Progress] = []
+    monkeypatch.setattr(train, "SHOW_EVERY", 0.0)
+    make_run(tmp_path, "pruned", show=shown.append).fit()
+    assert [p.step for p in shown] == list(range(1, STEPS + 1))
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [20, STEPS]
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():

@@ -64,9 +64,10 @@ def hold_captions(captioner: ImageCaptioner, batches: Sequence[Batch], steps: Ma
     the other falls, until all words said are the likeliest, each given those before it. Says nothing of captions of
     other images. Returns whether all captions are as they were.
     """
-    bias, step = captioner.decoder.get_parameter("output.bias"), steps.get(OUTPUT_BIAS)
+    step = steps.get(OUTPUT_BIAS)
     if step is None:
         return False
+    bias = captioner.decoder.get_parameter("output.bias")
     before, codes = bias.clone(), torch.round(bias / step)
     for _ in range(PASSES):
         pushes, changed = torch.zeros_like(codes), 0

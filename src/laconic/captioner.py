@@ -36,7 +36,6 @@ from laconic.text import Vocabulary
 
 KIND = "image_captioner"
 MAX_SIDE = 2048  # of encoder input; a file that asks for more is not believed
-MAX_VOCABULARY = 1_000_000
 MAX_WEIGHTS = 2**28  # of a captioner with its encoder, 1 GiB; the largest that were published have a fifth of it
 
 
@@ -207,10 +206,17 @@ def save(
     return store.save(captioner, path, values=values, steps=steps, config=config, vocabulary=words)
 
 
-def outline(config: ModelConfig, vocabulary: Vocabulary) -> ImageCaptioner:
-    """A captioner on the meta device: names and shapes, no memory."""
-    with torch.device("meta"), _Undrawn():
-        return ImageCaptioner(config, vocabulary)
+def outline(config: ModelConfig, vocabulary: Vocabulary, max_weights: int = MAX_WEIGHTS) -> ImageCaptioner:
+    """A captioner on the meta device: names and shapes, no memory. ConfigError where it has more weights than that."""
+    try:
+        with torch.device("meta"), _Undrawn():
+            captioner = ImageCaptioner(config, vocabulary)
+    except RuntimeError:  # its sizes are beyond what torch can count
+        raise ConfigError(f"the captioner is too large to be built: {config.decoder}") from None
+    weights = sum(parameter.numel() for parameter in captioner.parameters())
+    if weights > max_weights:
+        raise ConfigError(f"the captioner has {weights:,} weights, the limit is {max_weights:,}; give smaller sizes")
+    return captioner
 
 
 class _Undrawn(TorchFunctionMode):
@@ -234,7 +240,8 @@ def load(path: Path, max_weights: int = MAX_WEIGHTS) -> ImageCaptioner:
     try:
         config = from_mapping(packed.config["model"], ModelConfig, "model")
         vocabulary = Vocabulary(tuple(packed.vocabulary), packed.config.get("tokenization", "words"))
-        captioner = outline(config, vocabulary)  # nothing is allocated before shapes are known to be the file's
+        # nothing is allocated before shapes are known to be those of the file
+        captioner = outline(config, vocabulary, max_weights)
         store.check_match(packed, captioner)
     except FormatError as error:  # of the vocabulary, which does not know the file
         where = str(error).removeprefix(f"{path}: ")

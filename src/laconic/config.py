@@ -26,14 +26,17 @@ SHARED = "LACONIC_SHARED"  # where reference data lies; recipes write paths as $
 
 def read_toml(path: Path, kind: type[C]) -> C:
     """Reads a TOML file into the dataclass `kind`; ConfigError names file and key."""
+    return from_mapping(read_table(path), kind, str(path))
+
+
+def read_table(path: Path, what: str = "a recipe") -> dict[str, Any]:
+    """What a TOML file holds. ConfigError names the file, and says that it should be `what`."""
     try:
-        text = path.read_text(encoding="utf8")
+        return tomllib.loads(path.read_text(encoding="utf8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; give the path of a recipe (.toml)") from None
+        raise ConfigError(f"{path}: no such file; give the path of {what} (.toml)") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); give a recipe (.toml)") from None
-    try:
-        return from_mapping(tomllib.loads(text), kind, str(path))
+        raise ConfigError(f"{path}: cannot be read ({error}); give {what} (.toml)") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 

@@ -4,6 +4,7 @@ Knows what a run reports and what results look like; decides and computes nothin
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -61,7 +62,7 @@ def watching(console: Console) -> "Iterator[Watcher]":
         with _Bars(console) as bars:
             yield watcher(bars.show)
     else:
-        yield watcher(_Lines(console).show)
+        yield watcher(Lines(console).show)
 
 
 def training_facts(at: "train.Progress") -> str:
@@ -104,19 +105,31 @@ class _Bars(Progress):
         self.update(self._stages[name], completed=done, total=of)
 
 
-class _Lines:
-    """A line at the start and the end of each stage, and now and then in between."""
+class Lines:
+    """A line at the start and the end of each stage, and now and then in between, with an estimate of the time left."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._begun: dict[str, tuple[float, int]] = {}
         self._shown: dict[str, float] = {}
 
     def show(self, name: str, done: int, of: int, facts: str) -> None:
         now = time.monotonic()
-        if done < of and now - self._shown.get(name, -LINE_EVERY) < LINE_EVERY:
+        if done < of and now - self._shown.get(name, -math.inf) < LINE_EVERY:
             return
         self._shown[name] = now
-        self._console.print(f"{name}: {done:,} of {of:,}  {facts}".rstrip(), markup=False, highlight=False)
+        began, before = self._begun.setdefault(name, (now, done))  # what an earlier sitting did is no measure
+        parts = [f"{name}: {done:,} of {of:,}", facts]
+        if before < done < of:
+            parts.append(f"{time_left((now - began) / (done - before) * (of - done))} left")
+        self._console.print("  ".join(filter(None, parts)), markup=False, highlight=False, soft_wrap=True)
+
+
+def time_left(seconds: float) -> str:
+    """Such as "40 s", "12 min" or "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 # Tables

@@ -213,7 +213,7 @@ def story(demo: Demo) -> Story:
         f"One kept every weight. The other found out, while it learned, which {demo.sparsity:.0%} of them "
         "it can do without."
     )
-    return Story(opening, commands(demo))
+    return Story(opening, commands(demo), learned=True)
 
 
 def commands(demo: Demo) -> list[str]:

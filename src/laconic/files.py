@@ -1,10 +1,13 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and what a `.npy` file claims to hold."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
 
 
 @contextlib.contextmanager
@@ -31,3 +34,14 @@ def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text atomically; OSError as `atomically`."""
     with atomically(path) as file:
         file.write(text.encode("utf8"))
+
+
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type that a `.npy` file claims, before memory is taken for them; the file is read from its start.
+
+    Hostile bytes make numpy raise almost anything; ValueError where it is another file altogether.
+    """
+    version = npy.read_magic(file)
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    return shape, dtype

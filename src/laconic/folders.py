@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from laconic.config import differences, expand, from_mapping, to_mapping
 from laconic.errors import ConfigError, TrainingError
 from laconic.files import write_text
+from laconic.models.captioners import form
 from laconic.pruning import Pruning
 
 RECIPE, RESULT = "recipe.json", "result.json"
@@ -39,14 +40,15 @@ def finished(folder: Path, recipe: Planned, *, own: bool = False) -> dict[str, A
     try:
         held = _held(folder, recipe)
         done = json.loads(result.read_text(encoding="utf8")) if result.exists() else None
-        if not isinstance(done, dict | None):
-            raise ValueError("not a JSON object")
+        if done is not None:
+            _check_result(done)
     except (ValueError, ConfigError) as error:
-        raise TrainingError(f"{folder}: damaged run ({error}); give --out another folder") from None
+        raise TrainingError(f"{folder}: damaged run ({error}); delete it, or give --out another folder") from None
     changed = differences(to_mapping(held), to_mapping(recipe))
     if changed and (_begun(folder) or (not own and _busy(folder))):
         raise TrainingError(
-            f"{folder}: holds a run with other settings ({'; '.join(changed[:3])}); give --out another folder"
+            f"{folder}: holds a run with other settings ({'; '.join(changed[:3])}); "
+            "delete it, or give --out another folder"
         )
     return done
 
@@ -105,11 +107,9 @@ def check_ticket(recipe: Planned) -> None:
 
 def _rewound(recipe: dict[str, Any]) -> dict[str, Any]:
     """What decides the beginning of a run; dropouts change no weight."""
-    decoder = recipe["decoder"]
-    options = {key: value for key, value in decoder["options"].items() if not key.endswith("dropout")}
     return {
         **{key: recipe[key] for key in ("data", "encoder", "imagenet", "initial")},
-        "decoder": {**decoder, "options": options},
+        "decoder": form(**recipe["decoder"]),
         "training": {"seed": recipe["training"]["seed"]},
     }
 
@@ -118,6 +118,17 @@ def _held(folder: Path, like: Planned) -> Planned:
     """The recipe in the folder; ValueError or ConfigError where it is damaged."""
     path = folder / RECIPE
     return from_mapping(json.loads(path.read_text(encoding="utf8")), type(like), str(path))
+
+
+def _check_result(result: Any) -> None:
+    """ValueError where a `result.json` lacks what is said of every finished run."""
+    try:
+        scores, counts, seconds = result["scores"], result["non_zeros"], result["seconds"]
+        [float(scores[name]) for name in ("CIDEr", "Bleu_4", "ROUGE_L")]
+        [int(counts[name]) for part in ("encoder", "decoder") for name in (part, f"{part}_weights")]
+        int(result["bytes"]), [float(value) for value in seconds.values()], list(result["skipped"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{RESULT} is not that of a run: {type(error).__name__}: {error}") from None
 
 
 def _begun(folder: Path) -> bool:

@@ -18,6 +18,7 @@ from laconic.folders import MODEL, finished
 from laconic.machine import settle_in
 from laconic.recipes import Recipe, Watcher, run
 from laconic.study import StudyRun
+from laconic.train import Progress
 
 TELL_EVERY = 0.5  # seconds between two reports of a run
 
@@ -42,9 +43,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class StudyWatcher:
-    """How a study is shown: `stage` of a run under way (run, stage, done, of) and `ended`, once for each run."""
+    """How a study is shown: `stage` of a run under way (run, stage, done, of), `progress` of its training, and `ended`,
+    once for each run."""
 
     stage: Callable[[str, str, int, int], None] = lambda *_: None
+    progress: Callable[[str, Progress], None] = lambda *_: None
     ended: Callable[[Outcome], None] = lambda _: None
 
 
@@ -157,10 +160,11 @@ def _listen(workers: dict[str, _Worker], watch: StudyWatcher) -> list[str]:
         except (EOFError, OSError):  # OSError: it died in the middle of a message
             ended.append(name)
             continue
-        if isinstance(message[0], str):
-            stage, done, of = message
-            worker.training = worker.training or stage == "training"
-            watch.stage(name, stage, done, of)
+        if isinstance(message, Progress):
+            worker.training = True
+            watch.progress(name, message)
+        elif isinstance(message[0], str):
+            watch.stage(name, *message)
         else:
             worker.outcome = message
     return ended
@@ -178,17 +182,20 @@ def _dismiss(name: str, worker: _Worker) -> Outcome:
 
 
 def _work(recipe: Recipe, folder: Path, cache: Path, threads: int, pipe: Connection) -> None:
-    """Carries out one run; sends (stage, done, of) now and then, and at the end (result or None, reason)."""
+    """Carries out one run; sends (stage, done, of) or Progress now and then, at the end (result or None, reason)."""
     settle_in(threads)
     told: dict[str, float] = {}
 
-    def tell(stage: str, done: int, of: int) -> None:
+    def tell(stage: str, done: int, of: int, message: object) -> None:
         now = time.monotonic()
         if stage not in told or done == of or now - told[stage] >= TELL_EVERY:
             told[stage] = now
-            pipe.send((stage, done, of))  # fails, and so ends the run, where nobody listens any more
+            pipe.send(message)  # fails, and so ends the run, where nobody listens any more
 
-    watch = Watcher(stage=tell, progress=lambda at: tell("training", at.step, at.steps))
+    watch = Watcher(
+        stage=lambda stage, done, of: tell(stage, done, of, (stage, done, of)),
+        progress=lambda at: tell("training", at.step, at.steps, at),
+    )
     try:
         pipe.send((run(recipe, folder, cache, resume=True, watch=watch), ""))
     except LaconicError as error:

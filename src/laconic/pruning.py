@@ -3,8 +3,9 @@
 The methods themselves are in laconic.compress and know no captions.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,18 @@ FOREIGN = 0.1
 
 Part = Literal["none", "all", "encoder", "decoder"]
 
+_CUBIC = ("start", "end", "interval")
+_SUPERMASK = ("weight", "learning_rate", "init", "sampling", "penalty", "settle", "pace", "adaptive")
+OPTIONS: dict[str, tuple[str, ...]] = {  # of each method, beside method, sparsity, where and freeze
+    "supermask": _SUPERMASK,
+    "magnitude": ("scope", "centred"),
+    "gradual": ("scope", "centred", *_CUBIC),
+    "fisher": ("scope", *_CUBIC),
+    "snip": ("batches", "signed"),
+    "lottery": ("scope", "centred", "ticket"),
+    "frozen": ("ticket",),
+}
+
 
 @dataclass(frozen=True)
 class Pruning:
@@ -43,7 +56,7 @@ class Pruning:
 
     Attributes:
         method: a row of METHODS, or "none".
-        sparsity: share of weights to remove; "frozen" keeps that of the initial weights.
+        sparsity: share of weights to remove; "frozen" takes none and keeps that of the initial weights.
         where: part of the model.
         freeze: part of it that only keeps its zeros and does not count.
         scope: of "magnitude", "gradual" and "lottery": "blind", "uniform" or "distribution"; of "fisher" the first two.
@@ -90,14 +103,27 @@ class Pruning:
             raise ConfigError(
                 f"pruning.sparsity = {self.sparsity}, but nothing is pruned: name a pruning.method, or set it to 0"
             )
-        if self.scope != "blind" and self.method not in ("none", "magnitude", "gradual", "fisher", "lottery"):
-            raise ConfigError(f'pruning.scope = "{self.scope}" is no option of "{self.method}"; leave it out')
+        if self.method != "none":
+            self._check_options()
         if not 0 <= self.sparsity < 1:
             raise ConfigError(f"pruning.sparsity = {self.sparsity}; give a share of the weights, 0 <= sparsity < 1")
         if self.method == "lottery" and not self.ticket:
             raise ConfigError(
                 'pruning.method = "lottery" needs pruning.ticket, the folder of the run to take masks from'
             )
+
+    def _check_options(self) -> None:
+        """ConfigError for an option that the method would pass over."""
+        taken = ("method", "where", "freeze", *OPTIONS[self.method])
+        if self.method != "frozen":
+            taken += ("sparsity",)
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name not in taken and value != option.default:
+                given = f"pruning.{option.name} = {json.dumps(value)}"
+                raise ConfigError(f'{given} is no option of "{self.method}"; leave it out')
+        if self.centred and self.scope != "distribution":
+            raise ConfigError('pruning.centred = true is for pruning.scope = "distribution"; leave it out')
 
 
 def make_pruner(
@@ -176,7 +202,12 @@ def _snip(pruning: Pruning, *_: object) -> Method:
 def _lottery(pruning: Pruning, captioner: ImageCaptioner, where: Where) -> Method:
     """Masks by the magnitudes at the end of the ticket's run; the weights are those this run begins with."""
     trained = dict(load(expand(pruning.ticket) / "model.safetensors").named_parameters())
-    chosen = {name: trained[name] for name in prunable(captioner, where) if name in trained}
+    resting = part(pruning.freeze)
+    chosen = {
+        name: trained[name]
+        for name in prunable(captioner, where)
+        if name in trained and not resting(name, trained[name])
+    }
     masks = keep_largest(magnitudes(chosen, pruning.scope, pruning.centred), pruning.sparsity, pruning.scope)
     kept, empty = _kept(masks, chosen)
     if empty > EMPTY * kept:

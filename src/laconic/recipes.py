@@ -16,7 +16,7 @@ import torch
 from laconic import data
 from laconic.accounting import caption_operations, matrices, non_zeros
 from laconic.batches import Batches, Source, make_batches
-from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
+from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, outline, save
 from laconic.config import expand
 from laconic.data import Dataset, Photos
 from laconic.data.regions import open_regions
@@ -26,6 +26,7 @@ from laconic.errors import ConfigError
 from laconic.evaluation import Validator, evaluate
 from laconic.features import RegionSource, cache_features, cache_pixels
 from laconic.folders import MODEL, RESULT, claim, write_json
+from laconic.models.captioners import form
 from laconic.models.encoders import REGIONS, load_imagenet
 from laconic.pruning import GATES, Pruning, first_losses, make_pruner, save_gates
 from laconic.scst import Scst, SelfCritical
@@ -163,11 +164,10 @@ def build(recipe: Recipe, train: Dataset) -> ImageCaptioner:
             raise ConfigError(
                 f"{recipe.initial}: has encoder {captioner.config.encoder}, the recipe asks for {recipe.encoder}"
             )
-        fresh = ImageCaptioner(ModelConfig(recipe.encoder, recipe.decoder), captioner.vocabulary)
-        if _form(fresh) != _form(captioner):
-            raise ConfigError(
-                f"{recipe.initial}: has decoder {captioner.config.decoder}, the recipe asks for {recipe.decoder}"
-            )
+        held, asked = captioner.config.decoder, recipe.decoder
+        if form(held.name, held.options) != form(asked.name, asked.options):
+            raise ConfigError(f"{recipe.initial}: has decoder {held}, the recipe asks for {asked}")
+        fresh = ImageCaptioner(ModelConfig(recipe.encoder, asked), captioner.vocabulary)
         fresh.load_state_dict(captioner.state_dict())
         captioner = fresh
         _check_stays_sparse(captioner, recipe)
@@ -175,17 +175,13 @@ def build(recipe: Recipe, train: Dataset) -> ImageCaptioner:
         captions = (c for i in range(len(train)) for c in train[i].captions)
         length = recipe.data.max_length
         vocabulary = Vocabulary.build(captions, recipe.data.min_count, max_length=length)
-        captioner = ImageCaptioner(ModelConfig(recipe.encoder, recipe.decoder), vocabulary)
+        config = ModelConfig(recipe.encoder, recipe.decoder)
+        outline(config, vocabulary)  # before memory is taken
+        captioner = ImageCaptioner(config, vocabulary)
         if recipe.imagenet:
             load_imagenet(captioner.encoder, expand(recipe.imagenet))
     captioner.encoder.requires_grad_(recipe.training.encoder_learning_rate > 0)
     return captioner
-
-
-def _form(captioner: ImageCaptioner) -> dict[str, Any]:
-    """What makes the decoder the function that it is, weights apart: its kind, and its options but for dropout."""
-    options = {key: value for key, value in vars(captioner.decoder.config).items() if not key.endswith("dropout")}
-    return {"name": captioner.config.decoder.name, **options}
 
 
 def _check_stays_sparse(captioner: ImageCaptioner, recipe: Recipe) -> None:
@@ -208,7 +204,8 @@ def encoder_changes(recipe: Recipe) -> bool:
     """Whether the encoder's features change in training: by its weights or by its masks."""
     pruning = recipe.pruning
     moving = pruning.method not in ("none", "frozen") or (pruning.method == "frozen" and bool(pruning.ticket))
-    return recipe.training.encoder_learning_rate > 0 or (moving and pruning.where != "decoder")
+    masked = pruning.where != "decoder" and pruning.freeze not in ("all", "encoder")
+    return recipe.training.encoder_learning_rate > 0 or (moving and masked)
 
 
 def open_sources(

@@ -6,6 +6,8 @@ from typing import Literal
 
 from laconic.errors import ConfigError
 
+MOST_SEEDS = 2**64  # that a random generator of torch tells apart
+
 
 @dataclass(frozen=True)
 class Training:
@@ -47,6 +49,8 @@ class Training:
         for name, bound in least.items():
             if not bound <= getattr(self, name) < math.inf:
                 raise ConfigError(f"training: {name} = {getattr(self, name)}; give at least {bound}")
+        if self.seed >= MOST_SEEDS:
+            raise ConfigError(f"training: seed = {self.seed}; give less than {MOST_SEEDS:,}")
         if self.learning_rate == self.encoder_learning_rate == 0:
             raise ConfigError("training: learning_rate = 0 trains nothing; give more than 0")
         if not 0 <= self.label_smoothing < 1:

@@ -22,7 +22,6 @@ import fnmatch
 import itertools
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -30,10 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from laconic.captioner import ModelConfig, outline
-from laconic.config import expand, from_mapping
+from laconic.config import expand, from_mapping, read_table
 from laconic.data import DATASETS
 from laconic.errors import ConfigError, PruningError
 from laconic.folders import MODEL, finished
+from laconic.models.captioners import form
 from laconic.pruning import METHODS, part
 from laconic.recipes import Recipe
 from laconic.text import SPECIALS, Vocabulary
@@ -73,7 +73,7 @@ def read_study(path: Path, folder: Path) -> tuple[StudyRun, ...]:
     Raises:
         ConfigError: naming file, run and key.
     """
-    study = _read_toml(path)
+    study = read_table(path, "a study")
     for key in study.keys() - {"base", "run", "grid"}:
         raise ConfigError(f"{path}: unknown key {key!r}; a study has base, run and grid")
     base = _read_base(study.get("base", {}), path)
@@ -92,6 +92,7 @@ def read_study(path: Path, folder: Path) -> tuple[StudyRun, ...]:
     runs = [_complete(draft, base, folder, frozenset(names), path) for draft in drafts]
     for run in runs:
         check_recipe(run.recipe, f"{path}: run {run.name!r}")
+    _check_initials(runs, folder, path)
     return in_order(runs, path)
 
 
@@ -106,6 +107,22 @@ def check_recipe(recipe: Recipe, where: str) -> None:
             METHODS[pruning.method](pruning, captioner, part(pruning.where))
     except (ConfigError, PruningError) as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _check_initials(runs: Sequence[StudyRun], folder: Path, path: Path) -> None:
+    """ConfigError where a run begins with the model of another one that is another function."""
+    models = {str(folder / run.name / MODEL): run for run in runs}
+    for run in runs:
+        before = models.get(run.recipe.initial)
+        if before is not None and _function(before.recipe) != _function(run.recipe):
+            raise ConfigError(
+                f"{path}: run {run.name!r} begins with {before.name!r}, which has another encoder or captioner; "
+                "give both the same, but for dropout"
+            )
+
+
+def _function(recipe: Recipe) -> tuple[object, object]:
+    return recipe.encoder, form(recipe.decoder.name, recipe.decoder.options)
 
 
 def check_files(runs: Sequence[StudyRun], folder: Path) -> None:
@@ -170,24 +187,13 @@ class _Draft:
     labels: Mapping[str, str]
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; give the path of a study or recipe (.toml)") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); give a study or recipe (.toml)") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-
-
 def _read_base(base: Any, path: Path) -> Settings:
     if isinstance(base, Mapping):
         return base
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base = {base!r}; give the path of a recipe, or a table [base]")
     file = path.parent / base
-    settings = _read_toml(file)
+    settings = read_table(file)
     from_mapping(settings, Recipe, str(file))  # so that a mistake in it is said of it, and once
     return settings
 

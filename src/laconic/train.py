@@ -3,8 +3,8 @@
 What is learned enters as an Objective (cross-entropy under teacher forcing by default), pruning through the Pruner's
 hooks, data through Batches, scores through `validate`; the loop itself knows nothing of them. Stop it at any instant
 and start it again: it goes on from the last checkpoint and ends with the same weights as an unbroken run. Under
-torchrun each process takes its share of the same batches; dropout and random samples are its own, all else is that of
-one process up to rounding.
+torchrun each process takes its share of the same batches; dropout, random samples and the statistics of batch norms
+are its own, all else is that of one process up to rounding.
 """
 
 import json
@@ -29,6 +29,8 @@ from laconic.files import write_text
 from laconic.settings import SCHEDULES, Training
 
 SELECTION = "CIDEr"  # the score that picks the best checkpoint
+LOG_EVERY = 20  # steps
+SHOW_EVERY = 10.0  # seconds, where steps are slow
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ class Run:
         self.best: dict[str, float] = {}
         self.scores: dict[str, float] = {}
         self._saved_at = time.monotonic()
+        self._shown_at = -math.inf
         self._parallel: nn.Module | None = None
         self._learning: list[bool] = []
 
@@ -167,8 +170,7 @@ class Run:
             loss, facts = self._train_step(epoch, position)
             self.seconds += time.perf_counter() - started
             self.step += 1
-            if self.step % 20 == 0 or self.step == self.steps:
-                self._note(epoch, loss, facts)
+            self._note(epoch, loss, facts)
             if self.step % per_epoch == 0:
                 self._end_of_epoch(epoch)
             elif time.monotonic() - self._saved_at > 60 * self.settings.checkpoint_minutes:
@@ -243,12 +245,18 @@ class Run:
     # Log and progress
 
     def _note(self, epoch: int, loss: float, facts: dict[str, float]) -> None:
+        """Logs and shows every so many steps; slow ones are shown in between, which leaves the log as it is."""
+        logged = self.step % LOG_EVERY == 0 or self.step == self.steps
+        now = time.monotonic()
+        if not logged and now - self._shown_at < SHOW_EVERY:
+            return
         facts = {"lr": self.optimizer.param_groups[0]["lr"], **facts}
         if self.pruner is not None:
             facts |= self.pruner.statistics()
-        row = {"step": self.step, "loss": loss, **facts, "seconds": round(self.seconds, 2)}
-        self._write(row)
+        if logged:
+            self._write({"step": self.step, "loss": loss, **facts, "seconds": round(self.seconds, 2)})
         if self.show is not None and is_writer():
+            self._shown_at = now
             progress = Progress(self.step, self.steps, epoch + 1, loss, {**facts, **self.scores})
             self.show(progress)
 

@@ -267,7 +267,8 @@ def test_wrong_boxes(boxes, says, folder):
     [
         ([], "no image to write"),
         ([(1, make(2)), ("1", make(2))], "'1' is there twice"),
-        ([("a\nb", make(2))], "line break"),
+        ([("a\nb", make(2))], "cannot be printed"),
+        ([("\x1b]0;owned\x07", make(2))], "cannot be printed"),
         ([(1, make(2)), (2, make(2, boxes=False))], "image 2: all images need boxes"),
         ([(1, make(2)), (2, Regions(np.zeros((2, 5)), make(2).boxes))], r"image 2: .*\(2, 5\)"),
         ([(1, Regions(np.full((2, WIDTH), 1e6)))], "image 1: .*float16"),

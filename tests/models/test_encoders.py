@@ -218,6 +218,17 @@ def test_wrong_weight_files_are_named_and_change_nothing(small, kind, tmp_path):
     assert all(np.array_equal(value, before[name]) for name, value in arrays_of(small).items())
 
 
+def test_an_array_of_another_size_is_refused_before_memory_is_taken(small, tmp_path, monkeypatch):
+    arrays = arrays_of(build_encoder("mobilenet_v1_025", 32, norm=False))
+    np.savez_compressed(tmp_path / "w.npz", **arrays | {"conv0.weight": np.zeros(50_000_000, np.float32)})
+    read: list[str] = []
+    take = np.lib.npyio.NpzFile.__getitem__
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda file, key: read.append(key) or take(file, key))
+    with pytest.raises(FormatError, match=r"conv0\.weight has shape \(50000000,\)"):
+        load_imagenet(small, tmp_path / "w.npz")
+    assert not read
+
+
 def test_wrong_dtype_does_not_slip_in(small, tmp_path):
     arrays = arrays_of(build_encoder("mobilenet_v1_025", 32, norm=False))
     np.savez(tmp_path / "w.npz", **{name: a.astype(np.float64) for name, a in arrays.items()})

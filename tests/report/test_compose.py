@@ -120,6 +120,7 @@ def test_runs_of_two_seeds_are_compared_in_pairs_and_as_means(tmp_path):
     assert "| dense_1, dense_2 | dense | 0 % | 52.0 | 50.0 | 54.0 | 100.0 % |" in text
     assert "| smp_1, smp_2 | SMP | 80 % | 49.5 | 49.0 | 50.0 | 95.2 % |" in text
     assert "training.seed" not in text  # no ablation
+    assert "With photos: [gallery_1.html](gallery_1.html), dense_2 and smp_2." in text
 
 
 def test_without_the_models_only_the_distribution_of_weights_is_missing(report, runs, tmp_path):

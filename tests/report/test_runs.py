@@ -12,6 +12,8 @@ from laconic.errors import ConfigError
 from laconic.report.methods import STYLES, in_order, method_name, style_of
 from laconic.report.runs import captioner_key, captioner_title, dense_counterpart, read_runs
 
+WEIGHTLESS = [{"name": "decoder.output.weight", "shape": [0, 10], "non_zeros": 0}]
+
 
 def by_name(folder):
     found, notes = read_runs([folder])
@@ -48,6 +50,31 @@ def test_a_run_is_compared_with_the_dense_run_of_its_own_captioner(runs):
     assert dense_counterpart(found["smp_0.8"], [found["small"]]) is None
 
 
+def test_runs_are_compared_with_dense_ones_of_the_same_search(runs, tmp_path):
+    for name, beam in (("dense", 3), ("dense_greedy", 1), ("smp_0.95", 3), ("smp_greedy", 1)):
+        run = shutil.copytree(runs / name.replace("smp_greedy", "smp_0.95").split("_greedy")[0], tmp_path / name)
+        recipe = json.loads((run / "recipe.json").read_text())
+        if beam == 3:
+            del recipe["decoding"]  # as of an older version
+        else:
+            recipe["decoding"]["beam"] = beam
+        (run / "recipe.json").write_text(json.dumps(recipe))
+    found = by_name(tmp_path)
+    every = list(found.values())
+    for name in ("", "_greedy"):
+        assert dense_counterpart(found[f"smp{name or '_0.95'}"], every) is found[f"dense{name}"]
+    assert dense_counterpart(found["smp_greedy"], [found["dense"]]) is None
+    assert captioner_title(found["smp_greedy"], every).endswith(", beam 1")
+
+
+def test_options_that_are_spelled_out_make_no_other_captioner(runs, tmp_path):
+    run = shutil.copytree(runs / "smp_0.95", tmp_path / "smp")
+    recipe = json.loads((run / "recipe.json").read_text())
+    recipe["decoder"]["options"]["cell"] = "lstm"  # the default
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    assert captioner_key(by_name(tmp_path)["smp"]) == captioner_key(by_name(runs)["smp_0.95"])
+
+
 def test_frozen_masks_are_named_by_what_made_them(runs, tmp_path):
     for name in ("smp_0.95", "dense"):
         shutil.copytree(runs / name, tmp_path / name)
@@ -80,6 +107,8 @@ def test_what_is_left_out_is_said(runs, tmp_path):
         ("rootless", "recipe.json", recipe.replace('"root"', '"roots"')),
         ("timeless", "result.json", result.replace('"seconds"', '"hours"')),
         ("deep", "result.json", "[" * 100_000),
+        ("wordy", "result.json", result.replace('"ROUGE_L": 0.25', '"ROUGE_L": "x"')),
+        ("weightless", "result.json", json.dumps({**json.loads(result), "matrices": WEIGHTLESS})),
     ]:
         shutil.copytree(runs / "dense", tmp_path / name)
         if text is None:
@@ -90,9 +119,9 @@ def test_what_is_left_out_is_said(runs, tmp_path):
     found, notes = read_runs([tmp_path])
     assert [run.name for run in found] == ["good"]
     left_out = ["cut", "damaged", "deep", "empty", "endless", "list", "mute", "nan"]
-    left_out += ["rootless", "scoreless", "silent", "timeless", "unfinished"]
+    left_out += ["rootless", "scoreless", "silent", "timeless", "unfinished", "weightless", "wordy"]
     assert [note.split(":")[0].rsplit("/")[-1] for note in notes] == left_out
-    assert "not finished (no result.json)" in notes[-1]
+    assert "not finished (no result.json)" in notes[12]
     assert "no captions.json" in notes[6]
     assert "captions.json is empty" in notes[10]
 

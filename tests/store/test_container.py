@@ -299,3 +299,10 @@ def test_a_new_file_has_the_permissions_the_user_asked_for(tmp_path):
     finally:
         os.umask(old)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "Infinity", "NaN"])
+def test_json_holds_no_number_that_is_not_finite(number):
+    with pytest.raises(ValueError, match=f"JSON holds {number}"):
+        container.parse_json(f'{{"a": [{number}]}}')
+    assert container.parse_json('{"a": [1e99]}') == {"a": [1e99]}

@@ -84,6 +84,8 @@ def model_file(path: Path) -> Path:
     model = path / MODEL
     if model.is_file():
         return model
+    if (path / "result.json").exists():
+        raise ConfigError(f"{path}: its {MODEL} is gone; delete the folder and train the run again")
     if (path / "recipe.json").exists():
         raise ConfigError(f"{path}: holds an unfinished run; continue it with `laconic train ... --resume`")
     raise ConfigError(f"{path}: no {MODEL} in it; give a packed file or the folder of a finished run")

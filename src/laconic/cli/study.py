@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from laconic.config import from_mapping, read_toml
-from laconic.console import console_for
+from laconic.console import Lines, console_for, training_facts
 from laconic.errors import ConfigError, LaconicError
 
 if TYPE_CHECKING:
@@ -84,9 +84,10 @@ def study(options: Study) -> int:
 
 @contextmanager
 def showing(console: Console, runs: int) -> "Iterator[StudyWatcher]":
-    """A line for each run that has ended; in a terminal also a bar for each that is under way."""
+    """A line for each run that has ended; for those under way a bar in a terminal, a line now and then elsewhere."""
     from laconic.processes import StudyWatcher
 
+    lines = None if console.is_terminal else Lines(console)
     bars = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -98,11 +99,14 @@ def showing(console: Console, runs: int) -> "Iterator[StudyWatcher]":
     tasks: dict[str, tuple[str, TaskID]] = {}
     ended: list[str] = []
 
-    def stage(name: str, stage: str, done: int, of: int) -> None:
+    def stage(name: str, stage: str, done: int, of: int, facts: str = "") -> None:
+        if lines is not None:
+            lines.show(f"{name}  {stage}", done, of, facts)
+            return
         if name not in tasks or tasks[name][0] != stage:
             remove(name)
             tasks[name] = stage, bars.add_task(f"{name}  {stage}", total=of)
-        bars.update(tasks[name][1], completed=done, total=of)
+        bars.update(tasks[name][1], completed=done, total=of, description=f"{name}  {facts or stage}")
 
     def remove(name: str) -> None:
         if name in tasks:
@@ -115,7 +119,7 @@ def showing(console: Console, runs: int) -> "Iterator[StudyWatcher]":
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     with bars:
-        yield StudyWatcher(stage, end)
+        yield StudyWatcher(stage, lambda name, at: stage(name, "training", at.step, at.steps, training_facts(at)), end)
 
 
 def outcome_line(outcome: "Outcome") -> str:

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,6 +58,7 @@ class Train:
 def train(options: Train) -> None:
     """Carries out a recipe and shows what came of it; under torchrun, one process of several shows it."""
     from laconic.distributed import is_writer, process_group
+    from laconic.folders import MODEL
     from laconic.machine import settle_in
     from laconic.recipes import Recipe, run
 
@@ -77,7 +78,11 @@ def train(options: Train) -> None:
             result = run(recipe, folder, options.cache, resume=options.resume, watch=watch)
     console.print(run_table(result))
     list_skipped(console, result["skipped"])
-    for line in _next_commands(folder, recipe.data):
+    if not (folder / MODEL).is_file():
+        lines = [f"{folder / MODEL} is gone; to have it again delete the folder and train once more"]
+    else:
+        lines = _next_commands(folder, recipe.data)
+    for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -124,8 +129,10 @@ def _with_defaults(recipe: "Recipe", words: Sequence[str]) -> "Recipe":
 
     One that is nothing by default has no type there; it becomes a number where the words give it.
     """
+    from laconic.models.captioners import default_options
+
     decoder = recipe.decoder
-    defaults = _decoder_defaults(decoder.name)
+    defaults = default_options(decoder.name)
     for key, value in defaults.items():
         if value is None and _value(words, f"--decoder.options.{key}"):
             defaults[key] = 0.0
@@ -134,7 +141,9 @@ def _with_defaults(recipe: "Recipe", words: Sequence[str]) -> "Recipe":
 
 def _without_defaults(recipe: "Recipe", file: "Recipe") -> "Recipe":
     """The inverse: only what the file wrote or an option changed, since a run is known by what it sets."""
-    defaults = _decoder_defaults(recipe.decoder.name)
+    from laconic.models.captioners import default_options
+
+    defaults = default_options(recipe.decoder.name)
     written = file.decoder.options if file.decoder.name == recipe.decoder.name else {}
     options = {
         key: value
@@ -142,14 +151,6 @@ def _without_defaults(recipe: "Recipe", file: "Recipe") -> "Recipe":
         if key in written or key not in defaults or value != defaults[key]
     }
     return replace(recipe, decoder=replace(recipe.decoder, options=options))
-
-
-def _decoder_defaults(name: str) -> dict[str, Any]:
-    from laconic.models.captioners import CAPTIONERS
-
-    if name not in CAPTIONERS:
-        raise ConfigError(f"captioner {name!r} is unknown; choose one of {', '.join(CAPTIONERS)}")
-    return {f.name: f.default for f in fields(CAPTIONERS[name][0]) if f.default is not MISSING}
 
 
 def _next_commands(folder: Path, data: "DataRecipe") -> list[str]:

@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from laconic.errors import DataError
-from laconic.files import atomically
+from laconic.files import atomically, npy_header
 from laconic.store import container
 
 FEATURES, BOXES = "cocobu_att", "cocobu_box_relative"
@@ -139,9 +139,7 @@ def _rows(file: BinaryIO, width: int) -> int:
     if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
         raise DataError("not a .npy file")
     file.seek(0)
-    version = npy.read_magic(file)
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read_header(file)
+    shape, dtype = npy_header(file)
     if dtype.kind != "f" or dtype.itemsize > 8:
         raise DataError(f"an array of {dtype}")
     if len(shape) != 2 or shape[1] != width or not 1 <= shape[0] <= MAX_REGIONS:
@@ -242,8 +240,8 @@ def write_regions(path: Path, regions: Iterable[tuple[int | str, Regions]]) -> i
 def _half(image: int | str, found: Regions, first: Regions, ids: dict[str, None]) -> bytes:
     """Features as float16, once everything about an image is known to be right."""
     shape, width = found.features.shape, first.features.shape[1]
-    if str(image) in ids or "\n" in str(image):
-        raise DataError(f"the id {image!r:.60} is there twice or holds a line break")
+    if str(image) in ids or not str(image).isprintable():
+        raise DataError(f"the id {image!r:.60} is there twice or cannot be printed")
     if len(shape) != 2 or not 1 <= shape[0] <= MAX_REGIONS or shape[1] != width:
         raise DataError(f"image {image!r:.60}: features of shape {shape}, expected (1 to {MAX_REGIONS}, {width})")
     if (found.boxes is None) != (first.boxes is None):
@@ -351,4 +349,6 @@ def _check_parts(parts: dict[str, NDArray[Any]]) -> tuple[NDArray[np.int64], lis
     ids = parts["ids"].tobytes().decode().split("\n")
     if not len(counts) == len(ids) == len(set(ids)):
         raise ValueError(f"{len(ids)} ids for {len(counts)} images, or an id twice")
+    if not all(map(str.isprintable, ids)):
+        raise ValueError("an id that cannot be printed")
     return counts, ids

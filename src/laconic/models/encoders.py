@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from laconic.errors import ConfigError, FormatError
+from laconic.files import npy_header
 from laconic.models.convnet import ConvNet
 from laconic.models.inception_v1 import InceptionV1
 from laconic.models.layers import Features
@@ -34,7 +35,7 @@ MAX_CHANNELS = 65536
 
 # What numpy and zipfile raise on damaged, encrypted, lying or altogether different files.
 UNREADABLE = (
-    OSError, ValueError, TypeError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error
+    OSError, ValueError, TypeError, KeyError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
 
 
@@ -78,10 +79,13 @@ def load_imagenet(encoder: nn.Module, path: Path) -> None:
             missing = sorted(state.keys() - set(arrays.files))
             if missing:
                 raise FormatError(f"{path}: weights of another network: no array {missing[0]!r} in it")
+            for name, weight in state.items():
+                with arrays.zip.open(f"{name}.npy") as entry:
+                    shape, dtype = npy_header(entry)
+                if shape != weight.shape or dtype.kind != "f":
+                    expected = f"floats of shape {tuple(weight.shape)}"
+                    raise FormatError(f"{path}: {name} has shape {shape} and type {dtype}, expected {expected}")
             loaded = {name: torch.from_numpy(arrays[name]) for name in state}
     except UNREADABLE as error:
         raise FormatError(f"{path}: cannot read encoder weights ({error}); give a .npz file") from error
-    for name, array in loaded.items():
-        if array.shape != state[name].shape:
-            raise FormatError(f"{path}: {name} has shape {tuple(array.shape)}, expected {tuple(state[name].shape)}")
     encoder.load_state_dict(loaded)

@@ -148,7 +148,8 @@ class _Report:
         ]
 
     def _compare(self, group: list[FinishedRun], number: int) -> None:
-        dense = dense_counterpart(group[0], self.runs)
+        denses = [dense for run in group if (dense := dense_counterpart(run, self.runs)) is not None]
+        dense = max(denses, key=lambda run: (run.cider, run.name), default=None)  # of all seeds, as are the pruned ones
         title = f"{self._title(group[0])}; {' and '.join(group[0].parts)} pruned"
         images = [self._draw(f"cider_{number}", figures.cider_figure(group, dense, title), "CIDEr against non-zeros")]
         learned = [run for run in group if run.pruning["method"] == "supermask" and run.curve("gate_mean")]
@@ -199,12 +200,12 @@ class _Report:
     # Photos
 
     def _gallery(self, group: list[FinishedRun], number: int) -> None:
-        dense = dense_counterpart(group[0], self.runs)
-        if dense is None:
-            self.note(f"gallery of {self._title(group[0])}: no dense run to compare with")
-            return
         learned = [run for run in group if method_name(run) == "SMP"] or group
         sparsest = max(learned, key=lambda run: (run.sparsity, run.cider, run.name))
+        dense = dense_counterpart(sparsest, self.runs)
+        if dense is None:
+            self.note(f"gallery of {self._title(sparsest)}: no dense run to compare with")
+            return
         source = self._source(dense)
         chosen = sorted(learned, key=lambda run: (run.sparsity, run.name))
         text = markdown_gallery([dense, *chosen], source)
@@ -233,5 +234,5 @@ Operations are those of one image and a greedy caption of {WORDS} words: a multi
 convolutions count, zero weights do not. Counted on the models as they ran.
 """
 STATISTICS_NOTE = """
-Unique: not among the training captions. Distinct: different from every other caption of the run.
+Unique: not among the training captions. Distinct: the number of different captions, as a share of all.
 """

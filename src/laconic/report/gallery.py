@@ -89,7 +89,8 @@ def write_gallery(dense: FinishedRun, pruned: FinishedRun, source: Source, path:
         "The photos are taken from the validation set at even distances."
     )
     commands = (f"laconic inspect {pruned.model}", f"laconic caption {pruned.model} photo.jpg")
-    page = captions_page(contender(dense), contender(pruned), layers, pictures, Story(opening, commands))
+    story = Story(opening, commands, learned=method_name(pruned) == "SMP")
+    page = captions_page(contender(dense), contender(pruned), layers, pictures, story)
     write_page(page, path)
 
 

@@ -74,10 +74,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Story:
-    """The words around the numbers: an opening paragraph, and commands to go on with."""
+    """The words around the numbers.
+
+    Attributes:
+        opening: a paragraph.
+        commands: to go on with.
+        learned: whether the shares that layers kept were learned; the sparsity of each may have been set, too.
+    """
 
     opening: str
     commands: Sequence[str] = field(default=())
+    learned: bool = False
 
 
 def captions_page(
@@ -93,7 +100,7 @@ def captions_page(
         f'<div class="pair">{_scores(dense, pruned)}{_sizes(dense, pruned)}</div>',
         _gallery(pictures),
         _curves(dense, pruned),
-        _layers(layers),
+        _layers(layers, story.learned),
         _commands(story.commands),
     ]
     return (
@@ -180,7 +187,7 @@ def _sizes(dense: Contender, pruned: Contender) -> str:
 def _gallery(pictures: Sequence[Picture]) -> str:
     if not pictures:
         return ""
-    note = "Pictures that neither model has seen. In grey, one of the five reference captions."
+    note = "Pictures that neither model has seen. In grey, what a person said."
     figures = "\n".join(_figure(picture) for picture in pictures)
     return f'<section><h2>What they see</h2><p class="note">{note}</p><div class="gallery">{figures}</div></section>'
 
@@ -223,7 +230,7 @@ def _curves(dense: Contender, pruned: Contender) -> str:
     )
 
 
-def _layers(layers: Sequence[Layer]) -> str:
+def _layers(layers: Sequence[Layer], learned: bool) -> str:
     if not layers:
         return ""
     rows = "".join(
@@ -232,7 +239,8 @@ def _layers(layers: Sequence[Layer]) -> str:
         f'<span class="kept">{100 * layer.kept:.1f} %</span></li>'
         for layer in layers
     )
-    note = "Share of the weights that each layer of the pruned model kept. Nobody set these; they were learned."
+    note = "Share of the weights that each layer of the pruned model kept."
+    note += " Nobody set these; they were learned." if learned else ""
     return f'<section><h2>Where the weights went</h2><p class="note">{note}</p><ul class="layers">{rows}</ul></section>'
 
 

@@ -14,14 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from laconic.accounting import Operations, matrices
+from laconic.decode import Decoding
 from laconic.errors import ConfigError, DataError, LaconicError
+from laconic.models.captioners import form
 from laconic.pruning import Pruning
 from laconic.settings import Training
 
 FILES = ("recipe.json", "result.json", "captions.json")
 MAX_JSON = 64 << 20  # bytes
 DAMAGED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)  # what reading damaged JSON raises
-DEFAULTS = {"pruning": asdict(Pruning()), "training": asdict(Training())}  # for what older recipes lack
+DEFAULTS = {  # for what older recipes lack
+    "pruning": asdict(Pruning()),
+    "training": asdict(Training()),
+    "decoding": asdict(Decoding()),
+}
 
 
 @dataclass(frozen=True)
@@ -207,9 +213,13 @@ def _read(folder: Path) -> FinishedRun:
     # whatever a report asks for is there, or the run is left out
     captioner_key(run), captioner_title(run), run.seed, [recipe["data"][key] for key in ("root", "train", "val")]
     operations = 0 if run.operations is None else run.operations.total
-    counts = operations + run.non_zeros() + run.weights() + int(result["bytes"]) + run.budget
-    if not math.isfinite(counts + run.cider + float(result["scores"]["Bleu_4"]) + run.sparsity + run.minutes):
+    numbers = [operations, run.non_zeros(), run.weights(), int(result["bytes"]), run.budget, run.sparsity]
+    numbers += [float(result["scores"][name]) for name in {"CIDEr", "Bleu_4", *result["scores"]}]
+    numbers += [float(value) for value in result["seconds"].values()]
+    if not all(map(math.isfinite, numbers)):
         raise ValueError("a number is not finite")
+    if not all(matrix.weights > 0 for matrix in run.matrices):
+        raise ValueError("a matrix has no weights")
     return run
 
 
@@ -267,31 +277,37 @@ def captions_of(run: FinishedRun) -> dict[int | str, str]:
 
 
 def captioner_key(run: FinishedRun) -> str:
-    """Equal for runs of the same captioner, data and objective; what may differ is how it was trained and pruned."""
+    """Equal for runs of the same captioner, data and objective whose scores are of the same search.
+
+    What may differ is how it was trained and pruned.
+    """
     encoder, decoder = run.recipe["encoder"], run.recipe["decoder"]
-    sizes = {key: value for key, value in decoder["options"].items() if not key.endswith("dropout")}
+    kind, search = form(decoder["name"], decoder["options"]), run.settings["decoding"]
     seen = [encoder.get(key) for key in ("name", "size", "stride")]
     weights = [run.weights([part]) for part in ("encoder", "decoder")]
     data = {key: value for key, value in run.recipe["data"].items() if value}  # older recipes lack some
-    return json.dumps([data, seen, decoder["name"], sizes, weights, run.objective], sort_keys=True)
+    return json.dumps([data, seen, kind, weights, run.objective, search], sort_keys=True)
 
 
 def captioner_title(run: FinishedRun, runs: Sequence[FinishedRun] = ()) -> str:
     """Such as "soft attention on mobilenet v2, flickr8k".
 
-    With its size where `runs` are of several such captioners, and its epochs where pruned ones are of several budgets.
+    With its size where `runs` are of several such captioners, its beam where these are searched with several, and its
+    epochs where pruned ones are of several budgets.
     """
     recipe, objective = run.recipe, "" if run.objective == "cross_entropy" else f", {run.objective.upper()}"
     title = f"{recipe['decoder']['name']} on {recipe['encoder']['name']}, {recipe['data']['name']}"
     title = title.replace("_", " ") + objective
-    alike = {captioner_key(one) for one in runs if captioner_title(one) == title}
+    alike = [one for one in runs if captioner_title(one) == title]
+    beams = {one.settings["decoding"]["beam"] for one in alike}
     budgets = {one.budget for one in runs if not one.is_dense and captioner_key(one) == captioner_key(run)}
-    size = f", {run.weights():,} weights" if len(alike) > 1 else ""
-    return title + size + (f", {run.budget} epochs" if len(budgets) > 1 else "")
+    size = f", {run.weights():,} weights" if len({one.weights() for one in alike}) > 1 else ""
+    beam = f", beam {run.settings['decoding']['beam']}" if len(beams) > 1 else ""
+    return title + size + beam + (f", {run.budget} epochs" if len(budgets) > 1 else "")
 
 
 def dense_counterpart(run: FinishedRun, runs: Sequence[FinishedRun]) -> FinishedRun | None:
-    """The dense run to compare with: same captioner and data, and same number of images seen where there is such.
+    """The dense run to compare with: same captioner, data and search, and same budget where there is such.
 
     Of these one of the same seed where there is such, and of several the best one, which is the hardest comparison.
     """

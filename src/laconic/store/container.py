@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -263,9 +263,9 @@ def check_size(where: str, shape: tuple[int, ...], limit: int) -> None:
 
 
 def parse_json(text: str) -> Any:
-    """Strict JSON: ValueError for duplicate keys, NaN, lone surrogates and absurd nesting too."""
+    """Strict JSON: ValueError for duplicate keys, non-finite numbers, lone surrogates and absurd nesting too."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
         if "\\u" in text:  # an escape can smuggle in what no UTF-8 text can hold
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError:
@@ -284,5 +284,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _refuse(constant: str) -> None:
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
+
+
+def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"JSON holds {constant}")
