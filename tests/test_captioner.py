@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from laconic import store
 from laconic.captioner import (
@@ -20,7 +21,7 @@ from laconic.captioner import (
     save,
     stack_regions,
 )
-from laconic.data import preprocess
+from laconic.data import preprocess, read_image
 from laconic.data.regions import Regions
 from laconic.decode import Decoding
 from laconic.errors import ConfigError, DataError, FormatError
@@ -79,7 +80,7 @@ def test_weights_beyond_a_limit_are_not_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("image", "given"),
     [
-        ("photo.jpg", "str"),
+        (None, "NoneType"),
         (np.zeros((8, 8), np.uint8), r"uint8 of shape \(8, 8\)"),
         (np.zeros((8, 8, 3)), "float64 of shape"),
         (np.zeros((8, 8, 4), np.uint8), r"uint8 of shape \(8, 8, 4\)"),
@@ -87,7 +88,7 @@ def test_weights_beyond_a_limit_are_not_loaded(tmp_path):
 )
 def test_what_is_no_photo_is_refused_and_not_left_out(image, given):
     captioner = ImageCaptioner(ModelConfig(EncoderConfig("mobilenet_v1_025", size=32)), VOCABULARY)
-    with pytest.raises(ConfigError, match=rf"an image is {given}.*read_image"):
+    with pytest.raises(ConfigError, match=rf"an image is {given}.*give its path, or uint8"):
         captioner.caption([np.zeros((8, 8, 3), np.uint8), image])
 
 
@@ -100,6 +101,39 @@ def test_captions_are_words_of_the_vocabulary_and_do_not_depend_on_the_batch(ima
     alone = captioner.caption(iter(images), Decoding(beam=2, max_length=6), batch=1)
     assert alone == captions
     assert captioner.caption([]) == []
+
+
+def test_a_photo_may_be_given_by_its_path(images, tmp_path):
+    captioner = make()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    paths = [tmp_path / f"{i}.png" for i in range(len(images))]
+    decoding = Decoding(beam=2, max_length=6)
+    assert captioner.caption([str(paths[0]), *paths[1:]], decoding) == captioner.caption(images, decoding)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 160, 3), np.uint8)).save(tmp_path / "a.jpg")
+    as_in_training = read_image(tmp_path / "a.jpg", 32)
+    assert as_in_training.shape == (50, 40, 3)
+    assert torch.equal(captioner.batch([tmp_path / "a.jpg"]), captioner.batch([as_in_training]))
+    with pytest.raises(DataError, match=r"nowhere\.jpg: cannot be opened"):
+        captioner.caption([paths[0], "nowhere.jpg"])
+    for one in ("a.jpg", tmp_path / "a.jpg"):
+        with pytest.raises(ConfigError, match=r"give a list of images, \['.*a\.jpg'\]"):
+            captioner.caption(one)
+
+
+def test_regions_may_be_given_by_the_path_of_their_file(tmp_path):
+    torch.manual_seed(0)
+    options = {"layers": 1, "width": 8, "heads": 2, "feed_forward": 8}
+    config = ModelConfig(EncoderConfig("regions", channels=5), DecoderConfig("object_relation", options))
+    captioner = ImageCaptioner(config, VOCABULARY)
+    found = Regions(np.ones((2, 5), np.float32), np.tile(np.array([0, 0, 1, 1], np.float32), (2, 1)))
+    for folder, array in (("cocobu_att", found.features), ("cocobu_box_relative", found.boxes)):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "1.npy", array)
+    assert captioner.caption([tmp_path / "cocobu_att/1.npy"]) == captioner.caption([found])
+    (tmp_path / "cocobu_box_relative/1.npy").unlink()
+    with pytest.raises(DataError, match="where regions lie"):
+        captioner.caption([tmp_path / "cocobu_att/1.npy"])
 
 
 @pytest.mark.parametrize("norm", [True, False])

@@ -344,7 +344,7 @@ def test_caption_goes_on_past_bad_images(
     words = ["caption", str(packed), "a.png", "cut.jpg", "nowhere.png", "[more]", "--beam", "2"]
     assert main(words) == 0
     said = capsys.readouterr()
-    wanted = load(packed).caption([data.read_image(path) for path in paths], Decoding(beam=2))
+    wanted = load(packed).caption(paths, Decoding(beam=2))
     assert said.out.splitlines() == [f"a.png: {wanted[0]}", f"[more]/b.jpg: {wanted[1]}"]
     assert [line.split(": ")[1] for line in said.err.splitlines()] == ["cut.jpg", "nowhere.png"]
     assert main([*words, "--json", "-"]) == 0

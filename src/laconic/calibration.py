@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from laconic import data
-from laconic.captioner import ImageCaptioner, fold
+from laconic.captioner import Image, ImageCaptioner, fold
 from laconic.compress.quantize import quantize
 from laconic.config import expand, from_mapping
 from laconic.data.images import EXTENSIONS
-from laconic.data.regions import Regions, open_regions, region_readers
+from laconic.data.regions import open_regions, region_readers
 from laconic.decode import SPECIAL, Decoding
 from laconic.errors import ConfigError, DataError
 from laconic.features import RegionSource
@@ -46,7 +46,6 @@ LEAD = 1e-3  # nats by which a word that is to stay leads, so that no rounding o
 PASSES = 50
 
 Batch = tuple[Tensor | Features, Tensor]  # as ImageCaptioner.forward takes them
-Image = np.ndarray | Regions
 
 
 def calibrate(captioner: ImageCaptioner, values: str, batches: Sequence[Batch]) -> dict[str, float]:
@@ -109,7 +108,7 @@ def named_batches(captioner: ImageCaptioner, paths: Sequence[Path]) -> list[Batc
         found = (read() for path in paths for _, read in region_readers(path, config.channels))
         return own_batches(captioner, found)
     files = [file for path in paths for file in (_photos(path) if path.is_dir() else [path])]
-    return own_batches(captioner, (data.read_image(file, config.size) for file in files))
+    return own_batches(captioner, files)
 
 
 def _photos(folder: Path) -> list[Path]:

@@ -1,16 +1,18 @@
 """ImageCaptioner: encoder, captioner and vocabulary as one object, from pixels to words, in one file.
 
     captioner = load("tiny.safetensors")
-    captioner.caption([read_image("photo.jpg")])     # ["a dog runs through the grass"]
+    captioner.caption(["photo.jpg"])     # ["a dog runs through the grass"]
 
-With the encoder "regions" it begins where a detector ended: `captioner.caption([read_regions("1.npy", 2048)])`.
+With the encoder "regions" it begins where a detector ended: `captioner.caption(["cocobu_att/1.npy"])`.
 
 Knows nothing of training, data sets or metrics.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,8 +26,8 @@ from torch.overrides import TorchFunctionMode
 from laconic import store
 from laconic.beams import Hypothesis
 from laconic.config import from_mapping, to_mapping
-from laconic.data.images import resize
-from laconic.data.regions import NO_BOXES, Regions
+from laconic.data.images import read_image, resize
+from laconic.data.regions import NO_BOXES, Regions, boxes_beside, read_regions
 from laconic.decode import Captioner, Decoding, decode
 from laconic.errors import ConfigError, DataError, FormatError
 from laconic.models.captioners import build_captioner
@@ -37,6 +39,8 @@ from laconic.text import Vocabulary
 KIND = "image_captioner"
 MAX_SIDE = 2048  # of encoder input; a file that asks for more is not believed
 MAX_WEIGHTS = 2**28  # of a captioner with its encoder, 1 GiB; the largest that were published have a fifth of it
+
+Image = np.ndarray | Regions | str | PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -138,10 +142,14 @@ class ImageCaptioner(nn.Module):
             features = self.features(images)
             return decode(cast(Captioner[Any], self.decoder), features, decoding)
 
-    def caption(
-        self, images: Iterable[np.ndarray | Regions], decoding: Decoding | None = None, batch: int = 32
-    ) -> list[str]:
-        """One caption for each image: uint8 (H, W, 3) RGB of any size, or Regions for the encoder "regions"."""
+    def caption(self, images: Iterable[Image], decoding: Decoding | None = None, batch: int = 32) -> list[str]:
+        """One caption for each image: a photo's path, or uint8 (H, W, 3) RGB of any size.
+
+        For the encoder "regions" the path of their `.npy` file, or Regions. Paths are read as in training, JPEGs at
+        half their size or less where that is enough. Raises DataError for a file that cannot be read.
+        """
+        if isinstance(images, str | PathLike):
+            raise ConfigError(f"give a list of images, [{os.fspath(images)!r}]")
         decoding = decoding or Decoding()
         device = next(self.parameters()).device
         captions: list[str] = []
@@ -151,8 +159,9 @@ class ImageCaptioner(nn.Module):
             captions += [self.vocabulary.decode(best[0].tokens) for best in found]
         return captions
 
-    def batch(self, images: Sequence[np.ndarray | Regions]) -> Tensor | Features:
+    def batch(self, images: Sequence[Image]) -> Tensor | Features:
         """Images as `forward` and `search` take them; see `caption`."""
+        images = [self._read(image) if isinstance(image, str | PathLike) else image for image in images]
         regions = [image for image in images if isinstance(image, Regions)]
         if len(regions) != (len(images) if self.config.encoder.name == REGIONS else 0):
             reads = "region features" if self.config.encoder.name == REGIONS else "photos"
@@ -162,13 +171,19 @@ class ImageCaptioner(nn.Module):
         pixels = [_checked(image) for image in images]
         return torch.from_numpy(np.stack([resize(image, self.config.encoder.size) for image in pixels]))
 
+    def _read(self, path: str | PathLike[str]) -> np.ndarray | Regions:
+        config = self.config.encoder
+        if config.name != REGIONS:
+            return read_image(path, config.size)
+        return read_regions(path, config.channels, boxes_beside(Path(path)) if self.needs_boxes else None)
+
 
 def _checked(image: object) -> np.ndarray:
     """The image where it is pixels as `read_image` gives them, else ConfigError."""
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         return image
     given = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-    raise ConfigError(f"an image is {given}; give uint8 (height, width, 3), as laconic.data.read_image does")
+    raise ConfigError(f"an image is {given}; give its path, or uint8 (height, width, 3)")
 
 
 def fold(captioner: ImageCaptioner) -> None:
