@@ -30,7 +30,7 @@ def test_resume_of_nothing_starts(tmp_path):
     assert json.loads((tmp_path / "fresh" / "recipe.json").read_text())["data"]["name"] == "scenes"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", "[" * 100_000])
 @pytest.mark.parametrize("name", ["recipe.json", "result.json"])
 def test_a_damaged_folder_is_named(name, text, tmp_path):
     take(tmp_path, DENSE)

@@ -42,7 +42,7 @@ def finished(folder: Path, recipe: Planned, *, own: bool = False) -> dict[str, A
         done = json.loads(result.read_text(encoding="utf8")) if result.exists() else None
         if done is not None:
             _check_result(done)
-    except (ValueError, ConfigError) as error:
+    except (ValueError, RecursionError, ConfigError) as error:
         raise TrainingError(f"{folder}: damaged run ({error}); delete it, or give --out another folder") from None
     changed = differences(to_mapping(held), to_mapping(recipe))
     if changed and (_begun(folder) or (not own and _busy(folder))):
@@ -127,7 +127,7 @@ def _check_result(result: Any) -> None:
         [float(scores[name]) for name in ("CIDEr", "Bleu_4", "ROUGE_L")]
         [int(counts[name]) for part in ("encoder", "decoder") for name in (part, f"{part}_weights")]
         int(result["bytes"]), [float(value) for value in seconds.values()], list(result["skipped"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{RESULT} is not that of a run: {type(error).__name__}: {error}") from None
 
 

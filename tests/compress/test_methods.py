@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -342,6 +343,22 @@ def test_methods_with_a_schedule_need_the_number_of_steps():
         with pytest.raises(PruningError, match=f"{type(method).__name__} needs steps="):
             Pruner(nn.Linear(3, 3), method)
     assert Pruner(nn.Linear(10, 10), Magnitude(0.5)).finalize().weight.count_nonzero() == 50
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("order", ["random", "rising", "falling", "equal"])
+def test_ranking_keeps_the_largest_whatever_their_order_and_quickly(order, dtype):
+    """Some ways to find a threshold take quadratic time on falling scores: minutes for these."""
+    scores = torch.rand(2_000_000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    if order in ("rising", "falling"):
+        scores = scores.sort(descending=order == "falling").values
+    elif order == "equal":
+        scores = torch.ones_like(scores)
+    started = time.process_time()
+    kept = keep_largest({"a": scores}, 0.8)["a"]
+    assert time.process_time() - started < 5
+    assert int(kept.sum()) == 400_000
+    assert scores[kept].min() >= scores[~kept].max()
 
 
 @pytest.mark.parametrize("method", [Supermask, Magnitude, Snip])

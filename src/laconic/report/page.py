@@ -187,7 +187,7 @@ def _sizes(dense: Contender, pruned: Contender) -> str:
 def _gallery(pictures: Sequence[Picture]) -> str:
     if not pictures:
         return ""
-    note = "Pictures that neither model has seen. In grey, what a person said."
+    note = "Pictures that neither model has seen. In grey, a reference caption."
     figures = "\n".join(_figure(picture) for picture in pictures)
     return f'<section><h2>What they see</h2><p class="note">{note}</p><div class="gallery">{figures}</div></section>'
 
