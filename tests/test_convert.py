@@ -306,8 +306,14 @@ def test_configurations_that_cannot_be_converted(config, says, tmp_path):
 
 
 def test_sizes_that_the_weights_do_not_have_are_refused(tmp_path):
-    make_run(tmp_path / "run", rnn_size=10**6)
+    make_run(tmp_path / "run", rnn_size=10**3)
     with pytest.raises(FormatError, match=rf"{CHECKPOINT}: .* by its configuration"):
+        convert(tmp_path / "run")
+
+
+def test_sizes_beyond_all_memory_are_refused(tmp_path):
+    make_run(tmp_path / "run", rnn_size=10**6)
+    with pytest.raises(FormatError, match=r"config\.json: the captioner has .* weights, the limit is"):
         convert(tmp_path / "run")
 
 
