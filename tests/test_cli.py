@@ -526,8 +526,8 @@ def test_every_key_of_a_recipe_is_an_option(
         ('[pruning]\nmethod = "supermask"\nsparsity = 0.9', "--pruning.method gradual", "pruning.method", "gradual"),
         ('[decoder]\nname = "object_relation"', "--decoder.options.layers 1", "decoder.options", {"layers": 1}),
         *(
-            ('[decoder]\nname = "up_down"', words, "decoder.options", {"word_dropout": 0.3})
-            for words in ("--decoder.options.word_dropout 0.3", "--decoder.options.word-dropout=0.3")
+            ("", words, "decoder.options", {"attention_dropout": 0.3})
+            for words in ("--decoder.options.attention_dropout 0.3", "--decoder.options.attention-dropout=0.3")
         ),
         (RECIPE, "--decoder.name up_down --decoder.options.dropout 0.2", "decoder.options", {"dropout": 0.2}),
         ('initial = "x.safetensors"', "--objective scst", "objective", "scst"),

@@ -114,6 +114,7 @@ def test_a_ticket_is_of_a_finished_run_of_the_same_model(tmp_path):
         take(tmp_path / "run", recipe)
     assert not (tmp_path / "run").exists()
     (ticket / "result.json").write_text("{}")
-    (ticket / "recipe.json").write_text("[]")
-    with pytest.raises(ConfigError, match=r"ticket"):
-        check_ticket(recipe)
+    for damaged in ("[]", "[" * 100_000):
+        (ticket / "recipe.json").write_text(damaged)
+        with pytest.raises(ConfigError, match=r"ticket: damaged run .*; train the ticket's run again"):
+            check_ticket(recipe)

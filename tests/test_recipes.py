@@ -413,7 +413,7 @@ def test_frozen_masks_take_no_sparsity():
 def test_every_method_has_its_options_and_every_option_a_method():
     assert OPTIONS.keys() == METHODS.keys()
     named = {option for options in OPTIONS.values() for option in options}
-    assert named | {"method", "sparsity", "where", "freeze"} == {field.name for field in fields(Pruning)}
+    assert named | {"method", "where", "freeze"} == {field.name for field in fields(Pruning)}
 
 
 def test_a_captioner_beyond_all_memory_is_refused_before_any_is_taken():

@@ -98,7 +98,7 @@ def check_ticket(recipe: Planned) -> None:
             raise ConfigError(f"{ticket}: no finished run (it has no {name}); train the ticket's run first")
     try:
         theirs, ours = _rewound(to_mapping(_held(ticket, recipe))), _rewound(to_mapping(recipe))
-    except ValueError as error:
+    except (ValueError, RecursionError, ConfigError) as error:
         raise ConfigError(f"{ticket}: damaged run ({error}); train the ticket's run again") from None
     changed = differences(theirs, ours)
     if changed:

@@ -38,14 +38,14 @@ FOREIGN = 0.1
 Part = Literal["none", "all", "encoder", "decoder"]
 
 _CUBIC = ("start", "end", "interval")
-_SUPERMASK = ("weight", "learning_rate", "init", "sampling", "penalty", "settle", "pace", "adaptive")
-OPTIONS: dict[str, tuple[str, ...]] = {  # of each method, beside method, sparsity, where and freeze
+_SUPERMASK = ("sparsity", "weight", "learning_rate", "init", "sampling", "penalty", "settle", "pace", "adaptive")
+OPTIONS: dict[str, tuple[str, ...]] = {  # of each method, beside method, where and freeze
     "supermask": _SUPERMASK,
-    "magnitude": ("scope", "centred"),
-    "gradual": ("scope", "centred", *_CUBIC),
-    "fisher": ("scope", *_CUBIC),
-    "snip": ("batches", "signed"),
-    "lottery": ("scope", "centred", "ticket"),
+    "magnitude": ("sparsity", "scope", "centred"),
+    "gradual": ("sparsity", "scope", "centred", *_CUBIC),
+    "fisher": ("sparsity", "scope", *_CUBIC),
+    "snip": ("sparsity", "batches", "signed"),
+    "lottery": ("sparsity", "scope", "centred", "ticket"),
     "frozen": ("ticket",),
 }
 
@@ -115,8 +115,6 @@ class Pruning:
     def _check_options(self) -> None:
         """ConfigError for an option that the method would pass over."""
         taken = ("method", "where", "freeze", *OPTIONS[self.method])
-        if self.method != "frozen":
-            taken += ("sparsity",)
         for option in fields(self):
             value = getattr(self, option.name)
             if option.name not in taken and value != option.default:

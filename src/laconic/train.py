@@ -248,17 +248,17 @@ class Run:
         """Logs and shows every so many steps; slow ones are shown in between, which leaves the log as it is."""
         logged = self.step % LOG_EVERY == 0 or self.step == self.steps
         now = time.monotonic()
-        if not logged and now - self._shown_at < SHOW_EVERY:
+        show = self.show if is_writer() and (logged or now - self._shown_at >= SHOW_EVERY) else None
+        if not logged and show is None:
             return
         facts = {"lr": self.optimizer.param_groups[0]["lr"], **facts}
         if self.pruner is not None:
             facts |= self.pruner.statistics()
         if logged:
             self._write({"step": self.step, "loss": loss, **facts, "seconds": round(self.seconds, 2)})
-        if self.show is not None and is_writer():
+        if show is not None:
             self._shown_at = now
-            progress = Progress(self.step, self.steps, epoch + 1, loss, {**facts, **self.scores})
-            self.show(progress)
+            show(Progress(self.step, self.steps, epoch + 1, loss, {**facts, **self.scores}))
 
     def _write(self, row: dict[str, Any]) -> None:
         if not is_writer():

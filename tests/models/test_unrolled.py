@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from laconic.models import unrolled as module
 from laconic.models.unrolled import Order, UnrolledAttention, UnrolledLinear, UnrolledMix, compute_dtype
 
 ROWS = (5, 5, 3, 1)  # live rows at each step
@@ -120,7 +121,8 @@ def test_a_mix_that_never_uses_some_rows_leaves_them_zero():
     torch.testing.assert_close(grad, expected)
 
 
-def test_order_of_rows():
+def test_order_of_rows(monkeypatch):
+    monkeypatch.setattr(module, "ROUND", 1)
     tokens = torch.tensor([[[2, 5, 3, 0, 0], [0, 0, 0, 0, 0]], [[2, 6, 7, 3, 0], [2, 3, 0, 0, 0]]])
     order = Order(tokens)
     assert order.live == [3, 2, 1]
@@ -129,3 +131,17 @@ def test_order_of_rows():
     assert order.row.tolist() == [0, 1, 2, 0, 1, 0]
     following = torch.tensor([6, 5, 3, 7, 3, 3])  # of the inputs
     assert following[order.row_major].tolist() == [5, 3, 6, 7, 3, 3]
+
+
+def test_steps_compute_multiples_of_rows_and_what_they_add_is_not_read(monkeypatch):
+    monkeypatch.setattr(module, "ROUND", 4)
+    lengths = torch.tensor([[9, 2, 5, 5, 3], [1, 7, 9, 4, 2]])
+    tokens = torch.arange(100).reshape(2, 5, 10) + 1
+    tokens[torch.arange(10) > lengths[..., None]] = 0
+    order = Order(tokens)
+    assert [int((lengths > t).sum()) for t in range(9)] == [10, 9, 7, 6, 5, 3, 3, 2, 2]
+    assert order.live == [10, 10, 8, 8, 8, 4, 4, 4, 4]  # 10 rows there are, so not 12
+    assert len(order.row) == len(order.inputs) == sum(order.live)
+    wanted = tokens[..., 1:] != 0
+    assert order.inputs[order.row_major].tolist() == tokens[..., :-1][wanted].tolist()
+    assert order.image[order.row][order.row_major].tolist() == wanted.nonzero()[:, 0].tolist()

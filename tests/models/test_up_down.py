@@ -10,6 +10,7 @@ from torch import Tensor
 
 from laconic.errors import ConfigError
 from laconic.models.layers import Features
+from laconic.models.unrolled import Order
 from laconic.models.up_down import UpDown, UpDownConfig
 
 SMALL = UpDownConfig(17, grid_channels=6, pooled_channels=5, word=4, hidden=7, attention=3, dropout=0.0)
@@ -129,21 +130,13 @@ def test_dropout_reaches_words_regions_pooled_feature_and_output():
     model.config = replace(SMALL, dropout=0.5)
     assert not torch.allclose(model(features, tokens), expected)
     shapes = []
-    model._dropout = lambda x, share=None: shapes.append(tuple(x.shape)) or x
+    model._dropout = lambda x: shapes.append(tuple(x.shape)) or x
     model(features, tokens)
-    assert sorted(shapes) == [(3, 7), (3, 9, 7), (26, 4), (26, 7)]
+    fed = len(Order(tokens).inputs)
+    assert sorted(shapes) == [(3, 7), (3, 9, 7), (fed, 4), (fed, 7)]
     del model._dropout
     model.eval()
     torch.testing.assert_close(model(features, tokens), expected)
-
-
-def test_words_may_have_a_dropout_of_their_own():
-    model, ids = make().train(), torch.arange(16).repeat(200)
-    there = model.embedding(ids) > 0
-    for given, share in ((None, 0.25), (0.0, 0.0), (0.75, 0.75)):
-        model.config = replace(SMALL, dropout=0.25, word_dropout=given)
-        dropped = (model._words(ids)[there] == 0).double().mean().item()
-        assert dropped == pytest.approx(share, abs=0.05)
 
 
 def walk(model: UpDown, features: Features, captions: list[list[int]]) -> list[list[Tensor]]:
@@ -221,7 +214,7 @@ def test_a_masked_matrix_is_masked_once_per_step():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("hidden", 0), ("word", -1), ("attention", 0), ("dropout", 1.0), ("word_dropout", -0.1)]
+    ("option", "value"), [("hidden", 0), ("word", -1), ("attention", 0), ("dropout", 1.0), ("dropout", -0.1)]
 )
 def test_impossible_options_are_named(option, value):
     with pytest.raises(ConfigError, match=f"{option} = {value}"):

@@ -98,7 +98,7 @@ def train_defaults(words: list[str]) -> Train:
     captioner = _value(words, "--decoder.name")
     if captioner not in (None, recipe.decoder.name):
         recipe = replace(recipe, decoder=type(recipe.decoder)(captioner))
-    return Train(recipe=tyro.MISSING, settings=_with_defaults(recipe, words))
+    return Train(recipe=tyro.MISSING, settings=_with_defaults(recipe))
 
 
 def _recipe_file(words: Sequence[str]) -> Path | None:
@@ -115,28 +115,21 @@ def _recipe_file(words: Sequence[str]) -> Path | None:
 
 
 def _value(words: Sequence[str], option: str) -> str | None:
-    """What the words give an option, the last time that they do. In its name - and _ are alike."""
+    """What the words give an option, the last time that they do."""
     found = None
     for word, following in zip_longest(words, words[1:]):
         name, joined, value = word.partition("=")
-        if name.replace("-", "_") == option.replace("-", "_"):
+        if name == option:
             found = value if joined else following
     return found
 
 
-def _with_defaults(recipe: "Recipe", words: Sequence[str]) -> "Recipe":
-    """All options of the recipe's decoder spelled out, so that each becomes one of the command line.
-
-    One that is nothing by default has no type there; it becomes a number where the words give it.
-    """
+def _with_defaults(recipe: "Recipe") -> "Recipe":
+    """All options of the recipe's decoder spelled out, so that each becomes one of the command line."""
     from laconic.models.captioners import default_options
 
     decoder = recipe.decoder
-    defaults = default_options(decoder.name)
-    for key, value in defaults.items():
-        if value is None and _value(words, f"--decoder.options.{key}"):
-            defaults[key] = 0.0
-    return replace(recipe, decoder=replace(decoder, options={**defaults, **decoder.options}))
+    return replace(recipe, decoder=replace(decoder, options={**default_options(decoder.name), **decoder.options}))
 
 
 def _without_defaults(recipe: "Recipe", file: "Recipe") -> "Recipe":

@@ -147,7 +147,7 @@ class SoftAttention(nn.Module):
                 weights = memory.attend(attention(query(output[:rows])), order.image[:rows])
                 weights = dropout(weights, self.config.attention_dropout, self.training)
                 context = dropout(mix(weights), self.config.dropout, self.training)
-        return self.output(torch.cat(outputs)[order.row_major])  # type: ignore[no-any-return]
+        return self.output(torch.cat(outputs)).index_select(0, order.row_major)  # type: ignore[no-any-return]
 
     # The Captioner protocol of laconic.decode
 

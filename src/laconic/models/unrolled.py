@@ -17,6 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+# Rows of a step come in multiples of this: for each new shape of a product in bfloat16 PyTorch's CPU library compiles
+# a kernel, which takes longer than the product (docs/LOG.md, 2026-11-23).
+ROUND = 16
+
 
 def compute_dtype(x: Tensor) -> torch.dtype:
     """Type of matrix products: autocast's where it is on, else that of `x`."""
@@ -34,12 +38,15 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 class Order:
     """Rows of a batch by falling length, so that at each step the live ones come first.
 
+    A step computes a few finished rows beside the live ones, up to a multiple of ROUND, and nobody reads their outputs.
+
     Attributes:
         image: (rows,) image of each row.
-        live: rows still to be predicted at each step; their sum is M.
-        row: (M,) row of each word fed, one step after another: the first live[0] rows, the first live[1] ...
-        inputs: (M,) the words fed, in that order.
-        row_major: (M,) indices that put the steps' outputs, one after another, into row-major order of the tokens.
+        live: rows computed at each step; F is their sum.
+        row: (F,) row of each word fed, one step after another: the first live[0] rows, the first live[1] ...
+        inputs: (F,) the words fed, in that order; padding for finished rows.
+        row_major: (M,) which of the steps' outputs, one after another, belong to the M words to be predicted, in
+            row-major order of the tokens.
     """
 
     def __init__(self, tokens: Tensor) -> None:
@@ -50,9 +57,9 @@ class Order:
         order = lengths.argsort(descending=True, stable=True)
         device = tokens.device
         self.image = torch.arange(images, device=device).repeat_interleave(captions)[order]
-        self.live = [rows for rows in wanted.sum(0).tolist() if rows]
+        self.live = [min(-(-rows // ROUND) * ROUND, len(flat)) for rows in wanted.sum(0).tolist() if rows]
         starts = torch.tensor([0, *self.live], device=device).cumsum(0)[:-1]
-        fed = wanted[order, : len(starts)].t()
+        fed = torch.arange(len(flat), device=device) < torch.tensor(self.live, device=device)[:, None]
         self.row = fed.nonzero()[:, 1]
         self.inputs = flat[order, : len(starts)].t()[fed]
         place = torch.empty_like(order)

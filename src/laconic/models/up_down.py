@@ -32,8 +32,6 @@ class UpDownConfig:
         grid_channels, pooled_channels: of the encoder's Features.
         word, hidden, attention: size of the embedding, of both LSTMs and the embedded regions, of the attention.
         dropout: on embedded words and regions and on the output (0.5 dense, 0.1 sparse in the paper).
-        word_dropout: on embedded words; None: as `dropout`. More of it is to make a captioner rely less on its last
-            words; whether it does is not shown yet (docs/LOG.md).
     """
 
     vocabulary: int
@@ -43,16 +41,13 @@ class UpDownConfig:
     hidden: int = 1000
     attention: int = 512
     dropout: float = 0.5
-    word_dropout: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "grid_channels", "pooled_channels", "word", "hidden", "attention"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"up_down: {name} = {getattr(self, name)}; give at least 1")
-        for name in ("dropout", "word_dropout"):
-            given = getattr(self, name)
-            if given is not None and not 0 <= given < 1:
-                raise ConfigError(f"up_down: {name} = {given}; give 0 <= {name} < 1")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"up_down: dropout = {self.dropout}; give 0 <= dropout < 1")
 
 
 class Memory(NamedTuple):
@@ -136,7 +131,7 @@ class UpDown(nn.Module):
             language = LSTMState(*(part[:rows] for part in language))
             attention, language = step(given_now, attention, language)
             outputs.append(language.hidden)
-        return self.output(self._dropout(torch.cat(outputs)[order.row_major]))  # type: ignore[no-any-return]
+        return self.output(self._dropout(torch.cat(outputs))).index_select(0, order.row_major)  # type: ignore[no-any-return]
 
     # The Captioner protocol of laconic.decode
 
@@ -168,11 +163,11 @@ class UpDown(nn.Module):
 
     # Parts
 
-    def _dropout(self, x: Tensor, share: float | None = None) -> Tensor:
-        return dropout(x, self.config.dropout if share is None else share, self.training)
+    def _dropout(self, x: Tensor) -> Tensor:
+        return dropout(x, self.config.dropout, self.training)
 
     def _words(self, ids: Tensor) -> Tensor:
-        return self._dropout(F.relu(self.embedding(ids)), self.config.word_dropout)
+        return self._dropout(F.relu(self.embedding(ids)))
 
     def _attention_inputs(self) -> AttentionInputs:
         c = self.config
