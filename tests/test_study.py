@@ -1,6 +1,7 @@
 """Study files: what runs they mean, in which order, and every mistake said before anything starts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,16 @@ def test_files_that_nothing_makes_are_missed_before_the_first_run(read, tmp_path
     with claim(tmp_path / "runs" / "a", first.recipe, resume=False):
         (tmp_path / "runs" / "a" / "result.json").write_text(json.dumps(RESULT))
     check_files([first], tmp_path / "runs")  # finished, needs it no more
+
+
+def test_a_teacher_is_the_model_of_a_run_before(read, tmp_path):
+    taught = 'name = "b"\ndistillation.teacher = "{runs}/a"\n[[run]]\nname = "a"'
+    first, second = read(RUN.replace('name = "a"', taught))
+    assert (first.name, second.name, second.needs) == ("a", "b", ("a",))
+    assert second.recipe.distillation.teacher == str(tmp_path / "runs" / "a" / "model.safetensors")
+    check_files((first, second), tmp_path / "runs")
+    with pytest.raises(ConfigError, match=r"run 'b': distillation\.teacher = .*there is no "):
+        check_files((replace(second, needs=()),), tmp_path / "runs")
 
 
 def test_an_inline_base_and_names_that_the_axes_give(read):

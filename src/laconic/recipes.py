@@ -21,6 +21,7 @@ from laconic.config import expand
 from laconic.data import Dataset, Photos
 from laconic.data.regions import open_regions
 from laconic.decode import Decoding
+from laconic.distillation import Distillation, KnowledgeDistillation, load_teacher
 from laconic.distributed import broadcast, is_writer, writer_first
 from laconic.errors import ConfigError
 from laconic.evaluation import Validator, evaluate
@@ -32,7 +33,7 @@ from laconic.pruning import GATES, Pruning, first_losses, make_pruner, save_gate
 from laconic.scst import Scst, SelfCritical
 from laconic.settings import Training
 from laconic.text import Vocabulary
-from laconic.train import Progress, Run, best_device
+from laconic.train import CrossEntropy, Objective, Progress, Run, best_device
 
 SPARSE = 0.1  # share of zeros that no dense decoder has
 
@@ -83,6 +84,7 @@ class Recipe:
     initial: str = ""
     pruning: Pruning = field(default_factory=Pruning)
     objective: Literal["cross_entropy", "scst"] = "cross_entropy"
+    distillation: Distillation = field(default_factory=Distillation)
     scst: Scst = field(default_factory=Scst)
     training: Training = field(default_factory=Training)
     decoding: Decoding = field(default_factory=Decoding)
@@ -90,6 +92,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.objective == "scst" and not self.initial:
             raise ConfigError('objective = "scst" improves a trained captioner: give its packed file as initial')
+        if self.objective == "scst" and self.distillation.teacher:
+            raise ConfigError('a teacher is for cross-entropy: leave distillation.teacher out with objective = "scst"')
         if self.encoder.name == REGIONS:
             if not self.data.regions:
                 raise ConfigError('encoder.name = "regions" needs data.regions, a folder or file of region features')
@@ -267,19 +271,27 @@ def make_run(
     """The training run of a recipe: batches, masks and objective put together."""
     batches = training_batches(recipe, inputs["train"], train, captioner.vocabulary)
     losses = first_losses(captioner, batches, recipe.training.label_smoothing)
-    objective = None
-    if recipe.objective == "scst":
-        objective = SelfCritical(recipe.scst, [train[i].captions for i in range(len(train))], captioner.vocabulary)
     return Run(
         captioner,
         batches,
         recipe.training,
         folder,
-        objective=objective,
+        objective=make_objective(captioner, recipe, train),
         pruner=make_pruner(captioner, recipe.pruning, recipe.training.epochs * len(batches), losses),
         validate=Validator.of(inputs["val"], val, recipe.decoding),
         show=watch.progress,
     )
+
+
+def make_objective(captioner: ImageCaptioner, recipe: Recipe, train: Dataset) -> Objective:
+    """What the recipe has the captioner learn; a teacher is read from its file."""
+    if recipe.objective == "scst":
+        return SelfCritical(recipe.scst, [train[i].captions for i in range(len(train))], captioner.vocabulary)
+    smoothing, options = recipe.training.label_smoothing, recipe.distillation
+    if not options.teacher:
+        return CrossEntropy(smoothing)
+    teacher = load_teacher(expand(options.teacher), captioner, reads_features=not encoder_changes(recipe))
+    return KnowledgeDistillation(options, teacher, smoothing)
 
 
 def conclude(

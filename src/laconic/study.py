@@ -13,7 +13,7 @@
     blind = { pruning.method = "magnitude", initial = "{runs}/dense" }
 
 `{axis}` in a text is the label of the combination, `{runs}` the folder of the study's runs. A run whose settings
-name `{runs}/other` starts once `other` is finished; `initial = "{runs}/other"` means the model of that run.
+name `{runs}/other` starts once `other` is finished; as `initial` or `distillation.teacher` it means that run's model.
 
 Reads and checks; what carries a study out is laconic.processes.
 """
@@ -135,6 +135,7 @@ def check_files(runs: Sequence[StudyRun], folder: Path) -> None:
     for run in runs:
         recipe, done = run.recipe, finished(folder / run.name, run.recipe)
         given = {"initial": recipe.initial, "imagenet": recipe.imagenet, "pruning.ticket": recipe.pruning.ticket}
+        given["distillation.teacher"] = recipe.distillation.teacher
         made = [folder / need for need in run.needs]
         for key, text in given.items():
             path = expand(text)
@@ -311,8 +312,10 @@ def _complete(draft: _Draft, base: Settings, folder: Path, names: frozenset[str]
         return text.replace("{runs}", str(folder))
 
     settings = fill(merge(base, draft.settings))
-    if settings.get("initial") in {str(folder / name) for name in needs}:
-        settings["initial"] = str(Path(settings["initial"]) / MODEL)
+    runs = {str(folder / name) for name in needs}
+    for table, key in ((settings, "initial"), (settings.get("distillation", {}), "teacher")):
+        if isinstance(table, dict) and table.get(key) in runs:
+            table[key] = str(Path(table[key]) / MODEL)
     try:
         recipe = from_mapping(settings, Recipe, where)
     except ConfigError as error:  # what the recipe itself says does not know where

@@ -50,6 +50,32 @@ def test_a_run_is_compared_with_the_dense_run_of_its_own_captioner(runs):
     assert dense_counterpart(found["smp_0.8"], [found["small"]]) is None
 
 
+def test_a_dense_run_with_a_teacher_is_for_those_that_had_one(runs, tmp_path):
+    for name, source, taught in (
+        ("dense", "dense", False),
+        ("dense_taught", "smp_0.95", True),
+        ("smp", "smp_0.8", False),
+        ("smp_taught", "smp_0.8", True),
+    ):
+        run = shutil.copytree(runs / source, tmp_path / name)
+        recipe = json.loads((run / "recipe.json").read_text())
+        recipe["distillation"]["teacher"] = "dense/model.safetensors" if taught else ""
+        if name == "dense":
+            del recipe["distillation"]  # as of an older version
+        if name == "dense_taught":
+            recipe["pruning"] = json.loads((runs / "dense" / "recipe.json").read_text())["pruning"]
+            result = json.loads((run / "result.json").read_text())
+            result["scores"]["CIDEr"] = 0.6
+            (run / "result.json").write_text(json.dumps(result))
+        (run / "recipe.json").write_text(json.dumps(recipe))
+    found = by_name(tmp_path)
+    every = list(found.values())
+    assert [method_name(run) for run in every] == ["dense", "dense, distilled", "SMP", "SMP, distilled"]
+    counterparts = [dense_counterpart(run, every).name for run in every]
+    assert counterparts == ["dense", "dense_taught", "dense", "dense_taught"]
+    assert {"dense, distilled", "SMP, distilled"} <= set(STYLES)
+
+
 def test_runs_are_compared_with_dense_ones_of_the_same_search(runs, tmp_path):
     for name, beam in (("dense", 3), ("dense_greedy", 1), ("smp_0.95", 3), ("smp_greedy", 1)):
         run = shutil.copytree(runs / name.replace("smp_greedy", "smp_0.95").split("_greedy")[0], tmp_path / name)

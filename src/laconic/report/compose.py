@@ -200,7 +200,7 @@ class _Report:
     # Photos
 
     def _gallery(self, group: list[FinishedRun], number: int) -> None:
-        learned = [run for run in group if method_name(run) == "SMP"] or group
+        learned = [run for run in group if method_name(run).startswith("SMP")] or group
         sparsest = max(learned, key=lambda run: (run.sparsity, run.cider, run.name))
         dense = dense_counterpart(sparsest, self.runs)
         if dense is None:

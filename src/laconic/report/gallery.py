@@ -89,7 +89,7 @@ def write_gallery(dense: FinishedRun, pruned: FinishedRun, source: Source, path:
         "The photos are taken from the validation set at even distances."
     )
     commands = (f"laconic inspect {pruned.model}", f"laconic caption {pruned.model} photo.jpg")
-    story = Story(opening, commands, learned=method_name(pruned) == "SMP")
+    story = Story(opening, commands, learned=method_name(pruned).startswith("SMP"))
     page = captions_page(contender(dense), contender(pruned), layers, pictures, story)
     write_page(page, path)
 

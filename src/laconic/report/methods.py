@@ -23,7 +23,9 @@ class Style:
 
 STYLES: dict[str, Style] = {
     "dense": Style("#6d7683", "o"),
+    "dense, distilled": Style("#a9b1bb", "s"),
     "SMP": Style("#c2552d", "o"),
+    "SMP, distilled": Style("#e39a6f", "D"),
     "gradual": Style("#1f6fa8", "s"),
     "gradual, uniform": Style("#5aa5d6", "p"),
     "gradual, distribution": Style("#123f61", "h"),
@@ -43,7 +45,11 @@ _HARD, _GRADUAL = "hard", "gradual"
 
 
 def method_name(run: FinishedRun) -> str:
-    """Such as "SMP", "hard, uniform" or "lottery (gradual)"; of frozen masks what made them."""
+    """Such as "SMP", "hard, uniform", "lottery (gradual)" or "SMP, distilled"; of frozen masks what made them."""
+    return _pruned_by(run) + (", distilled" if run.distilled else "")
+
+
+def _pruned_by(run: FinishedRun) -> str:
     pruning = run.pruning
     scope = str(pruning["scope"]) + (", centred" if pruning.get("centred") else "")
     match pruning["method"]:
@@ -63,7 +69,7 @@ def method_name(run: FinishedRun) -> str:
         case "frozen":
             origin = _pruning_beside(run, Path(str(run.recipe.get("initial", ""))).parent)
             known = origin.get("method") not in (None, "none", "frozen")
-            return method_name(replace(run, recipe={**run.recipe, "pruning": origin})) if known else "frozen masks"
+            return _pruned_by(replace(run, recipe={**run.recipe, "pruning": origin})) if known else "frozen masks"
         case other:
             return str(other)
 

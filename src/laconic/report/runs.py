@@ -15,6 +15,7 @@ from typing import Any
 
 from laconic.accounting import Operations, matrices
 from laconic.decode import Decoding
+from laconic.distillation import Distillation
 from laconic.errors import ConfigError, DataError, LaconicError
 from laconic.models.captioners import form
 from laconic.pruning import Pruning
@@ -27,6 +28,7 @@ DEFAULTS = {  # for what older recipes lack
     "pruning": asdict(Pruning()),
     "training": asdict(Training()),
     "decoding": asdict(Decoding()),
+    "distillation": asdict(Distillation()),
 }
 
 
@@ -91,6 +93,11 @@ class FinishedRun:
     def objective(self) -> str:
         """ "cross_entropy" or "scst"."""
         return str(self.recipe.get("objective", "cross_entropy"))
+
+    @property
+    def distilled(self) -> bool:
+        """Whether a teacher took part."""
+        return bool(self.settings["distillation"]["teacher"])
 
     @property
     def is_dense(self) -> bool:
@@ -211,7 +218,8 @@ def _read(folder: Path) -> FinishedRun:
     if not captions_of(run):
         raise ValueError("captions.json is empty")
     # whatever a report asks for is there, or the run is left out
-    captioner_key(run), captioner_title(run), run.seed, [recipe["data"][key] for key in ("root", "train", "val")]
+    captioner_key(run), captioner_title(run), run.seed, run.distilled
+    [recipe["data"][key] for key in ("root", "train", "val")]
     operations = 0 if run.operations is None else run.operations.total
     numbers = [operations, run.non_zeros(), run.weights(), int(result["bytes"]), run.budget, run.sparsity]
     numbers += [float(result["scores"][name]) for name in {"CIDEr", "Bleu_4", *result["scores"]}]
@@ -309,9 +317,11 @@ def captioner_title(run: FinishedRun, runs: Sequence[FinishedRun] = ()) -> str:
 def dense_counterpart(run: FinishedRun, runs: Sequence[FinishedRun]) -> FinishedRun | None:
     """The dense run to compare with: same captioner, data and search, and same budget where there is such.
 
-    Of these one of the same seed where there is such, and of several the best one, which is the hardest comparison.
+    One that had a teacher is for those alone that had one, too. Of these one of the same seed where there is such, and
+    of several the best one, which is the hardest comparison.
     """
-    dense = [one for one in runs if one.is_dense and captioner_key(one) == captioner_key(run)]
+    alike = [one for one in runs if one.is_dense and captioner_key(one) == captioner_key(run)]
+    dense = [one for one in alike if run.distilled or not one.distilled]
     equal = [one for one in dense if one.budget == run.budget] or dense
     paired = [one for one in equal if one.seed == run.seed] or equal
     return max(paired, key=lambda one: (one.cider, one.name), default=None)
