@@ -106,7 +106,7 @@ class _Report:
         if dense is None:
             self.note(f"share of dense of {run.name}: no dense run of {self._title(run)}")
         quality = caption_quality(list(captions_of(run).values()), training)
-        return Row(run, run if run.is_dense else dense, self._operations(run), quality, command)
+        return Row(run, run if run.is_dense and not run.distilled else dense, self._operations(run), quality, command)
 
     def _operations(self, run: FinishedRun) -> Operations | None:
         try:

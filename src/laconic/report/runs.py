@@ -317,11 +317,11 @@ def captioner_title(run: FinishedRun, runs: Sequence[FinishedRun] = ()) -> str:
 def dense_counterpart(run: FinishedRun, runs: Sequence[FinishedRun]) -> FinishedRun | None:
     """The dense run to compare with: same captioner, data and search, and same budget where there is such.
 
-    One that had a teacher is for those alone that had one, too. Of these one of the same seed where there is such, and
-    of several the best one, which is the hardest comparison.
+    One without a teacher where there is such, also for runs that had one. Of these one of the same seed where there is
+    such, and of several the best one, which is the hardest comparison.
     """
     alike = [one for one in runs if one.is_dense and captioner_key(one) == captioner_key(run)]
-    dense = [one for one in alike if run.distilled or not one.distilled]
+    dense = [one for one in alike if not one.distilled] or alike
     equal = [one for one in dense if one.budget == run.budget] or dense
     paired = [one for one in equal if one.seed == run.seed] or equal
     return max(paired, key=lambda one: (one.cider, one.name), default=None)
