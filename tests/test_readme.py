@@ -118,32 +118,51 @@ def test_methods_compared():
 
 def test_captioners_pruned():
     found = {row["run"]: row for row in rows("flickr8k_captioners/runs.csv")}
-    shorter = re.search(
-        r"In (\d+) epochs that Up-Down keeps ([\d.]+) %, smaller ones ([\d.]+) and ([\d.]+) %", " ".join(README.split())
-    )
-    assert shorter
-    kept = [found[name] for name in ("up_down_1000_smp95", "up_down_768_smp95", "up_down_smp95")]
-    assert {row["epochs"] for row in kept} == {shorter[1]}
-    assert list(shorter.groups()[1:]) == [f"{100 * float(row['share_of_dense']):.1f}" for row in kept]
+    text = " ".join(README.split())
     stated = re.search(
         r"in (\d+) and (\d+) epochs: CIDEr ([\d.]+) of ([\d.]+) \(([\d.]+) %; two seeds, ([\d.]+) and ([\d.]+) %\) "
-        r"and ([\d.]+) of ([\d.]+) \(([\d.]+) %; one run each\)",
+        r"and ([\d.]+) of ([\d.]+) \(([\d.]+) %; one run each\).* own (\d+) epochs .* "
+        r"another dense one it makes ([\d.]+)\.",
+        text,
+    )
+    assert stated
+    distilled = [
+        dense_and_pruned(f"up_down_1000_dense{seed}", f"up_down_1000_smp95_distilled{seed}", found)
+        for seed in ("", "_seed2")
+    ]
+    alone = dense_and_pruned("object_relation_dense", "object_relation_smp95", found)
+    epochs = [found[name]["epochs"] for name in ("up_down_1000_smp95_distilled", "object_relation_smp95")]
+    assert list(stated.groups()[:2]) == epochs
+    dense, pruned = (fmean(ciders) for ciders in zip(*distilled, strict=True))
+    expected = [pruned, dense, 100 * pruned / dense, *(100 * ours / whole for whole, ours in distilled)]
+    expected += [alone[1], alone[0], 100 * alone[1] / alone[0]]
+    assert list(stated.groups()[2:10]) == [f"{number:.1f}" for number in expected]
+    assert stated[11] == found["up_down_1000_dense_seed2"]["epochs"]
+    taught = found["up_down_1000_dense_distilled_seed2"]
+    assert (stated[12], taught["dense_run"]) == (f"{float(taught['CIDEr']):.1f}", "up_down_1000_dense_seed2")
+
+
+def test_captioners_pruned_without_a_teacher():
+    found = {row["run"]: row for row in rows("flickr8k_captioners/runs.csv")}
+    stated = re.search(
+        r"Without a teacher ([\d.]+) % are kept, with (\d+) epochs ([\d.]+) % \(two seeds\), "
+        r"by a wider one ([\d.]+) %, by smaller ones ([\d.]+) and ([\d.]+) %\.",
         " ".join(README.split()),
     )
     assert stated
-    seeds = [dense_and_pruned(f"up_down_1000_{{}}_20epochs{seed}", found) for seed in ("", "_seed2")]
-    alone = dense_and_pruned("object_relation_{}", found)
-    epochs = [found[name]["epochs"] for name in ("up_down_1000_smp95_20epochs", "object_relation_smp95")]
-    assert list(stated.groups()[:2]) == epochs
-    dense, pruned = (fmean(ciders) for ciders in zip(*seeds, strict=True))
-    expected = [pruned, dense, 100 * pruned / dense, *(100 * ours / whole for whole, ours in seeds)]
-    expected += [alone[1], alone[0], 100 * alone[1] / alone[0]]
-    assert list(stated.groups()[2:]) == [f"{number:.1f}" for number in expected]
+    kept = [found[f"up_down_{name}smp95"] for name in ("1000_", "1400_", "768_", "")]
+    assert [stated[i] for i in (1, 4, 5, 6)] == [f"{100 * float(row['share_of_dense']):.1f}" for row in kept]
+    longer = [
+        dense_and_pruned(f"up_down_1000_dense_20epochs{seed}", f"up_down_1000_smp95_20epochs{seed}", found)
+        for seed in ("", "_seed2")
+    ]
+    dense, pruned = (fmean(ciders) for ciders in zip(*longer, strict=True))
+    assert (stated[2], stated[3]) == (found["up_down_1000_smp95_20epochs"]["epochs"], f"{100 * pruned / dense:.1f}")
 
 
-def dense_and_pruned(name: str, found: dict[str, dict[str, str]]) -> list[float]:
+def dense_and_pruned(dense: str, pruned: str, found: dict[str, dict[str, str]]) -> list[float]:
     """CIDEr of a pair of kept runs, to all digits; they are those of the table, and of one budget."""
-    pair = [found[name.format(kind)] for kind in ("dense", "smp95")]
+    pair = [found[dense], found[pruned]]
     assert (pair[1]["dense_run"], pair[1]["epochs"]) == (pair[0]["run"], pair[0]["epochs"])
     results = (ROOT / "results/flickr8k_captioners/runs" / row["run"] / "result.json" for row in pair)
     ciders = [100 * json.loads(path.read_text(encoding="utf8"))["scores"]["CIDEr"] for path in results]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from laconic.errors import ConfigError
+from laconic.report.figures import best_by_sparsity
 from laconic.report.methods import STYLES, in_order, method_name, style_of
 from laconic.report.runs import captioner_key, captioner_title, dense_counterpart, read_runs
 
@@ -60,6 +61,11 @@ def test_every_run_is_compared_with_a_dense_one_that_had_no_teacher(runs, tmp_pa
         run = shutil.copytree(runs / source, tmp_path / name)
         recipe = json.loads((run / "recipe.json").read_text())
         recipe["distillation"]["teacher"] = "dense/model.safetensors" if distilled else ""
+        if distilled:  # the loss is then half the teacher's
+            lines = (run / "log.jsonl").read_text().splitlines()
+            rows = [json.loads(line) for line in lines]
+            rows = [{**row, "cross_entropy": 2 * row["loss"]} if "loss" in row else row for row in rows]
+            (run / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         if name == "dense":
             del recipe["distillation"]  # as of an older version
         if name == "dense_distilled":
@@ -71,6 +77,8 @@ def test_every_run_is_compared_with_a_dense_one_that_had_no_teacher(runs, tmp_pa
     found = by_name(tmp_path)
     every = list(found.values())
     assert [method_name(run) for run in every] == ["dense", "dense, distilled", "SMP", "SMP, distilled"]
+    assert found["smp_distilled"].loss == [(step, 2 * loss) for step, loss in found["smp"].loss]
+    assert best_by_sparsity(every[2:]) == every[2:]
     assert {dense_counterpart(run, every).name for run in every} == {"dense"}
     assert dense_counterpart(found["smp"], every[1:]).name == "dense_distilled"  # where there is no other
     assert {"dense, distilled", "SMP, distilled"} <= set(STYLES)

@@ -155,7 +155,7 @@ class _Report:
         learned = [run for run in group if run.pruning["method"] == "supermask" and run.curve("gate_mean")]
         if learned:
             best = figures.best_by_sparsity(learned)
-            some = [*([dense] if dense and dense.curve("loss") else []), *best][: figures.MOST_CURVES]
+            some = [*([dense] if dense and dense.loss else []), *best][: figures.MOST_CURVES]
             images.append(self._draw(f"training_{number}", figures.progression_figure(some), "Training progression"))
         else:
             self.note(f"training progression of {title}: no run with learned masks and a log")

@@ -74,11 +74,11 @@ def cider_figure(runs: Sequence[FinishedRun], dense: FinishedRun | None, title: 
 
 
 def best_by_sparsity(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """The best run at each sparsity, by rising sparsity."""
-    best: dict[float, FinishedRun] = {}
+    """The best run of each method at each sparsity, by rising sparsity."""
+    best: dict[tuple[float, str], FinishedRun] = {}
     for run in sorted(runs, key=lambda run: (run.cider, run.name)):
-        best[run.sparsity] = run
-    return [best[sparsity] for sparsity in sorted(best)]
+        best[run.sparsity, method_name(run)] = run
+    return [best[key] for key in sorted(best)]
 
 
 def _sparsity_levels(axes: Axes, runs: Sequence[FinishedRun], parts: Sequence[str]) -> None:
@@ -148,7 +148,7 @@ def progression_figure(runs: Sequence[FinishedRun]) -> Figure:
     panels["sparsity"].set_ylim(-0.03, 1.03)
     panels["sparsity"].yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     for run, colour in zip(runs, curve_colours(runs), strict=True):
-        steps, loss = _columns(run.curve("loss"))
+        steps, loss = _columns(run.loss)
         panels["loss"].plot(steps, loss, color=colour, alpha=0.25, linewidth=0.7)
         panels["loss"].plot(steps, smooth(loss), color=colour, label=run.name)
         steps, cider = _columns(run.curve("CIDEr"))

@@ -103,7 +103,7 @@ def contender(run: FinishedRun) -> Contender:
         weights=run.weights(),
         non_zeros=run.non_zeros(),
         file_bytes=int(run.result["bytes"]),
-        loss=run.curve("loss"),
+        loss=run.loss,
         sparsity=run.curve("sparsity"),
         validation=run.curve("CIDEr"),
     )

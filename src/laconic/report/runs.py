@@ -165,6 +165,11 @@ class FinishedRun:
         counted = self.result.get("operations")
         return None if counted is None else Operations(int(counted["encoder"]), int(counted["decoder"]))
 
+    @property
+    def loss(self) -> list[tuple[int, float]]:
+        """(step, loss) over the captions; of runs with a teacher their cross-entropy, without the teacher's part."""
+        return self.curve("cross_entropy") or self.curve("loss")
+
     def curve(self, key: str) -> list[tuple[int, float]]:
         """(step, value) of the numbers that the log holds under `key`."""
         return [(row["step"], float(row[key])) for row in self.log if isinstance(row.get(key), int | float)]
