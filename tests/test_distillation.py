@@ -164,6 +164,13 @@ def test_teachers_that_do_not_fit_are_refused(teacher):
         load_teacher(teacher, other, reads_features=True)
 
 
+def test_a_teacher_that_does_not_fit_is_refused_before_features_are_computed(teacher, tmp_path):
+    recipe = with_teacher(teacher, replace(DENSE, data=replace(DENSE.data, min_count=2)))
+    with pytest.raises(ConfigError, match="another vocabulary"):
+        run(recipe, tmp_path / "run", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_teacher_is_for_cross_entropy(teacher):
     with pytest.raises(ConfigError, match=r"leave distillation\.teacher out"):
         replace(with_teacher(teacher), objective="scst", initial=str(teacher))

@@ -135,10 +135,11 @@ def _carry_out(recipe: Recipe, folder: Path, cache: Path, resume: bool, watch: W
     started = time.perf_counter()
     train, val = splits(recipe.data)
     captioner = build(recipe, train).to(best_device())
+    objective = make_objective(captioner, recipe, train)  # a teacher that does not fit is found before features are
     with writer_first():
         inputs = open_sources(captioner, recipe, train, val, cache, watch)
     prepared = time.perf_counter() - started
-    fitting = make_run(captioner, recipe, inputs, train, val, folder, watch)
+    fitting = make_run(captioner, recipe, objective, inputs, train, val, folder, watch)
     if resume:
         fitting.resume()
     fitting.fit()
@@ -262,6 +263,7 @@ def training_batches(recipe: Recipe, source: Source, train: Dataset, vocabulary:
 def make_run(
     captioner: ImageCaptioner,
     recipe: Recipe,
+    objective: Objective,
     inputs: Mapping[str, Source],
     train: Dataset,
     val: Dataset,
@@ -276,7 +278,7 @@ def make_run(
         batches,
         recipe.training,
         folder,
-        objective=make_objective(captioner, recipe, train),
+        objective=objective,
         pruner=make_pruner(captioner, recipe.pruning, recipe.training.epochs * len(batches), losses),
         validate=Validator.of(inputs["val"], val, recipe.decoding),
         show=watch.progress,
