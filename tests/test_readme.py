@@ -64,6 +64,8 @@ def test_step_cost():
         f"{float(found['bf16']['time_ratio']):.2f}",
         f"{float(found['bf16']['memory_ratio']):.2f}",
     )
+    (wide,) = [row for row in pruned if (row["captioner"], row["precision"]) == ("up_down", "bf16")]
+    assert f"On Up-Down, 53 million weights: {float(wide['time_ratio']):.2f}x" in README
 
 
 def test_encoder_study():
