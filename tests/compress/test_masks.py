@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from laconic.compress import masks
-from laconic.compress.masks import LearnedMask, count_open, draw_bernoulli, sigmoid_slope
+from laconic.compress.gating import sigmoid_slope
+from laconic.compress.masks import LearnedMask
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +44,6 @@ def test_evaluation_rounds_half_to_zero(arrays):
     with torch.no_grad():
         mask.gates.fill_(0.0)
     assert not mask.keep.any()
-
-
-@pytest.mark.parametrize("probability", [0.0, 0.0066, 0.5, 0.9933, 1.0])
-def test_draws_have_the_asked_frequency(probability):
-    draws = draw_bernoulli(torch.full((1001, 1001), probability).logit(), seed=0)
-    deviation = 5 * (probability * (1 - probability) / draws.numel()) ** 0.5
-    assert abs(draws.double().mean().item() - probability) <= deviation + 1 / 65536
 
 
 def test_one_draw_until_redraw():
@@ -96,33 +90,6 @@ def test_rounding_instead_of_sampling():
     weight = torch.randn(8, 8)
     mask = LearnedMask(weight, 1.0, sampling="round")
     assert torch.equal(mask(weight), weight)
-
-
-@pytest.mark.parametrize("shape", [(701, 300), (3, 70_001), (64, 64, 7, 7)])
-def test_pieces_change_nothing(shape, monkeypatch):
-    """Draws and gradients of a tensor do not depend on how much of it is worked on at a time, nor on its layout."""
-    torch.manual_seed(0)
-    weight, gates, grad = torch.randn(3, *shape).unbind(0)
-    if len(shape) == 4:
-        weight = weight.to(memory_format=torch.channels_last)
-    found = []
-    for piece in (1 << 12, 1 << 30):
-        monkeypatch.setattr(masks, "PIECE", piece)
-        mask = LearnedMask(weight, 0.0)
-        mask.seed.fill_(7)
-        with torch.no_grad():
-            mask.gates.copy_(gates)
-        leaf = weight.clone().requires_grad_()
-        masked = mask(leaf)
-        masked.backward(grad.transpose(0, 1).contiguous().transpose(0, 1))
-        found.append((masked.detach(), leaf.grad, mask.gates.grad))
-    slope = torch.sigmoid(gates) * torch.sigmoid(-gates)
-    keep = found[0][0] != 0
-    for masked, for_weight, for_gates in found:
-        assert torch.equal(masked, weight * keep)
-        assert torch.equal(for_weight, grad * keep)
-        torch.testing.assert_close(for_gates, grad * weight * slope)
-    assert count_open(gates) == (gates > 0).sum()
 
 
 def test_a_spent_gradient_gives_its_memory_to_the_next():

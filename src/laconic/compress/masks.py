@@ -9,67 +9,15 @@ of arXiv 2110.03298). An LSTM cell unrolled over twenty time steps therefore see
 Knows nothing of sparsity targets, losses or optimizers.
 """
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from laconic.noise import LEVELS, noise16
+from laconic.compress.gating import PIECE, add_slope, draw_bernoulli, multiply, straight_through
 
 Sampling = Literal["bernoulli", "round"]
-
-PIECE = 1 << 17  # elements that a CPU works on at a time: 512 KiB of float32
-
-
-def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors of one shape side by side, some rows at a time on a CPU and whole elsewhere.
-
-    What is computed from a piece stays in the cache. At full size every intermediate result would be paged in anew
-    by the operating system, which costs several times the arithmetic.
-    """
-    first = tensors[0]
-    rows = len(first)
-    if first.device.type == "cpu":
-        # a multiple of four, so that the noise of a tensor does not depend on its pieces
-        rows = max(4, PIECE * rows // max(1, first.numel()) // 4 * 4)
-    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
-
-
-def draw_bernoulli(gates: Tensor, seed: int, out: Tensor | None = None) -> Tensor:
-    """Independent 0/1 draws as bool, true with probability sigmoid(gates); the same for the same seed.
-
-    Written into `out` where that is given.
-    """
-    generator = torch.Generator(gates.device).manual_seed(seed)
-    out = torch.empty_like(gates, dtype=torch.bool) if out is None else out
-    for drawn, some in pieces(out, gates):
-        threshold = torch.sigmoid(some).mul_(LEVELS).sub_(LEVELS // 2).round_()
-        # Compared as float32 into float32: comparing int16 to float32 into bool takes more than twice as long on a CPU.
-        drawn.copy_(threshold.gt_(noise16(some.shape, some.device, generator).to(some.dtype)))
-    return out
-
-
-def count_open(gates: Tensor) -> Tensor:
-    """Number of gates above zero, a float64 scalar: float32 stops counting at 2 ** 24."""
-    counts = [
-        torch.gt(some, 0, out=torch.empty_like(some)).sum(-1).sum(dtype=torch.float64) for (some,) in pieces(gates)
-    ]
-    return torch.stack(counts).sum()
-
-
-def sigmoid_slope(gates: Tensor, grad: Tensor) -> Tensor:
-    """grad * s(G) (1 - s(G)), in one pass."""
-    return torch.ops.aten.sigmoid_backward(grad, torch.sigmoid(gates))  # type: ignore[no-any-return]
-
-
-def _masked(x: Tensor, keep: Tensor, out: Tensor) -> Tensor:
-    """out = x * keep, in the type of `out`."""
-    for result, some, kept in pieces(out, x, keep):
-        factor = kept.view(torch.uint8).to(out.dtype)  # bool itself is converted element by element
-        torch.mul(some.to(out.dtype), factor, out=result)
-    return out
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -82,21 +30,17 @@ class _StraightThrough(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, gates: Tensor, keep: Tensor, mask: "LearnedMask") -> Tensor:
         ctx.save_for_backward(weight, gates, keep)
         ctx.mask = mask
-        return _masked(weight, keep, torch.empty_like(weight, dtype=mask.product_type(weight)))
+        return multiply(weight, keep, torch.empty_like(weight, dtype=mask.product_type(weight)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         (grad,) = grads
         weight, gates, keep = ctx.saved_tensors
-        for_weight = for_gates = None
-        if ctx.needs_input_grad[0]:
-            for_weight = _masked(grad, keep, torch.empty_like(weight))
-        if ctx.needs_input_grad[1]:
-            for_gates = ctx.mask.empty_gradient()
-            for result, above, some, gate in pieces(for_gates, grad, weight, gates):
-                product = (above.to(some.dtype) * some).to(gate.dtype)
-                result.copy_(sigmoid_slope(gate, product) if ctx.mask.slope else product)
+        wanted = ctx.needs_input_grad
+        for_weight = torch.empty_like(weight) if wanted[0] else None
+        for_gates = ctx.mask.empty_gradient() if wanted[1] else None
+        straight_through(grad, weight, gates, keep, for_weight, for_gates, ctx.mask.slope)
         return for_weight, for_gates, None, None
 
 
@@ -185,9 +129,7 @@ class LearnedMask(nn.Module):
         """Adds factor * s(G) (1 - s(G)) to the gates' gradient; factor is a scalar."""
         if self.gates.grad is None:
             self.gates.grad = self.empty_gradient().zero_()
-        factor = factor.to(self.gates.dtype)
-        for grad, some in pieces(self.gates.grad, self.gates.detach()):
-            grad.add_(sigmoid_slope(some, factor.expand_as(some)))
+        add_slope(self.gates.detach(), factor, self.gates.grad)
 
     def forget_gradient(self) -> None:
         """The gradient has been used; the next one is written into its memory."""

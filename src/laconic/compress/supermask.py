@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from laconic.compress.masks import LearnedMask, Sampling, count_open, pieces, sigmoid_slope
+from laconic.compress.gating import count_open, pieces, sigmoid_slope
+from laconic.compress.masks import LearnedMask, Sampling
 from laconic.compress.methods import Method, check_share
 from laconic.compress.ranking import keep_largest
 from laconic.compress.schedule import Cubic

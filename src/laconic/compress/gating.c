@@ -1,0 +1,111 @@
+/* The arithmetic of gating.py, element by element, each in one pass over memory. Arrays do not overlap. */
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef uint16_t bfloat16; /* the upper half of a float */
+
+/* exp(-|x|), by exp(k log 2 + r) = 2^k exp(r), |r| <= log(2) / 2, and the series of exp: right to 2e-7 of itself.
+   A loop over the C library's would not become one over vectors. */
+static inline float exp_minus_abs(float x)
+{
+    x = -fabsf(x);
+    x = x < -80 ? -80 : x; /* 2e-35 */
+    float k = rintf(x * 1.44269504f);
+    float r = x - k * 0.693359375f + k * 2.12194440e-4f; /* log 2 in two parts, the first exact times any k */
+    float series = 1 / 120.f + r * (1 / 720.f + r / 5040.f);
+    series = 1 + r * (1 + r * (1 / 2.f + r * (1 / 6.f + r * (1 / 24.f + r * series))));
+    int32_t bits = ((int32_t)k + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return series * power;
+}
+
+static inline float sigmoid(float x)
+{
+    float e = exp_minus_abs(x);
+    return (x < 0 ? e : 1) / (1 + e);
+}
+
+/* Of the sigmoid: s (1 - s), without the cancellation. */
+static inline float slope(float x)
+{
+    float e = exp_minus_abs(x);
+    return e / ((1 + e) * (1 + e));
+}
+
+static inline float widen(bfloat16 x)
+{
+    uint32_t bits = (uint32_t)x << 16;
+    float wide;
+    memcpy(&wide, &bits, sizeof wide);
+    return wide;
+}
+
+/* To the nearest, and to even from the middle. */
+static inline bfloat16 narrow(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return x != x ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+void draw(size_t n, const float *restrict gates, const int16_t *restrict noise, uint8_t *restrict keep)
+{
+    for (size_t i = 0; i < n; i++)
+        keep[i] = noise[i] - 65536 * sigmoid(gates[i]) < -32768.5f;
+}
+
+void multiply_float(size_t n, const float *restrict x, const uint8_t *restrict keep, float *restrict out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = x[i] * keep[i];
+}
+
+void multiply_to_bfloat16(size_t n, const float *restrict x, const uint8_t *restrict keep, bfloat16 *restrict out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = narrow(x[i] * keep[i]);
+}
+
+void multiply_bfloat16(size_t n, const bfloat16 *restrict x, const uint8_t *restrict keep, float *restrict out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = widen(x[i]) * keep[i];
+}
+
+void gradients_float(size_t n, const float *restrict grad, const float *restrict weight, const float *restrict gates,
+                     const uint8_t *restrict keep, float *restrict for_weight, float *restrict for_gates)
+{
+    for (size_t i = 0; i < n; i++) {
+        for_weight[i] = grad[i] * keep[i];
+        for_gates[i] = grad[i] * weight[i] * slope(gates[i]);
+    }
+}
+
+void gradients_bfloat16(size_t n, const bfloat16 *restrict grad, const float *restrict weight,
+                        const float *restrict gates, const uint8_t *restrict keep, float *restrict for_weight,
+                        float *restrict for_gates)
+{
+    for (size_t i = 0; i < n; i++) {
+        float above = widen(grad[i]);
+        for_weight[i] = above * keep[i];
+        for_gates[i] = above * weight[i] * slope(gates[i]);
+    }
+}
+
+void add_slope(size_t n, const float *restrict gates, float *restrict grad, float factor)
+{
+    for (size_t i = 0; i < n; i++)
+        grad[i] += factor * slope(gates[i]);
+}
+
+int64_t count_open(size_t n, const float *restrict gates)
+{
+    int64_t open = 0;
+    for (size_t i = 0; i < n; i++)
+        open += gates[i] > 0;
+    return open;
+}

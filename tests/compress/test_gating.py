@@ -1,0 +1,165 @@
+"""The arithmetic of masks and gates: the kernels give what PyTorch gives, at any size, layout and number of threads."""
+
+import pytest
+import torch
+
+from laconic import native
+from laconic.compress import gating
+from laconic.compress.gating import add_slope, count_open, draw_bernoulli, multiply, sigmoid_slope, straight_through
+from laconic.compress.masks import LearnedMask
+from laconic.native import compiled
+
+SHAPE = 331, 1001  # over gating.LEAST, and a multiple of nothing
+
+
+@pytest.fixture(params=["PyTorch", "C"])
+def kernels(request, monkeypatch) -> str:
+    """Once without the kernels, once with them."""
+    if request.param == "PyTorch":
+        monkeypatch.setattr(gating, "compiled", lambda source: None)
+    elif compiled(gating.SOURCE) is None:
+        pytest.skip("no C compiler here")
+    return request.param
+
+
+@pytest.fixture
+def ran(monkeypatch) -> list[str]:
+    """Names of the kernels that were run; skips where there are none."""
+    if compiled(gating.SOURCE) is None:
+        pytest.skip("no C compiler here")
+    names: list[str] = []
+
+    def noted(library, kernel, *arguments):
+        names.append(kernel)
+        return native.run(library, kernel, *arguments)
+
+    monkeypatch.setattr(gating, "run", noted)
+    return names
+
+
+@pytest.fixture(scope="module")
+def gates() -> torch.Tensor:
+    """From surely off to surely on."""
+    spread = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)) * 8
+    spread[0, :6] = torch.tensor([0.0, -0.0, 200.0, -200.0, torch.inf, -torch.inf])
+    return spread
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.0066, 0.5, 0.9933, 1.0])
+def test_draws_have_the_asked_frequency(probability, kernels):
+    draws = draw_bernoulli(torch.full((1001, 1001), probability).logit(), seed=0)
+    deviation = 5 * (probability * (1 - probability) / draws.numel()) ** 0.5
+    assert abs(draws.double().mean().item() - probability) <= deviation + 1 / 65536
+
+
+def test_both_draw_alike(gates, ran, monkeypatch):
+    drawn = draw_bernoulli(gates, seed=5)
+    assert set(ran) == {"draw"}
+    monkeypatch.setattr(gating, "compiled", lambda source: None)
+    # a rounding apart, thresholds differ by a hundredth of a level, and one draw in 65536 is at its threshold
+    assert (drawn != draw_bernoulli(gates, seed=5)).sum() <= 2
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("source", [torch.float32, torch.bfloat16])
+def test_both_give_the_same_gradients(gates, ran, source, threads, monkeypatch):
+    noise = torch.Generator().manual_seed(1)
+    grad = torch.randn(SHAPE, generator=noise).to(source)
+    weight = torch.randn(SHAPE, generator=noise)
+    keep = torch.rand(SHAPE, generator=noise) < 0.5
+    monkeypatch.setattr(native, "SHARE", 1000)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    found = []
+    for library in (compiled(gating.SOURCE), None):
+        monkeypatch.setattr(gating, "compiled", lambda source, library=library: library)
+        for_weight, for_gates = torch.full((2, *SHAPE), torch.nan).unbind(0)
+        straight_through(grad, weight, gates, keep, for_weight, for_gates, slope=True)
+        pulled = torch.ones(SHAPE)
+        add_slope(gates, torch.tensor(0.3), pulled)
+        found.append((for_weight, for_gates, pulled))
+    assert ran == ["gradients_bfloat16" if source == torch.bfloat16 else "gradients_float", "add_slope"]
+    assert torch.equal(found[0][0], found[1][0])
+    for fast, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain)
+    slope = torch.sigmoid(gates.double()) * torch.sigmoid(-gates.double())
+    torch.testing.assert_close(found[0][1].double(), grad.double() * weight.double() * slope, rtol=2e-6, atol=1e-30)
+    torch.testing.assert_close(found[0][2].double(), 1 + 0.3 * slope, rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [(torch.float32, torch.float32), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)],
+)
+def test_both_multiply_alike(source, target, ran, monkeypatch):
+    noise = torch.Generator().manual_seed(2)
+    x = torch.randn(SHAPE, generator=noise).to(source)
+    # what rounds to even, up into the next power and into infinity; what has no number
+    special = [
+        1 + 2**-8,
+        1 + 3 * 2**-8,
+        2 - 2**-9,
+        torch.finfo(torch.float32).max,
+        torch.inf,
+        -torch.inf,
+        torch.nan,
+        1e-40,
+    ]
+    x[0, : len(special)] = x[1, : len(special)] = torch.tensor(special).to(source)
+    keep = torch.rand(SHAPE, generator=noise) < 0.5
+    keep[0], keep[1] = True, False
+    product = multiply(x, keep, torch.empty(SHAPE, dtype=target))
+    assert len(ran) == 1
+    monkeypatch.setattr(gating, "compiled", lambda source: None)
+    plain = multiply(x, keep, torch.empty(SHAPE, dtype=target))
+    torch.testing.assert_close(product, plain, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_both_count_alike(gates, ran, threads, monkeypatch):
+    monkeypatch.setattr(native, "SHARE", 1000)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert count_open(gates) == (gates > 0).sum()
+    assert ran == ["count_open"]
+    monkeypatch.setattr(gating, "compiled", lambda source: None)
+    assert count_open(gates) == (gates > 0).sum()
+    assert count_open(gates).dtype == torch.float64
+
+
+@pytest.mark.parametrize("case", ["small", "transposed", "double", "bypass"])
+def test_what_has_no_kernel_goes_to_pytorch(case, ran):
+    shape = (4, 4) if case == "small" else (400, 400)
+    grad, weight, gates = torch.randn(3, *shape, dtype=torch.float64 if case == "double" else torch.float32).unbind(0)
+    if case == "transposed":
+        grad = grad.t()
+    for_gates, slope = torch.empty_like(gates), case != "bypass"
+    keep = torch.ones(shape, dtype=torch.bool)
+    straight_through(grad, weight, gates, keep, torch.empty_like(weight) if slope else None, for_gates, slope)
+    torch.testing.assert_close(for_gates, sigmoid_slope(gates, grad * weight) if slope else grad * weight)
+    assert not any(name.startswith("gradients") for name in ran)
+
+
+@pytest.mark.parametrize("shape", [(701, 300), (3, 70_001), (64, 64, 7, 7)])
+def test_pieces_change_nothing(shape, kernels, monkeypatch):
+    """Draws and gradients of a tensor do not depend on how much of it is worked on at a time, nor on its layout."""
+    torch.manual_seed(0)
+    weight, gates, grad = torch.randn(3, *shape).unbind(0)
+    if len(shape) == 4:
+        weight = weight.to(memory_format=torch.channels_last)
+    found = []
+    for piece in (1 << 12, 1 << 30):
+        monkeypatch.setattr(gating, "PIECE", piece)
+        mask = LearnedMask(weight, 0.0)
+        mask.seed.fill_(7)
+        with torch.no_grad():
+            mask.gates.copy_(gates)
+        leaf = weight.clone().requires_grad_()
+        masked = mask(leaf)
+        masked.backward(grad.transpose(0, 1).contiguous().transpose(0, 1))
+        found.append((masked.detach(), leaf.grad, mask.gates.grad))
+    slope = torch.sigmoid(gates) * torch.sigmoid(-gates)
+    keep = found[0][0] != 0
+    for masked, for_weight, for_gates in found:
+        assert torch.equal(masked, weight * keep)
+        assert torch.equal(for_weight, grad * keep)
+        torch.testing.assert_close(for_gates, grad * weight * slope)
+    assert count_open(gates) == (gates > 0).sum()
