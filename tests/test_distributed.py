@@ -100,6 +100,7 @@ def stopped_and_resumed(run: Run) -> Run:
     run.objective = stopping
     with contextlib.suppress(Stopped):
         run.fit()
+    barrier()  # the writer may be at its last checkpoint
     second = make_run("supermask", run.folder)
     second.resume()
     assert second.step == 6

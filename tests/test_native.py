@@ -76,6 +76,8 @@ def test_a_compiler_without_the_processors_own_flags_will_do(source, tmp_path, m
     picky = tmp_path / "picky"
     picky.write_text('#!/bin/sh\ncase "$*" in *-march*) exit 1;; esac\nexec cc "$@"\n', encoding="utf8")
     picky.chmod(0o755)
+    monkeypatch.delenv("CC", raising=False)
+    compiled.cache_clear()
     possible = compiled(source) is not None
     compiled.cache_clear()
     monkeypatch.setenv("CC", str(picky))
