@@ -45,7 +45,7 @@ def library(source) -> ctypes.CDLL:
 @pytest.mark.parametrize("size", [0, 1, 1000, 1001])
 def test_threads_share_all_elements(library, threads, size, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(native, "SHARE", 100)
+    monkeypatch.setattr(native, "GRAIN", 100)
     x, out = torch.randn(size), torch.full((size,), torch.nan, dtype=torch.float64)
     run(library, "scale", (x, out), (0.5,))
     assert torch.equal(out, x.double() / 2)
@@ -53,8 +53,8 @@ def test_threads_share_all_elements(library, threads, size, monkeypatch):
 
 def test_every_thread_tells_its_result(library, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    monkeypatch.setattr(native, "SHARE", 100)
-    assert run(library, "smallest", (torch.arange(-(2**40), 303 - 2**40),), result=ctypes.c_int64) == [
+    monkeypatch.setattr(native, "GRAIN", 100)
+    assert run(library, "smallest", (torch.arange(-(2**40), 303 - 2**40),), restype=ctypes.c_int64) == [
         -(2**40),
         101 - 2**40,
         202 - 2**40,
@@ -65,7 +65,7 @@ def test_a_source_is_compiled_once(library, source):
     assert compiled(source) is library
 
 
-@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", " "])
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", " ", "'", "cc -DX='"])
 def test_no_compiler_no_library(source, compiler, monkeypatch):
     monkeypatch.setenv("CC", compiler)
     assert compiled(source) is None
@@ -82,6 +82,29 @@ def test_a_compiler_without_the_processors_own_flags_will_do(source, tmp_path, m
     compiled.cache_clear()
     monkeypatch.setenv("CC", str(picky))
     assert (compiled(source) is not None) == possible
+
+
+def test_what_cannot_be_loaded_is_no_library(source, tmp_path, monkeypatch):
+    """A compiler for another system."""
+    foreign = tmp_path / "foreign"
+    foreign.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho foreign > "$2"\n', encoding="utf8")
+    foreign.chmod(0o755)
+    monkeypatch.setenv("CC", str(foreign))
+    assert compiled(source) is None
+
+
+def test_a_compiler_that_hangs_is_given_up(source, tmp_path, monkeypatch):
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf8")
+    slow.chmod(0o755)
+    monkeypatch.setenv("CC", str(slow))
+    monkeypatch.setattr(native, "SECONDS", 0.2)
+    assert compiled(source) is None
+
+
+def test_no_folder_no_library(source, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+    assert compiled(source) is None
 
 
 def test_a_source_that_does_not_compile_gives_no_library(tmp_path):

@@ -2,7 +2,7 @@
 
 The first use of a source has the machine's C compiler (`cc`, or what CC says) translate it for the very processor, in a
 quarter of a second and into a folder that is deleted again. Where there is no compiler there is no kernel, so whoever
-calls one also knows how to do without.
+calls one also knows how to do without; CC=false does without everywhere.
 """
 
 import ctypes
@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,45 +22,51 @@ from torch import Tensor
 
 FLAGS = ("-O3", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 # Tried in this order: whole 512-bit vectors, which compilers avoid for the sake of other code; whatever the processor
-# has; what every such processor has.
-TARGETS: tuple[tuple[str, ...], ...] = (("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ())
-SECONDS = 60.0  # for a compiler that hangs
-SHARE = 1 << 18  # elements below which another thread does not pay
+# has; the same in the words of compilers for ARM. What every processor has would be slower than PyTorch.
+TARGETS = ("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ("-mcpu=native",)
+SECONDS = 30.0  # for a compiler that hangs
+GRAIN = 1 << 18  # elements below which another thread does not pay
 
 
 @functools.cache
 def compiled(source: Path) -> ctypes.CDLL | None:
     """The library made of a C source; None where it cannot be made or loaded here."""
-    compiler = shlex.split(os.environ.get("CC") or "cc")
-    if not compiler or shutil.which(compiler[0]) is None:
+    try:
+        compiler = shlex.split(os.environ.get("CC") or "cc")
+        if not compiler or shutil.which(compiler[0]) is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="laconic-", ignore_cleanup_errors=True) as folder:
+            return _built([*compiler, *FLAGS, str(source)], Path(folder) / f"{source.stem}.so")
+    except (OSError, ValueError, subprocess.TimeoutExpired):  # no temporary folder, no command in CC, no end
         return None
-    with tempfile.TemporaryDirectory(prefix="laconic-") as folder:
-        target = Path(folder) / f"{source.stem}.so"
-        for flags in TARGETS:
-            command = [*compiler, *FLAGS, *flags, str(source), "-o", str(target), "-lm"]
+
+
+def _built(command: Sequence[str], library: Path) -> ctypes.CDLL | None:
+    for target in TARGETS:
+        done = subprocess.run([*command, *target, "-o", str(library), "-lm"], capture_output=True, timeout=SECONDS)
+        if done.returncode == 0:
             try:
-                subprocess.run(command, capture_output=True, check=True, timeout=SECONDS)
-                return ctypes.CDLL(str(target))
-            except (OSError, subprocess.SubprocessError):
+                return ctypes.CDLL(str(library))
+            except OSError:  # made for another system, or nothing may be run from there
                 continue
     return None
 
 
 def run(
-    library: ctypes.CDLL, kernel: str, tensors: tuple[Tensor, ...], numbers: tuple[float, ...] = (), result: Any = None
+    library: ctypes.CDLL, kernel: str, tensors: Sequence[Tensor], scalars: Sequence[float] = (), restype: Any = None
 ) -> list[Any]:
-    """kernel(n, tensors..., numbers...) over contiguous tensors of one size, element by element, in as many threads as
-    PyTorch has: what each of them returned, of the C type `result`."""
+    """kernel(n, tensors..., scalars...) over contiguous tensors of n elements, in as many threads as PyTorch has: what
+    each of them returned, of the C type `restype`."""
     count = tensors[0].numel()
-    threads = max(1, min(torch.get_num_threads(), count // SHARE))
+    threads = max(1, min(torch.get_num_threads(), count // GRAIN))
     function = getattr(library, kernel)
-    function.restype = result
-    last = [ctypes.c_float(number) for number in numbers]
+    function.restype = restype
+    floats = [ctypes.c_float(scalar) for scalar in scalars]
 
     def part(index: int) -> Any:
         start, stop = (count * i // threads for i in (index, index + 1))
-        first = [ctypes.c_void_p(t.data_ptr() + start * t.element_size()) for t in tensors]
-        return function(ctypes.c_size_t(stop - start), *first, *last)
+        pointers = [ctypes.c_void_p(t.data_ptr() + start * t.element_size()) for t in tensors]
+        return function(ctypes.c_size_t(stop - start), *pointers, *floats)
 
     return [part(0)] if threads == 1 else list(_workers(threads).map(part, range(threads)))
 

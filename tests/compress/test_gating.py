@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 
 from laconic import native
 from laconic.compress import gating
 from laconic.compress.gating import add_slope, count_open, draw_bernoulli, multiply, sigmoid_slope, straight_through
 from laconic.compress.masks import LearnedMask
+from laconic.compress.prune import Pruner
+from laconic.compress.supermask import Supermask
 from laconic.native import compiled
 
 SHAPE = 331, 1001  # over gating.LEAST, and a multiple of nothing
@@ -41,7 +44,7 @@ def ran(monkeypatch) -> list[str]:
 def gates() -> torch.Tensor:
     """From surely off to surely on."""
     spread = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)) * 8
-    spread[0, :6] = torch.tensor([0.0, -0.0, 200.0, -200.0, torch.inf, -torch.inf])
+    spread[0, :9] = torch.tensor([0.0, -0.0, 15.0, 20.0, 86.0, -200.0, torch.inf, -torch.inf, torch.nan])
     return spread
 
 
@@ -67,23 +70,23 @@ def test_both_give_the_same_gradients(gates, ran, source, threads, monkeypatch):
     grad = torch.randn(SHAPE, generator=noise).to(source)
     weight = torch.randn(SHAPE, generator=noise)
     keep = torch.rand(SHAPE, generator=noise) < 0.5
-    monkeypatch.setattr(native, "SHARE", 1000)
+    monkeypatch.setattr(native, "GRAIN", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     found = []
     for library in (compiled(gating.SOURCE), None):
         monkeypatch.setattr(gating, "compiled", lambda source, library=library: library)
-        for_weight, for_gates = torch.full((2, *SHAPE), torch.nan).unbind(0)
-        straight_through(grad, weight, gates, keep, for_weight, for_gates, slope=True)
+        grad_weight, grad_gates = torch.full((2, *SHAPE), torch.nan).unbind(0)
+        straight_through(grad, weight, gates, keep, grad_weight, grad_gates, slope=True)
         pulled = torch.ones(SHAPE)
         add_slope(gates, torch.tensor(0.3), pulled)
-        found.append((for_weight, for_gates, pulled))
+        found.append((grad_weight, grad_gates, pulled))
     assert ran == ["gradients_bfloat16" if source == torch.bfloat16 else "gradients_float", "add_slope"]
-    assert torch.equal(found[0][0], found[1][0])
-    for fast, plain in zip(*found, strict=True):
-        torch.testing.assert_close(fast, plain)
     slope = torch.sigmoid(gates.double()) * torch.sigmoid(-gates.double())
-    torch.testing.assert_close(found[0][1].double(), grad.double() * weight.double() * slope, rtol=2e-6, atol=1e-30)
-    torch.testing.assert_close(found[0][2].double(), 1 + 0.3 * slope, rtol=2e-7, atol=0)
+    for grad_weight, grad_gates, pulled in found:
+        assert torch.equal(grad_weight, grad * keep)
+        exact = grad.double() * weight.double() * slope
+        torch.testing.assert_close(grad_gates.double(), exact, rtol=2e-6, atol=1e-36, equal_nan=True)
+        torch.testing.assert_close(pulled.double(), 1 + 0.3 * slope, rtol=2e-7, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,7 @@ def test_both_give_the_same_gradients(gates, ran, source, threads, monkeypatch):
 def test_both_multiply_alike(source, target, ran, monkeypatch):
     noise = torch.Generator().manual_seed(2)
     x = torch.randn(SHAPE, generator=noise).to(source)
-    # what rounds to even, up into the next power and into infinity; what has no number
+    # what rounds to even, up into the next power and into infinity; what is no number, whatever its bits
     special = [
         1 + 2**-8,
         1 + 3 * 2**-8,
@@ -105,8 +108,10 @@ def test_both_multiply_alike(source, target, ran, monkeypatch):
         1e-40,
     ]
     x[0, : len(special)] = x[1, : len(special)] = torch.tensor(special).to(source)
+    if source == torch.float32:
+        x[2, :2] = torch.tensor([0x7FFFFFFF, -1], dtype=torch.int32).view(torch.float32)
     keep = torch.rand(SHAPE, generator=noise) < 0.5
-    keep[0], keep[1] = True, False
+    keep[0], keep[1], keep[2] = True, False, True
     product = multiply(x, keep, torch.empty(SHAPE, dtype=target))
     assert len(ran) == 1
     monkeypatch.setattr(gating, "compiled", lambda source: None)
@@ -116,7 +121,7 @@ def test_both_multiply_alike(source, target, ran, monkeypatch):
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_both_count_alike(gates, ran, threads, monkeypatch):
-    monkeypatch.setattr(native, "SHARE", 1000)
+    monkeypatch.setattr(native, "GRAIN", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert count_open(gates) == (gates > 0).sum()
     assert ran == ["count_open"]
@@ -125,17 +130,73 @@ def test_both_count_alike(gates, ran, threads, monkeypatch):
     assert count_open(gates).dtype == torch.float64
 
 
-@pytest.mark.parametrize("case", ["small", "transposed", "double", "bypass"])
+@pytest.mark.parametrize("case", ["small", "transposed", "double", "bypass", "meta", "subclass"])
 def test_what_has_no_kernel_goes_to_pytorch(case, ran):
     shape = (4, 4) if case == "small" else (400, 400)
-    grad, weight, gates = torch.randn(3, *shape, dtype=torch.float64 if case == "double" else torch.float32).unbind(0)
+    made = torch.randn(3, *shape, dtype=torch.float64 if case == "double" else torch.float32)
+    grad, weight, gates = made.to("meta" if case == "meta" else "cpu").unbind(0)
     if case == "transposed":
         grad = grad.t()
-    for_gates, slope = torch.empty_like(gates), case != "bypass"
-    keep = torch.ones(shape, dtype=torch.bool)
-    straight_through(grad, weight, gates, keep, torch.empty_like(weight) if slope else None, for_gates, slope)
-    torch.testing.assert_close(for_gates, sigmoid_slope(gates, grad * weight) if slope else grad * weight)
+    if case == "subclass":  # its numbers may be anywhere
+        grad = grad.as_subclass(type("Elsewhere", (torch.Tensor,), {}))
+    grad_gates, slope = torch.empty_like(gates), case != "bypass"
+    keep = torch.ones(shape, dtype=torch.bool, device=gates.device)
+    straight_through(grad, weight, gates, keep, torch.empty_like(weight) if slope else None, grad_gates, slope)
     assert not any(name.startswith("gradients") for name in ran)
+    if case != "meta":
+        torch.testing.assert_close(grad_gates, sigmoid_slope(gates, grad * weight) if slope else grad * weight)
+
+
+def test_shapes_that_do_not_fit_are_pytorchs_to_refuse(kernels):
+    """A kernel would read on behind the smaller one."""
+    with pytest.raises(RuntimeError, match="must match"):
+        LearnedMask(torch.ones(300, 300), 0.0)(torch.randn(512, 512))
+
+
+@pytest.mark.parametrize("size", [64, 512])
+def test_a_draw_overwritten_before_its_backward_pass_is_noticed(size, kernels):
+    weight = torch.ones(size, size, requires_grad=True)
+    mask = LearnedMask(weight, 0.0)
+    first = mask(weight)
+    mask.redraw()
+    mask(weight)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        first.sum().backward()
+
+
+def test_a_masked_module_is_exported(kernels):
+    """Where tensors have no numbers yet."""
+    linear = nn.Linear(512, 512)
+    Pruner(linear, Supermask(0.5), steps=2)
+    x = torch.randn(2, 512)
+    with torch.no_grad():
+        exported = torch.export.export(linear.eval(), (x,))
+        torch.testing.assert_close(exported.module()(x), linear(x))
+
+
+def test_a_training_goes_the_same_way(monkeypatch):
+    """Of masks large enough for kernels, and with autocast's products."""
+    if compiled(gating.SOURCE) is None:
+        pytest.skip("no C compiler here")
+    found = []
+    for least in (1, 10**9):
+        monkeypatch.setattr(gating, "LEAST", least)
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(20, 40), nn.Tanh(), nn.Linear(40, 1))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        pruner = Pruner(model, Supermask(0.8), steps=60).attach(optimizer)
+        x = torch.randn(256, 20)
+        losses = []
+        for _ in range(60):
+            loss = (model(x) - x[:, :1] * x[:, 1:2]).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.detach())
+        found.append((torch.stack(losses), pruner.masks()))
+    (fast, fast_masks), (plain, plain_masks) = found
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(fast_masks[name], plain_masks[name]) for name in plain_masks)
 
 
 @pytest.mark.parametrize("shape", [(701, 300), (3, 70_001), (64, 64, 7, 7)])
@@ -148,6 +209,8 @@ def test_pieces_change_nothing(shape, kernels, monkeypatch):
     found = []
     for piece in (1 << 12, 1 << 30):
         monkeypatch.setattr(gating, "PIECE", piece)
+        monkeypatch.setattr(gating, "GRAIN", piece)
+        monkeypatch.setattr(gating, "LEAST", 1)
         mask = LearnedMask(weight, 0.0)
         mask.seed.fill_(7)
         with torch.no_grad():
@@ -158,8 +221,8 @@ def test_pieces_change_nothing(shape, kernels, monkeypatch):
         found.append((masked.detach(), leaf.grad, mask.gates.grad))
     slope = torch.sigmoid(gates) * torch.sigmoid(-gates)
     keep = found[0][0] != 0
-    for masked, for_weight, for_gates in found:
+    for masked, grad_weight, grad_gates in found:
         assert torch.equal(masked, weight * keep)
-        assert torch.equal(for_weight, grad * keep)
-        torch.testing.assert_close(for_gates, grad * weight * slope)
+        assert torch.equal(grad_weight, grad * keep)
+        torch.testing.assert_close(grad_gates, grad * weight * slope)
     assert count_open(gates) == (gates > 0).sum()

@@ -1,24 +1,24 @@
 """The arithmetic of masks and their gates, of which a training step does nine tenths element by element.
 
 Each function is written in PyTorch. Large float32 tensors on a CPU take the kernels of `gating.c` instead, where a C
-compiler is at hand: the same numbers up to rounding, in a single pass over memory.
+compiler is at hand: the same numbers up to rounding, in one pass over memory.
 
 Knows nothing of modules, losses or optimizers.
 """
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from laconic.native import compiled, run
+from laconic.native import GRAIN, compiled, run
 from laconic.noise import LEVELS, noise16
 
 PIECE = 1 << 17  # elements that a CPU works on at a time: 512 KiB of float32
-LEAST = 1 << 15  # elements for which a kernel pays
+LEAST = 1 << 15  # elements from which on a kernel pays
 
 SOURCE = Path(__file__).with_suffix(".c")
 _F, _H, _I, _B = torch.float32, torch.bfloat16, torch.int16, torch.bool
@@ -34,8 +34,8 @@ KERNELS = {  # operation and types of its tensors: name in SOURCE
 }
 
 
-def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors of one shape side by side, some rows at a time on a CPU and whole elsewhere.
+def pieces(*tensors: Tensor, size: int | None = None) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors of one shape side by side, some rows (`size` elements, or PIECE) at a time on a CPU and whole elsewhere.
 
     What is computed from a piece stays in the cache. At full size every intermediate result would be paged in anew
     by the operating system, which costs several times the arithmetic.
@@ -44,7 +44,7 @@ def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     rows = len(first)
     if first.device.type == "cpu":
         # a multiple of four, so that the noise of a tensor does not depend on its pieces
-        rows = max(4, PIECE * rows // max(1, first.numel()) // 4 * 4)
+        rows = max(4, (size or PIECE) * rows // max(1, first.numel()) // 4 * 4)
     return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
 
@@ -55,18 +55,19 @@ def draw_bernoulli(gates: Tensor, seed: int, out: Tensor | None = None) -> Tenso
     """
     generator = torch.Generator(gates.device).manual_seed(seed)
     out = torch.empty_like(gates, dtype=torch.bool) if out is None else out
-    for drawn, some in pieces(out, gates):
+    for drawn, some in pieces(out, gates, size=GRAIN * torch.get_num_threads()):
         noise = noise16(some.shape, some.device, generator)
-        if not _natively("draw", some, noise, drawn):
-            # noise + 1/2 < LEVELS p - LEVELS / 2, in few passes; float32 is compared into bool four times as slowly
-            lack = noise.to(some.dtype).sub_(torch.sigmoid(some), alpha=LEVELS)
-            drawn.copy_(lack.lt_(-(LEVELS + 1) / 2))
+        if not _natively("draw", some, noise, out=[drawn]):
+            for result, gate, level in pieces(drawn, some, noise):
+                # level + 1/2 < LEVELS p - LEVELS / 2; float32 is compared into bool four times as slowly on a CPU
+                lack = level.to(gate.dtype).sub_(torch.sigmoid(gate), alpha=LEVELS)
+                result.copy_(lack.lt_(-(LEVELS + 1) / 2))
     return out
 
 
 def count_open(gates: Tensor) -> Tensor:
     """Number of gates above zero, a float64 scalar: float32 stops counting at 2 ** 24."""
-    if found := _natively("count_open", gates, result=ctypes.c_int64):
+    if found := _natively("count_open", gates, restype=ctypes.c_int64):
         return torch.tensor(sum(found), dtype=torch.float64)
     counts = [
         torch.gt(some, 0, out=torch.empty_like(some)).sum(-1).sum(dtype=torch.float64) for (some,) in pieces(gates)
@@ -76,7 +77,7 @@ def count_open(gates: Tensor) -> Tensor:
 
 def multiply(x: Tensor, keep: Tensor, out: Tensor) -> Tensor:
     """out = x * keep, in the type of `out`."""
-    if not _natively("multiply", x, keep, out):
+    if not _natively("multiply", x, keep, out=[out]):
         wide = torch.promote_types(x.dtype, out.dtype)
         for result, some, kept in pieces(out, x, keep):
             factor = kept.view(torch.uint8).to(wide)  # bool itself is converted element by element
@@ -89,46 +90,58 @@ def straight_through(
     weight: Tensor,
     gates: Tensor,
     keep: Tensor,
-    for_weight: Tensor | None,
-    for_gates: Tensor | None,
+    grad_weight: Tensor | None,
+    grad_gates: Tensor | None,
     slope: bool,
 ) -> None:
-    """Writes the gradients of weight * keep into `for_weight` and `for_gates`, None where one is not wanted.
+    """Writes the gradients of weight * keep into `grad_weight` and `grad_gates`, None where one is not wanted.
 
-    for_weight = grad * keep; for_gates = grad * weight, times the sigmoid's slope if `slope`.
+    grad_weight = grad * keep; grad_gates = grad * weight, times the sigmoid's slope if `slope`.
     """
-    wanted = [tensor for tensor in (for_weight, for_gates) if tensor is not None]
-    if slope and _natively("gradients", grad, weight, gates, keep, *wanted):  # there is one for both at once
+    wanted = [tensor for tensor in (grad_weight, grad_gates) if tensor is not None]
+    if slope and _natively("gradients", grad, weight, gates, keep, out=wanted):  # a kernel for both at once
         return
-    if for_weight is not None:
-        multiply(grad, keep, for_weight)
-    if for_gates is not None:
-        for result, above, some, gate in pieces(for_gates, grad, weight, gates):
+    if grad_weight is not None:
+        multiply(grad, keep, grad_weight)
+    if grad_gates is not None:
+        for result, above, some, gate in pieces(grad_gates, grad, weight, gates):
             product = (above.to(some.dtype) * some).to(gate.dtype)
             result.copy_(sigmoid_slope(gate, product) if slope else product)
 
 
 def sigmoid_slope(gates: Tensor, grad: Tensor) -> Tensor:
-    """grad * s(G) (1 - s(G)), in one pass."""
-    return torch.ops.aten.sigmoid_backward(grad, torch.sigmoid(gates))  # type: ignore[no-any-return]
+    """grad * s(G) (1 - s(G)), taken at -|G|, where it is the same: 1 - s(G) has no digits left where s(G) is near 1."""
+    return torch.ops.aten.sigmoid_backward(grad, torch.sigmoid(-gates.abs()))  # type: ignore[no-any-return]
 
 
 def add_slope(gates: Tensor, factor: Tensor, grad: Tensor) -> None:
     """grad += factor * s(G) (1 - s(G)); factor is a scalar."""
-    if gates.device.type == "cpu" and _natively("add_slope", gates, grad, number=factor.item()):
+    if gates.device.type == "cpu" and _natively("add_slope", gates, out=[grad], scalars=[factor.item()]):
         return
     factor = factor.to(gates.dtype)
     for result, some in pieces(grad, gates):
         result.add_(sigmoid_slope(some, factor.expand_as(some)))
 
 
-def _natively(operation: str, *tensors: Tensor, number: float | None = None, result: Any = None) -> list[Any]:
+def _natively(
+    operation: str, *tensors: Tensor, out: Sequence[Tensor] = (), scalars: Sequence[float] = (), restype: Any = None
+) -> list[Any]:
     """Runs the kernel of an operation: what it returned for each part; an empty list where none is for such tensors."""
+    tensors = *tensors, *out
     kernel = KERNELS.get((operation, *(tensor.dtype for tensor in tensors)))
-    fit = all(tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in tensors)
-    if kernel is None or not fit or tensors[0].numel() < LEAST:
+    if kernel is None or tensors[0].numel() < LEAST or not all(_plain(t, tensors[0].shape) for t in tensors):
         return []
     library = compiled(SOURCE)
     if library is None:
         return []
-    return run(library, kernel, tensors, () if number is None else (number,), result)
+    returned = run(library, kernel, tensors, scalars, restype)
+    for tensor in out:  # autograd has to learn that what it may have saved is overwritten
+        if not tensor.is_inference():
+            torch.autograd.graph.increment_version(tensor)
+    return returned
+
+
+def _plain(tensor: Tensor, shape: torch.Size) -> bool:
+    """Whether a tensor is numbers of that shape in a row, here: no subclass that has them elsewhere."""
+    ordinary = type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == "cpu"
+    return ordinary and tensor.shape == shape and tensor.is_contiguous() and not torch.compiler.is_compiling()

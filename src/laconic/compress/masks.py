@@ -38,10 +38,10 @@ class _StraightThrough(torch.autograd.Function):
         (grad,) = grads
         weight, gates, keep = ctx.saved_tensors
         wanted = ctx.needs_input_grad
-        for_weight = torch.empty_like(weight) if wanted[0] else None
-        for_gates = ctx.mask.empty_gradient() if wanted[1] else None
-        straight_through(grad, weight, gates, keep, for_weight, for_gates, ctx.mask.slope)
-        return for_weight, for_gates, None, None
+        grad_weight = torch.empty_like(weight) if wanted[0] else None
+        grad_gates = ctx.mask.empty_gradient() if wanted[1] else None
+        straight_through(grad, weight, gates, keep, grad_weight, grad_gates, ctx.mask.slope)
+        return grad_weight, grad_gates, None, None
 
 
 class FixedMask(nn.Module):
