@@ -30,6 +30,7 @@ from laconic.compress.supermask import Supermask
 from laconic.models.layers import Features
 from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
 from laconic.models.up_down import UpDown, UpDownConfig
+from laconic.native import compiled
 from laconic.settings import Training
 from laconic.train import cross_entropy, make_optimizer
 
@@ -155,6 +156,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
+    if compiled(gating.SOURCE) is None:
+        parser.error("no C compiler here to compare with; install one as cc, or name it in CC")
     torch.set_num_threads(options.threads)
     captioners = [options.captioner] if options.captioner else list(CASES)
     rows = [

@@ -1,11 +1,13 @@
 """Knowledge distillation: the loss, the teacher left as it is, what it teaches, and teachers that do not fit."""
 
+import copy
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from laconic.batches import make_batches
 from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
@@ -146,6 +148,26 @@ def test_a_teacher_in_half_precision_is_as_good(teacher, tmp_path):
     captioner = load(teacher)
     save(load(teacher), tmp_path / "half.safetensors", "half")
     load_teacher(tmp_path / "half.safetensors", student_of(captioner), reads_features=True)
+
+
+def test_a_teacher_packed_from_an_encoder_with_batch_norm_is_that_encoder(tmp_path):
+    """Packing folds it."""
+    dense = replace(DENSE, encoder=replace(DENSE.encoder, norm=True))
+    vocabulary = Vocabulary.build(["a dog"], 1)
+    student = ImageCaptioner(ModelConfig(dense.encoder, dense.decoder), vocabulary)
+    for module in student.encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    save(copy.deepcopy(student), tmp_path / "packed.safetensors", "half")
+    before = copy.deepcopy(student.encoder.state_dict())
+    load_teacher(tmp_path / "packed.safetensors", student, reads_features=True)
+    after = student.encoder.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    with torch.no_grad():
+        next(m for m in student.encoder.modules() if isinstance(m, nn.BatchNorm2d)).weight.mul_(1.1)
+    with pytest.raises(ConfigError, match="other weights than the recipe's frozen one"):
+        load_teacher(tmp_path / "packed.safetensors", student, reads_features=True)
 
 
 def test_teachers_that_do_not_fit_are_refused(teacher):

@@ -74,6 +74,22 @@ def test_step_cost():
     assert (stated[1], *stated.groups()[2:]) == (here, wide, plain, wide_plain)
 
 
+def test_storage_of_the_published_checkpoint():
+    found = {(row["values"], row["calibration"]): row for row in rows("storage.csv") if row["model"] == "TINY3"}
+    half, compact = found["half", "none"], found["compact", "5 images"]
+    stated = re.search(
+        r"([\d,]+) bytes as published, takes ([\d,]+) in half precision and ([\d,]+) in `compact`, "
+        r"with its greedy captions of all five sample images \(calibrated without one, of (\d of \d)\)",
+        " ".join(README.split()),
+    )
+    assert stated
+    assert half["captions_unchanged"] == compact["captions_unchanged"] == "5 of 5"
+    assert stated.groups() == (
+        *(f"{int(number):,}" for number in (half["paper_bytes"], half["bytes"], compact["bytes"])),
+        compact["held_out_captions_unchanged"],
+    )
+
+
 def test_encoder_study():
     found = {row["run"]: row for row in rows("flickr8k_encoder.csv")}
     stated = re.search(
@@ -230,5 +246,7 @@ def test_files_it_names_exist():
     named += re.findall(r"recipes/\w+\.toml", README)
     assert named
     assert [name for name in named if not (ROOT / name).exists()] == []
-    tree = re.findall(r"^  +(\w+\.py)", README, re.MULTILINE)
-    assert [name for name in tree if not list((ROOT / "src" / "laconic").rglob(name))] == []
+    (tree,) = re.findall(r"^```\nsrc/laconic/\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    modules = re.findall(r"\b\w+\.(?:py|c)\b", tree)
+    assert len(modules) > 30
+    assert [name for name in modules if not list((ROOT / "src" / "laconic").rglob(name))] == []

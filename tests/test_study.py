@@ -152,6 +152,8 @@ RUN = 'base = "base.toml"\n[[run]]\nname = "a"\n'
         (RUN + 'encoder.name = "vgg"', "run 'a': encoder 'vgg' is unknown"),
         (RUN + 'data.name = "scene"', "run 'a': no data set 'scene'"),
         (RUN + 'initial = "{runs}/b"', "'{runs}/b' names no run of the study; runs: a"),
+        (RUN + 'initial = ["x"]', r"'a': initial = \['x'\]; expected str"),
+        (RUN + 'distillation.teacher = ["x"]', r"'a': distillation: teacher = \['x'\]; expected str"),
         (RUN + 'initial = "{other}"', "'a': {other} in '{other}' is unknown; there are {runs}"),
         (RUN + 'initial = "{runs}/a"', "circle: a -> a"),
         (

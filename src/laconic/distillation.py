@@ -5,6 +5,7 @@ teacher finds each word of the vocabulary, beside which word came. Most often th
 student its pruned form. Knows nothing of the training loop, into which it enters as an Objective.
 """
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from laconic.batches import Batch
 from laconic.captioner import ImageCaptioner, load
 from laconic.errors import ConfigError
+from laconic.models.layers import fold_batch_norm
 from laconic.train import Loss, cross_entropy
 
 SAME = 0.01  # relative difference of encoder weights that still makes the same features: rounding to half precision
@@ -94,12 +96,19 @@ def load_teacher(path: Path, student: ImageCaptioner, *, reads_features: bool) -
     held, asked = (replace(captioner.config.encoder, norm=False) for captioner in (teacher, student))
     if held != asked if reads_features else held.size != asked.size:
         raise ConfigError(f"{path}: the teacher's encoder is {held}, the recipe asks for {asked}; give both the same")
-    if reads_features and not _same_weights(teacher.encoder, student.encoder):
+    if reads_features and not _same_weights(teacher.encoder, _folded(student.encoder)):
         raise ConfigError(
             f"{path}: the teacher's encoder has other weights than the recipe's frozen one, whose features it would "
             "read; give a teacher with that same frozen encoder, packed as exact or half"
         )
     return teacher
+
+
+def _folded(encoder: nn.Module) -> nn.Module:
+    """The encoder as it is packed."""
+    packed = copy.deepcopy(encoder)
+    fold_batch_norm(packed)
+    return packed
 
 
 def _same_weights(one: nn.Module, other: nn.Module) -> bool:

@@ -16,7 +16,7 @@ from laconic.metrics import caption_quality
 from laconic.report import figures
 from laconic.report.drawing import drawing, write_figure
 from laconic.report.gallery import Source, markdown_gallery, open_source, write_gallery
-from laconic.report.methods import in_order, method_name
+from laconic.report.methods import in_order, learned_masks, method_name
 from laconic.report.runs import (
     FinishedRun,
     captioner_key,
@@ -200,7 +200,7 @@ class _Report:
     # Photos
 
     def _gallery(self, group: list[FinishedRun], number: int) -> None:
-        learned = [run for run in group if method_name(run).startswith("SMP")] or group
+        learned = [run for run in group if learned_masks(run)] or group
         sparsest = max(learned, key=lambda run: (run.sparsity, run.cider, run.name))
         dense = dense_counterpart(sparsest, self.runs)
         if dense is None:

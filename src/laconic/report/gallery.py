@@ -12,7 +12,7 @@ from laconic import data
 from laconic.config import expand
 from laconic.data import Dataset, Example, read_image
 from laconic.errors import DataError
-from laconic.report.methods import method_name
+from laconic.report.methods import learned_masks, method_name
 from laconic.report.page import Contender, Layer, Picture, Story, captions_page, write_page
 from laconic.report.runs import FinishedRun, captions_of
 from laconic.report.tables import percent
@@ -89,7 +89,7 @@ def write_gallery(dense: FinishedRun, pruned: FinishedRun, source: Source, path:
         "The photos are taken from the validation set at even distances."
     )
     commands = (f"laconic inspect {pruned.model}", f"laconic caption {pruned.model} photo.jpg")
-    story = Story(opening, commands, learned=method_name(pruned).startswith("SMP"))
+    story = Story(opening, commands, learned=learned_masks(pruned))
     page = captions_page(contender(dense), contender(pruned), layers, pictures, story)
     write_page(page, path)
 

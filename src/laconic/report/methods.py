@@ -49,6 +49,11 @@ def method_name(run: FinishedRun) -> str:
     return _pruned_by(run) + (", distilled" if run.distilled else "")
 
 
+def learned_masks(run: FinishedRun) -> bool:
+    """Whether SMP made the masks of a run."""
+    return _pruned_by(run) == "SMP"
+
+
 def _pruned_by(run: FinishedRun) -> str:
     pruning = run.pruning
     scope = str(pruning["scope"]) + (", centred" if pruning.get("centred") else "")
