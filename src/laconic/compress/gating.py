@@ -111,7 +111,7 @@ def straight_through(
 
 def sigmoid_slope(gates: Tensor, grad: Tensor) -> Tensor:
     """grad * s(G) (1 - s(G)), taken at -|G|, where it is the same: 1 - s(G) has no digits left where s(G) is near 1."""
-    return torch.ops.aten.sigmoid_backward(grad, torch.sigmoid(-gates.abs()))  # type: ignore[no-any-return]
+    return torch.ops.aten.sigmoid_backward(grad, gates.abs().neg_().sigmoid_())  # type: ignore[no-any-return]
 
 
 def add_slope(gates: Tensor, factor: Tensor, grad: Tensor) -> None:
