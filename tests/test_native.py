@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from laconic import native
-from laconic.native import compiled, run
+from laconic.native import compiled, in_threads, run
 
 SOURCE = """
 #include <stddef.h>
@@ -59,6 +59,21 @@ def test_every_thread_tells_its_result(library, monkeypatch):
         101 - 2**40,
         202 - 2**40,
     ]
+
+
+def test_a_task_within_a_task_does_not_wait_for_its_own_thread(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+    def task(index: int) -> list[int]:
+        return in_threads(lambda inner: 10 * index + inner, 5)
+
+    assert in_threads(task, 3) == [[10 * index + inner for inner in range(5)] for index in range(3)]
+
+
+def test_what_a_task_raises_comes_out(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with pytest.raises(ZeroDivisionError):
+        in_threads(lambda index: 1 // index, 3)
 
 
 def test_a_source_is_compiled_once(library, source):

@@ -12,10 +12,11 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ FLAGS = ("-O3", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 TARGETS = ("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ("-mcpu=native",)
 SECONDS = 30.0  # for a compiler that hangs
 GRAIN = 1 << 18  # elements below which another thread does not pay
+
+T = TypeVar("T")
+_thread = threading.local()
 
 
 @functools.cache
@@ -58,19 +62,30 @@ def run(
     """kernel(n, tensors..., scalars...) over contiguous tensors of n elements, in as many threads as PyTorch has: what
     each of them returned, of the C type `restype`."""
     count = tensors[0].numel()
-    threads = max(1, min(torch.get_num_threads(), count // GRAIN))
+    parts = max(1, min(torch.get_num_threads(), count // GRAIN))
     function = getattr(library, kernel)
     function.restype = restype
     floats = [ctypes.c_float(scalar) for scalar in scalars]
 
     def part(index: int) -> Any:
-        start, stop = (count * i // threads for i in (index, index + 1))
+        start, stop = (count * i // parts for i in (index, index + 1))
         pointers = [ctypes.c_void_p(t.data_ptr() + start * t.element_size()) for t in tensors]
         return function(ctypes.c_size_t(stop - start), *pointers, *floats)
 
-    return [part(0)] if threads == 1 else list(_workers(threads).map(part, range(threads)))
+    return in_threads(part, parts)
+
+
+def in_threads(task: Callable[[int], T], count: int) -> list[T]:
+    """[task(0), ..., task(count - 1)] in as many threads as PyTorch has: for what leaves Python's lock to others.
+
+    Within a task all is done by its own thread.
+    """
+    threads = 1 if getattr(_thread, "works", False) else torch.get_num_threads()
+    if min(count, threads) <= 1:
+        return [task(index) for index in range(count)]
+    return list(_workers(threads).map(task, range(count)))
 
 
 @functools.cache
 def _workers(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="laconic-native")
+    return ThreadPoolExecutor(threads, "laconic-native", initializer=lambda: setattr(_thread, "works", True))

@@ -55,7 +55,9 @@ def test_draws_have_the_asked_frequency(probability, kernels):
     assert abs(draws.double().mean().item() - probability) <= deviation + 1 / 65536
 
 
-def test_both_draw_alike(gates, ran, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 3])
+def test_both_draw_alike(gates, ran, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     drawn = draw_bernoulli(gates, seed=5)
     assert set(ran) == {"draw"}
     monkeypatch.setattr(gating, "compiled", lambda source: None)
@@ -209,7 +211,7 @@ def test_pieces_change_nothing(shape, kernels, monkeypatch):
     found = []
     for piece in (1 << 12, 1 << 30):
         monkeypatch.setattr(gating, "PIECE", piece)
-        monkeypatch.setattr(gating, "GRAIN", piece)
+        monkeypatch.setattr(native, "GRAIN", piece)
         monkeypatch.setattr(gating, "LEAST", 1)
         mask = LearnedMask(weight, 0.0)
         mask.seed.fill_(7)

@@ -11,13 +11,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from laconic.native import GRAIN, compiled, run
+from laconic.native import compiled, in_threads, run
 from laconic.noise import LEVELS, noise16
 
 PIECE = 1 << 17  # elements that a CPU works on at a time: 512 KiB of float32
+BLOCK = 1 << 18  # elements whose noise is drawn as one
 LEAST = 1 << 15  # elements from which on a kernel pays
 
 SOURCE = Path(__file__).with_suffix(".c")
@@ -43,25 +45,33 @@ def pieces(*tensors: Tensor, size: int | None = None) -> Iterator[tuple[Tensor, 
     first = tensors[0]
     rows = len(first)
     if first.device.type == "cpu":
-        # a multiple of four, so that the noise of a tensor does not depend on its pieces
-        rows = max(4, (size or PIECE) * rows // max(1, first.numel()) // 4 * 4)
+        rows = max(1, (size or PIECE) * rows // max(1, first.numel()))
     return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
 
 def draw_bernoulli(gates: Tensor, seed: int, out: Tensor | None = None) -> Tensor:
     """Independent 0/1 draws as bool, true with probability sigmoid(gates); the same for the same seed.
 
-    Written into `out` where that is given.
+    Written into `out` where that is given. On a CPU each BLOCK has noise of its own, so that threads share the work.
     """
-    generator = torch.Generator(gates.device).manual_seed(seed)
     out = torch.empty_like(gates, dtype=torch.bool) if out is None else out
-    for drawn, some in pieces(out, gates, size=GRAIN * torch.get_num_threads()):
-        noise = noise16(some.shape, some.device, generator)
+    blocks = list(pieces(out, gates, size=BLOCK))
+
+    def draw(index: int) -> None:
+        drawn, some = blocks[index]
+        own = int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0])
+        noise = noise16(some.shape, some.device, torch.Generator(some.device).manual_seed(own))
         if not _natively("draw", some, noise, out=[drawn]):
             for result, gate, level in pieces(drawn, some, noise):
                 # level + 1/2 < LEVELS p - LEVELS / 2; float32 is compared into bool four times as slowly on a CPU
                 lack = level.to(gate.dtype).sub_(torch.sigmoid(gate), alpha=LEVELS)
                 result.copy_(lack.lt_(-(LEVELS + 1) / 2))
+
+    if len(blocks) > 1 and compiled(SOURCE) is not None:
+        in_threads(draw, len(blocks))
+    else:  # PyTorch's operations have threads of their own
+        for index in range(len(blocks)):
+            draw(index)
     return out
 
 
