@@ -47,7 +47,7 @@ def test_threads_share_all_elements(library, threads, size, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(native, "GRAIN", 100)
     x, out = torch.randn(size), torch.full((size,), torch.nan, dtype=torch.float64)
-    run(library, "scale", (x, out), (0.5,))
+    run(library, "scale", (x, out), (ctypes.c_float(0.5),))
     assert torch.equal(out, x.double() / 2)
 
 

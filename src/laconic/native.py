@@ -57,20 +57,19 @@ def _built(command: Sequence[str], library: Path) -> ctypes.CDLL | None:
 
 
 def run(
-    library: ctypes.CDLL, kernel: str, tensors: Sequence[Tensor], scalars: Sequence[float] = (), restype: Any = None
+    library: ctypes.CDLL, kernel: str, tensors: Sequence[Tensor], scalars: Sequence[Any] = (), restype: Any = None
 ) -> list[Any]:
     """kernel(n, tensors..., scalars...) over contiguous tensors of n elements, in as many threads as PyTorch has: what
-    each of them returned, of the C type `restype`."""
+    each of them returned. Scalars and `restype` are of ctypes."""
     count = tensors[0].numel()
     parts = max(1, min(torch.get_num_threads(), count // GRAIN))
     function = getattr(library, kernel)
     function.restype = restype
-    floats = [ctypes.c_float(scalar) for scalar in scalars]
 
     def part(index: int) -> Any:
         start, stop = (count * i // parts for i in (index, index + 1))
         pointers = [ctypes.c_void_p(t.data_ptr() + start * t.element_size()) for t in tensors]
-        return function(ctypes.c_size_t(stop - start), *pointers, *floats)
+        return function(ctypes.c_size_t(stop - start), *pointers, *scalars)
 
     return in_threads(part, parts)
 

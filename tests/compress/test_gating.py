@@ -6,7 +6,15 @@ from torch import nn
 
 from laconic import native
 from laconic.compress import gating
-from laconic.compress.gating import add_slope, count_open, draw_bernoulli, multiply, sigmoid_slope, straight_through
+from laconic.compress.gating import (
+    add_slope,
+    count_open,
+    draw_bernoulli,
+    mixed,
+    multiply,
+    sigmoid_slope,
+    straight_through,
+)
 from laconic.compress.masks import LearnedMask
 from laconic.compress.prune import Pruner
 from laconic.compress.supermask import Supermask
@@ -55,11 +63,33 @@ def test_draws_have_the_asked_frequency(probability, kernels):
     assert abs(draws.double().mean().item() - probability) <= deviation + 1 / 65536
 
 
+def test_noise_is_splitmix64_of_counters(kernels):
+    first, mask, found = 2**62 - 3, 2**64 - 1, []
+    for counter in range(first, first + 5):
+        z = counter * 0x9E3779B97F4A7C15 & mask
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
+        z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
+        found.append(z ^ z >> 31)
+    counters = torch.arange(gating.LEAST + 1)
+    words = mixed(counters, first)
+    assert words[:5].tolist() == [z - (z >> 63 << 64) for z in found]
+    assert torch.equal(mixed(counters[:-3], first + 3), words[3:])
+
+
+def test_blocks_of_a_large_mask_draw_apart(kernels, monkeypatch):
+    monkeypatch.setattr(gating, "BLOCK", 1 << 16)
+    drawn = draw_bernoulli(torch.zeros(256, 1024), seed=3).view(4, -1).double()
+    correlations = torch.corrcoef(drawn)
+    assert ((correlations - torch.eye(4)).abs() < 5 / 256).all()  # five deviations of 65536 pairs
+    following = torch.corrcoef(torch.stack([drawn[0], draw_bernoulli(torch.zeros(256, 1024), seed=4).view(4, -1)[0]]))
+    assert abs(following[0, 1]) < 5 / 256
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_both_draw_alike(gates, ran, threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     drawn = draw_bernoulli(gates, seed=5)
-    assert set(ran) == {"draw"}
+    assert set(ran) == {"mix", "draw"}
     monkeypatch.setattr(gating, "compiled", lambda source: None)
     # a rounding apart, thresholds differ by a hundredth of a level, and one draw in 65536 is at its threshold
     assert (drawn != draw_bernoulli(gates, seed=5)).sum() <= 2

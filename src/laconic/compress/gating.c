@@ -53,6 +53,17 @@ static inline bfloat16 narrow(float x)
     return x != x ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
+/* SplitMix64 (Steele, Lea, Flood 2014) of counters that begin at `first`. */
+void mix(size_t n, const uint64_t *restrict counters, uint64_t *restrict words, uint64_t first)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint64_t z = (counters[i] + first) * 0x9e3779b97f4a7c15;
+        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+        z = (z ^ z >> 27) * 0x94d049bb133111eb;
+        words[i] = z ^ z >> 31;
+    }
+}
+
 void draw(size_t n, const float *restrict gates, const int16_t *restrict noise, uint8_t *restrict keep)
 {
     for (size_t i = 0; i < n; i++)

@@ -16,15 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from laconic.native import compiled, in_threads, run
-from laconic.noise import LEVELS, noise16
+from laconic.noise import LEVELS
 
 PIECE = 1 << 17  # elements that a CPU works on at a time: 512 KiB of float32
-BLOCK = 1 << 18  # elements whose noise is drawn as one
+BLOCK = 1 << 20  # elements that a thread draws at a time
 LEAST = 1 << 15  # elements from which on a kernel pays
 
 SOURCE = Path(__file__).with_suffix(".c")
 _F, _H, _I, _B = torch.float32, torch.bfloat16, torch.int16, torch.bool
 KERNELS = {  # operation and types of its tensors: name in SOURCE
+    ("mix", torch.int64, torch.int64): "mix",
     ("draw", _F, _I, _B): "draw",
     ("multiply", _F, _B, _F): "multiply_float",
     ("multiply", _F, _B, _H): "multiply_to_bfloat16",
@@ -52,15 +53,16 @@ def pieces(*tensors: Tensor, size: int | None = None) -> Iterator[tuple[Tensor, 
 def draw_bernoulli(gates: Tensor, seed: int, out: Tensor | None = None) -> Tensor:
     """Independent 0/1 draws as bool, true with probability sigmoid(gates); the same for the same seed.
 
-    Written into `out` where that is given. On a CPU each BLOCK has noise of its own, so that threads share the work.
+    Written into `out` where that is given.
     """
     out = torch.empty_like(gates, dtype=torch.bool) if out is None else out
+    first = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]) >> 2  # int64, and far from its end
     blocks = list(pieces(out, gates, size=BLOCK))
+    counters = torch.arange(-(-blocks[0][0].numel() // 4), device=gates.device)
 
     def draw(index: int) -> None:
         drawn, some = blocks[index]
-        own = int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0])
-        noise = noise16(some.shape, some.device, torch.Generator(some.device).manual_seed(own))
+        noise = mixed(counters, first + index * len(counters)).view(torch.int16)[: some.numel()].view(some.shape)
         if not _natively("draw", some, noise, out=[drawn]):
             for result, gate, level in pieces(drawn, some, noise):
                 # level + 1/2 < LEVELS p - LEVELS / 2; float32 is compared into bool four times as slowly on a CPU
@@ -73,6 +75,25 @@ def draw_bernoulli(gates: Tensor, seed: int, out: Tensor | None = None) -> Tenso
         for index in range(len(blocks)):
             draw(index)
     return out
+
+
+def mixed(counters: Tensor, first: int) -> Tensor:
+    """64 random bits for each of the int64 counters, taken from `first` on: SplitMix64 (Steele, Lea, Flood 2014).
+
+    Of such noise, threads can draw parts side by side, and it is the same on every device.
+    """
+    words = torch.empty_like(counters)
+    if not _natively("mix", counters, out=[words], scalars=[ctypes.c_uint64(first)]):
+        for some, counter in pieces(words, counters):
+            torch.mul(counter + first, _signed(0x9E3779B97F4A7C15), out=some)
+            for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+                some.bitwise_xor_((some >> shift).bitwise_and_((1 << 64 - shift) - 1)).mul_(_signed(factor))
+    return words
+
+
+def _signed(word: int) -> int:
+    """The int64 of the same bits."""
+    return word - (word >> 63 << 64)
 
 
 def count_open(gates: Tensor) -> Tensor:
@@ -126,7 +147,9 @@ def sigmoid_slope(gates: Tensor, grad: Tensor) -> Tensor:
 
 def add_slope(gates: Tensor, factor: Tensor, grad: Tensor) -> None:
     """grad += factor * s(G) (1 - s(G)); factor is a scalar."""
-    if gates.device.type == "cpu" and _natively("add_slope", gates, out=[grad], scalars=[factor.item()]):
+    if gates.device.type == "cpu" and _natively(
+        "add_slope", gates, out=[grad], scalars=[ctypes.c_float(factor.item())]
+    ):
         return
     factor = factor.to(gates.dtype)
     for result, some in pieces(grad, gates):
@@ -134,7 +157,7 @@ def add_slope(gates: Tensor, factor: Tensor, grad: Tensor) -> None:
 
 
 def _natively(
-    operation: str, *tensors: Tensor, out: Sequence[Tensor] = (), scalars: Sequence[float] = (), restype: Any = None
+    operation: str, *tensors: Tensor, out: Sequence[Tensor] = (), scalars: Sequence[Any] = (), restype: Any = None
 ) -> list[Any]:
     """Runs the kernel of an operation: what it returned for each part; an empty list where none is for such tensors."""
     tensors = *tensors, *out
