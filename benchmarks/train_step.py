@@ -26,6 +26,7 @@ from torch import nn
 from laconic.compress import gating
 from laconic.compress.prune import Pruner
 from laconic.compress.supermask import Supermask
+from laconic.machine import settle_in
 from laconic.models.layers import Features
 from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
 from laconic.models.up_down import UpDown, UpDownConfig
@@ -161,7 +162,9 @@ def main() -> None:
     options = parser.parse_args()
     if compiled(gating.SOURCE) is None:
         parser.error("no C compiler here to compare with; install one as cc, or name it in CC")
-    torch.set_num_threads(options.threads)
+    settle_in(
+        options.threads
+    )  # as `laconic train` does: else times depend on the state in which the heap happens to be
     captioners = [options.captioner] if options.captioner else list(CASES)
     rows = [
         row

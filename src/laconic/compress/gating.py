@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from laconic.native import compiled, in_threads, run
-from laconic.noise import LEVELS
+from laconic.noise import LEVELS, noise16, words_for
 
 PIECE = 1 << 17  # elements that a CPU works on at a time: 512 KiB of float32
 BLOCK = 1 << 20  # elements that a thread draws at a time
@@ -56,13 +56,15 @@ def draw_bernoulli(gates: Tensor, seed: int, out: Tensor | None = None) -> Tenso
     Written into `out` where that is given.
     """
     out = torch.empty_like(gates, dtype=torch.bool) if out is None else out
-    first = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]) >> 2  # int64, and far from its end
+    first = (
+        int(np.random.SeedSequence(seed % 2**64).generate_state(1, np.uint64)[0]) >> 2
+    )  # int64, and far from its end
     blocks = list(pieces(out, gates, size=BLOCK))
-    counters = torch.arange(-(-blocks[0][0].numel() // 4), device=gates.device)
+    counters = torch.arange(words_for(blocks[0][0].shape), device=gates.device)
 
     def draw(index: int) -> None:
         drawn, some = blocks[index]
-        noise = mixed(counters, first + index * len(counters)).view(torch.int16)[: some.numel()].view(some.shape)
+        noise = noise16(mixed(counters, first + index * len(counters)), some.shape)
         if not _natively("draw", some, noise, out=[drawn]):
             for result, gate, level in pieces(drawn, some, noise):
                 # level + 1/2 < LEVELS p - LEVELS / 2; float32 is compared into bool four times as slowly on a CPU

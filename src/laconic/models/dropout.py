@@ -3,10 +3,11 @@
 Knows nothing of layers.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from laconic.noise import LEVELS, noise16
+from laconic.noise import LEVELS, noise16, words_for
 
 
 def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
@@ -14,5 +15,6 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     if not training or p == 0 or x.device.type != "cpu":
         return F.dropout(x, p, training)
     dropped = min(round(p * LEVELS), LEVELS - 1)
-    keep = noise16(x.shape, x.device) >= dropped - LEVELS // 2
+    words = torch.empty(words_for(x.shape), dtype=torch.int64).random_(-(2**63), None)
+    keep = noise16(words, x.shape) >= dropped - LEVELS // 2
     return x * keep.to(x.dtype).mul_(LEVELS / (LEVELS - dropped))
