@@ -18,7 +18,7 @@ lint: .venv/.ready-dev
 
 bench: .venv/.ready-dev
 	.venv/bin/python benchmarks/metrics.py --csv results/metrics_speed.csv
-	.venv/bin/python benchmarks/train_step.py --csv results/train_step.csv
+	.venv/bin/python benchmarks/train_step.py --csv results/train_step.csv --threads 1
 
 clean:
 	rm -rf .venv runs cache

@@ -1,6 +1,6 @@
 """Cost of Supermask Pruning in training: one step against the dense step of the same model, in one run.
 
-    python benchmarks/train_step.py --csv results/train_step.csv
+    python benchmarks/train_step.py --csv results/train_step.csv --threads 1
 
 On random features: the Soft-Attention LSTM with Flickr8k's sizes, 32 images x 5 captions of 8 to 18 words, others at
 each step; Up-Down with the paper's, 15 images x 5 captions of 16 tokens. Dense and pruned steps alternate, while masks
@@ -162,9 +162,7 @@ def main() -> None:
     options = parser.parse_args()
     if compiled(gating.SOURCE) is None:
         parser.error("no C compiler here to compare with; install one as cc, or name it in CC")
-    settle_in(
-        options.threads
-    )  # as `laconic train` does: else times depend on the state in which the heap happens to be
+    settle_in(options.threads)  # as `laconic train` does; without it the heap's state decides
     captioners = [options.captioner] if options.captioner else list(CASES)
     rows = [
         row

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-FLAGS = ("-O3", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = "-O3", "-shared", "-fPIC", "-fno-trapping-math"
 # Tried in this order: whole 512-bit vectors, which compilers avoid for the sake of other code; whatever the processor
 # has; the same in the words of compilers for ARM. What every processor has would be slower than PyTorch.
 TARGETS = ("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ("-mcpu=native",)
@@ -47,7 +47,7 @@ def compiled(source: Path) -> ctypes.CDLL | None:
 
 def _built(command: Sequence[str], library: Path) -> ctypes.CDLL | None:
     for target in TARGETS:
-        done = subprocess.run([*command, *target, "-o", str(library), "-lm"], capture_output=True, timeout=SECONDS)
+        done = subprocess.run([*command, *target, "-o", str(library)], capture_output=True, timeout=SECONDS)
         if done.returncode == 0:
             try:
                 return ctypes.CDLL(str(library))

@@ -1,4 +1,4 @@
-"""The arithmetic of masks and their gates, of which a training step does nine tenths element by element.
+"""The arithmetic of masks and their gates, element by element: what Supermask Pruning adds to a training step.
 
 Each function is written in PyTorch. Large float32 tensors on a CPU take the kernels of `gating.c` instead, where a C
 compiler is at hand: the same numbers up to rounding, in one pass over memory.
@@ -149,9 +149,8 @@ def sigmoid_slope(gates: Tensor, grad: Tensor) -> Tensor:
 
 def add_slope(gates: Tensor, factor: Tensor, grad: Tensor) -> None:
     """grad += factor * s(G) (1 - s(G)); factor is a scalar."""
-    if gates.device.type == "cpu" and _natively(
-        "add_slope", gates, out=[grad], scalars=[ctypes.c_float(factor.item())]
-    ):
+    on_cpu = gates.device.type == "cpu"  # a GPU would have to be waited for
+    if on_cpu and _natively("add_slope", gates, out=[grad], scalars=[ctypes.c_float(factor.item())]):
         return
     factor = factor.to(gates.dtype)
     for result, some in pieces(grad, gates):
