@@ -14,7 +14,7 @@ from flickr8k import describe, read_options, write
 
 from laconic.cli import main
 from laconic.config import from_mapping
-from laconic.recipes import Recipe
+from laconic.recipes.recipe import Recipe
 
 STUDY = Path("recipes/studies/flickr8k_encoder.toml")
 RUNS = ("dense", "dense_tuned", "decoder_smp_95", "A2_smp", "A2_smp_84", "A2_smp_91")

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 
 from laconic import data
-from laconic.captioner import load
+from laconic.captioner.image_captioner import load
 from laconic.cli import main
+from laconic.cli.console import console_for, watching
 from laconic.config import expand, read_toml
-from laconic.console import console_for, watching
-from laconic.evaluation import evaluate_images
-from laconic.folders import write_json
-from laconic.recipes import Recipe, run
+from laconic.recipes.folders import write_json
+from laconic.recipes.recipe import Recipe, run
+from laconic.training.evaluation import evaluate_images
 
 RECIPES = {  # file name -> name in the table; each may begin with what those before it have trained
     "flickr8k_dense": "dense",

@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from laconic.batches import Batch
 from laconic.metrics.rewards import Rewards
 from laconic.models.layers import Features
 from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
-from laconic.scst import Scst, SelfCritical
-from laconic.settings import Training
 from laconic.text import EOS, Vocabulary
-from laconic.train import make_optimizer
+from laconic.training.batches import Batch
+from laconic.training.loop import make_optimizer
+from laconic.training.scst import Scst, SelfCritical
+from laconic.training.settings import Training
 from metrics import captions, compare
 
 IMAGES, SAMPLES, GRID, POSITIONS = 32, 5, 1280, 49

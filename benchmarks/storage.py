@@ -201,9 +201,9 @@ class Samples:
     """The published TINY3 captioner and the five images that there are region features for."""
 
     def __init__(self) -> None:
-        from laconic.calibration import own_batches
-        from laconic.convert import convert
         from laconic.data.regions import RegionFolder
+        from laconic.exchange.smp import convert
+        from laconic.recipes.calibration import own_batches
 
         regions = RegionFolder(SHARED / "data/coco_sample/bu", 2048)
         self.images = [regions[image] for image in regions.ids()]
@@ -212,8 +212,8 @@ class Samples:
 
     def packed(self, values: str, calibration: list[int], folder: Path) -> tuple[int, int, Path]:
         """Bytes with and without the vocabulary, and the file of the captioner; calibrated on these images if any."""
-        from laconic.calibration import calibrate, hold_captions, own_batches
-        from laconic.captioner import save
+        from laconic.captioner.image_captioner import save
+        from laconic.recipes.calibration import calibrate, hold_captions, own_batches
 
         captioner = copy.deepcopy(self.published)
         steps = None
@@ -231,8 +231,8 @@ class Samples:
         """Logit error, KL divergence, and the number of unchanged greedy captions of these images."""
         import torch
 
-        from laconic.captioner import load
-        from laconic.decode import Decoding
+        from laconic.captioner.image_captioner import load
+        from laconic.decode.search import Decoding
 
         captioner, greedy = load(path), Decoding(1)
         before, after, same = [], [], 0

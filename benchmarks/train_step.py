@@ -23,16 +23,16 @@ from unittest import mock
 import torch
 from torch import nn
 
-from laconic.compress import gating
-from laconic.compress.prune import Pruner
-from laconic.compress.supermask import Supermask
-from laconic.machine import settle_in
+from laconic.compress.masked import gating
+from laconic.compress.masked.pruner import Pruner
+from laconic.compress.masked.supermask import Supermask
+from laconic.machine.compiler import compiled
+from laconic.machine.process import settle_in
 from laconic.models.layers import Features
 from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
 from laconic.models.up_down import UpDown, UpDownConfig
-from laconic.native import compiled
-from laconic.settings import Training
-from laconic.train import cross_entropy, make_optimizer
+from laconic.training.loop import cross_entropy, make_optimizer
+from laconic.training.settings import Training
 
 KINDS = "dense", "smp", "smp without a C compiler"
 CAPTIONS = 5

@@ -15,21 +15,22 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from laconic import console as console_module
-from laconic import data, metrics, recipes, store
-from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
+from laconic import data, metrics, store
+from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
 from laconic.cli import VERBS, main
+from laconic.cli import console as console_module
+from laconic.cli.console import Lines, watching
 from laconic.cli.study import showing
 from laconic.config import read_toml
-from laconic.console import Lines, watching
 from laconic.data import Example, write_karpathy
 from laconic.data.regions import Regions, write_regions
-from laconic.decode import Decoding
-from laconic.evaluation import evaluate, evaluate_images
-from laconic.features import PixelCache
-from laconic.processes import Outcome
+from laconic.decode.search import Decoding
+from laconic.recipes import recipe as recipes
+from laconic.recipes.processes import Outcome
 from laconic.text import Vocabulary
-from laconic.train import Progress
+from laconic.training.evaluation import evaluate, evaluate_images
+from laconic.training.features import PixelCache
+from laconic.training.loop import Progress
 
 RECIPE = """
 [data]

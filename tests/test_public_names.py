@@ -11,7 +11,7 @@ from laconic.cli.convert import Convert
 from laconic.cli.pack import Pack
 from laconic.cli.scores import Evaluate, Score
 from laconic.metrics import METRICS, STANDARD
-from laconic.pruning import METHODS, Pruning
+from laconic.recipes.pruning import METHODS, Pruning
 from laconic.store.values import VALUES
 
 PROMISED = {

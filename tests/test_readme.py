@@ -9,9 +9,9 @@ from statistics import fmean
 
 import pytest
 
-from laconic.folders import finished
+from laconic.recipes.folders import finished
+from laconic.recipes.study import read_study
 from laconic.report.runs import read_runs
-from laconic.study import read_study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf8")

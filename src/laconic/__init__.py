@@ -8,34 +8,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from laconic import data, metrics, store
-    from laconic.captioner import ImageCaptioner, load
-    from laconic.compress.fisher import Fisher
-    from laconic.compress.frozen import Frozen
-    from laconic.compress.magnitude import Magnitude
-    from laconic.compress.prune import Pruner
-    from laconic.compress.schedule import Cubic
-    from laconic.compress.snip import Snip
-    from laconic.compress.supermask import Supermask
-    from laconic.decode import Decoding
+    from laconic.captioner.image_captioner import ImageCaptioner, load
+    from laconic.compress.masked.fisher import Fisher
+    from laconic.compress.masked.frozen import Frozen
+    from laconic.compress.masked.magnitude import Magnitude
+    from laconic.compress.masked.pruner import Pruner
+    from laconic.compress.masked.schedule import Cubic
+    from laconic.compress.masked.snip import Snip
+    from laconic.compress.masked.supermask import Supermask
+    from laconic.decode.search import Decoding
     from laconic.errors import LaconicError
     from laconic.text import Vocabulary
 
 __version__ = "0.1.0"
 
 _HOME = {  # public name -> module that defines it; a module is its own home
-    "Cubic": "laconic.compress.schedule",
-    "Decoding": "laconic.decode",
-    "Fisher": "laconic.compress.fisher",
-    "Frozen": "laconic.compress.frozen",
-    "ImageCaptioner": "laconic.captioner",
+    "Cubic": "laconic.compress.masked.schedule",
+    "Decoding": "laconic.decode.search",
+    "Fisher": "laconic.compress.masked.fisher",
+    "Frozen": "laconic.compress.masked.frozen",
+    "ImageCaptioner": "laconic.captioner.image_captioner",
     "LaconicError": "laconic.errors",
-    "Magnitude": "laconic.compress.magnitude",
-    "Pruner": "laconic.compress.prune",
-    "Snip": "laconic.compress.snip",
-    "Supermask": "laconic.compress.supermask",
+    "Magnitude": "laconic.compress.masked.magnitude",
+    "Pruner": "laconic.compress.masked.pruner",
+    "Snip": "laconic.compress.masked.snip",
+    "Supermask": "laconic.compress.masked.supermask",
     "Vocabulary": "laconic.text",
     "data": "laconic.data",
-    "load": "laconic.captioner",
+    "load": "laconic.captioner.image_captioner",
     "metrics": "laconic.metrics",
     "store": "laconic.store",
 }

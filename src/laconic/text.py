@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from laconic.errors import ConfigError, FormatError
-from laconic.files import atomically
+from laconic.machine.files import atomically
 
 PAD, UNK, BOS, EOS = range(4)
 SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")

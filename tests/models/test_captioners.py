@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from laconic.decode import Decoding, decode
+from laconic.decode.search import Decoding, decode
 from laconic.errors import ConfigError
 from laconic.models.captioners import CAPTIONERS, build_captioner
 from laconic.models.layers import Features, cell_boxes

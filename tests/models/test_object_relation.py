@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from laconic.compress.prune import Pruner
-from laconic.compress.supermask import Supermask
-from laconic.decode import Decoding, decode
+from laconic.compress.masked.pruner import Pruner
+from laconic.compress.masked.supermask import Supermask
+from laconic.decode.search import Decoding, decode
 from laconic.errors import ConfigError
 from laconic.models.layers import Features, cell_boxes
 from laconic.models.object_relation import ObjectRelation, ObjectRelationConfig

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from laconic import data
-from laconic.accounting import non_zeros
-from laconic.captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, save
+from laconic.captioner.accounting import non_zeros
+from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, save
 from laconic.config import to_mapping
-from laconic.recipes import DataRecipe, Pruning, Recipe
-from laconic.settings import Training
+from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
 from laconic.text import Vocabulary
+from laconic.training.settings import Training
 
 VAL = 6
 

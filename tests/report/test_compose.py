@@ -12,8 +12,8 @@ import sys
 import numpy as np
 import pytest
 
-from laconic.accounting import caption_operations, matrices
-from laconic.captioner import load
+from laconic.captioner.accounting import caption_operations, matrices
+from laconic.captioner.image_captioner import load
 from laconic.cli import main
 from laconic.errors import ConfigError, MissingError
 from laconic.report.compose import write_report

@@ -18,7 +18,7 @@ from tyro.conf import arg
 from laconic.errors import ConfigError
 
 if TYPE_CHECKING:
-    from laconic.captioner import ImageCaptioner
+    from laconic.captioner.image_captioner import ImageCaptioner
 
 MODEL = "model.safetensors"  # of a finished run's folder
 
@@ -96,7 +96,7 @@ def open_captioner(path: Path) -> "ImageCaptioner":
     source = model_file(path)
     import torch
 
-    from laconic.captioner import load
+    from laconic.captioner.image_captioner import load
 
     return load(source).to("cuda" if torch.cuda.is_available() else "cpu")
 

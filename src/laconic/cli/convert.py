@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from laconic.cli.console import check_target, size_line
 from laconic.cli.pack import STEPPED, calibrated
-from laconic.console import check_target, size_line
 from laconic.errors import ConfigError
 
 
@@ -31,9 +31,9 @@ def convert(options: Convert) -> None:
     if options.calibrate and options.values not in STEPPED:
         raise ConfigError(f"--calibrate: values {options.values} need none; give --values fine or compact")
     from laconic import store
-    from laconic.calibration import named_batches
-    from laconic.captioner import save
-    from laconic.convert import convert as read_run
+    from laconic.captioner.image_captioner import save
+    from laconic.exchange.smp import convert as read_run
+    from laconic.recipes.calibration import named_batches
 
     captioner = read_run(options.run)
     steps = None

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from laconic.cli.arguments import model_file
-from laconic.console import check_target, size_line
+from laconic.cli.console import check_target, size_line
 from laconic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from laconic.calibration import Batch
-    from laconic.captioner import ImageCaptioner
+    from laconic.captioner.image_captioner import ImageCaptioner
+    from laconic.recipes.calibration import Batch
     from laconic.store import Packed
 
 STEPPED = ("fine", "compact")
@@ -54,7 +54,7 @@ def pack(options: Pack) -> None:
     model: Packed | ImageCaptioner = packed
     steps = None
     if options.values not in ("exact", packed.precision):  # what is written as it was keeps every bit
-        from laconic.captioner import fold, load
+        from laconic.captioner.image_captioner import fold, load
 
         captioner = model = load(source)
         if options.values in STEPPED and (options.calibrate or options.images):
@@ -85,7 +85,7 @@ def source_file(given: Path, out: Path) -> Path:
 
 def calibrated(captioner: "ImageCaptioner", values: str, batches: "Sequence[Batch]", own: bool) -> dict[str, float]:
     """Quantises in place and says so; the steps. `own`: the batches hold the captioner's own captions."""
-    from laconic.calibration import calibrate, hold_captions
+    from laconic.recipes.calibration import calibrate, hold_captions
 
     count = sum(len(images) for images, _ in batches)
     print(f"calibrating on {count:,} image{'s' if count > 1 else ''} ...", flush=True)
@@ -98,7 +98,7 @@ def calibrated(captioner: "ImageCaptioner", values: str, batches: "Sequence[Batc
 
 def _batches(captioner: "ImageCaptioner", options: Pack) -> "list[Batch]":
     """From the images named, or from the run's training data."""
-    from laconic.calibration import named_batches, training_batches
+    from laconic.recipes.calibration import named_batches, training_batches
 
     if options.images:
         return named_batches(captioner, options.images)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from laconic.cli.arguments import JsonTarget, model_file, open_captioner, say
-from laconic.cli.pack import source_file
-from laconic.console import (
+from laconic.cli.console import (
     STDOUT,
     check_target,
     comparison_lines,
@@ -21,11 +20,12 @@ from laconic.console import (
     size_line,
     write_json,
 )
-from laconic.decode import Decoding
+from laconic.cli.pack import source_file
+from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from laconic.captioner import ImageCaptioner
+    from laconic.captioner.image_captioner import ImageCaptioner
     from laconic.data import Example
     from laconic.data.regions import Regions
 
@@ -152,7 +152,7 @@ def _caption_photos(
     captioner: "ImageCaptioner", paths: Sequence[Path], decoding: Decoding, problems: list[str]
 ) -> Named:
     from laconic.data import Skipped
-    from laconic.evaluation import caption_images
+    from laconic.training.evaluation import caption_images
 
     examples = _named_images(paths, problems)
     skipped: list[Skipped] = []

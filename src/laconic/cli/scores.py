@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from laconic.cli.arguments import JsonTarget, open_captioner, say
+from laconic.cli.console import check_target, console_for, list_skipped, scores_table, watching, write_json
 from laconic.config import expand
-from laconic.console import check_target, console_for, list_skipped, scores_table, watching, write_json
-from laconic.decode import Decoding
+from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from laconic.captioner import ImageCaptioner
+    from laconic.captioner.image_captioner import ImageCaptioner
     from laconic.data import Dataset, Skipped
     from laconic.data.regions import RegionStore
 
@@ -54,10 +54,10 @@ def evaluate(options: Evaluate) -> None:
     decoding = Decoding(options.beam, options.max_length, options.length_penalty)
     check_target(options.captions, "--captions")
     check_target(options.json, "--json")
-    from laconic.evaluation import evaluate as run_evaluation
-    from laconic.evaluation import evaluate_images
-    from laconic.features import RegionSource
     from laconic.metrics import STANDARD
+    from laconic.training.evaluation import evaluate as run_evaluation
+    from laconic.training.evaluation import evaluate_images
+    from laconic.training.features import RegionSource
 
     captioner = open_captioner(options.file)
     regions = _regions(options, captioner)

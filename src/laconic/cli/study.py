@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
+from laconic.cli.console import Lines, console_for, training_facts
 from laconic.config import from_mapping, read_toml
-from laconic.console import Lines, console_for, training_facts
 from laconic.errors import ConfigError, LaconicError
 
 if TYPE_CHECKING:
-    from laconic.processes import Outcome, StudyWatcher
+    from laconic.recipes.processes import Outcome, StudyWatcher
     from laconic.report.runs import FinishedRun
 
 FAILED = 1
@@ -44,9 +44,9 @@ class Study:
 
 def study(options: Study) -> int:
     """Carries out a study; 1 where a run failed."""
-    from laconic.folders import write_json
-    from laconic.processes import Workshop, carry_out
-    from laconic.study import check_files, only, read_study
+    from laconic.recipes.folders import write_json
+    from laconic.recipes.processes import Workshop, carry_out
+    from laconic.recipes.study import check_files, only, read_study
 
     if options.threads < 0:
         raise ConfigError(f"--threads {options.threads}: give 0 for all, or at least 1")
@@ -85,7 +85,7 @@ def study(options: Study) -> int:
 @contextmanager
 def showing(console: Console, runs: int) -> "Iterator[StudyWatcher]":
     """A line for each run that has ended; for those under way a bar in a terminal, a line now and then elsewhere."""
-    from laconic.processes import StudyWatcher
+    from laconic.recipes.processes import StudyWatcher
 
     lines = None if console.is_terminal else Lines(console)
     bars = Progress(
@@ -162,7 +162,7 @@ def report(options: Report) -> None:
 
 def recipe_commands(folders: tuple[Path, ...]) -> list[tuple[object, str]]:
     """Every readable recipe of the folders with the command that carries it out."""
-    from laconic.recipes import Recipe
+    from laconic.recipes.recipe import Recipe
 
     found: list[tuple[object, str]] = []
     for path in sorted(path for folder in folders for path in folder.glob("*.toml")):
@@ -175,7 +175,7 @@ def recipe_commands(folders: tuple[Path, ...]) -> list[tuple[object, str]]:
 
 def command_of(run: "FinishedRun", commands: list[tuple[object, str]]) -> str:
     """The command that repeats a run: of its study, else of a recipe with the same content; empty where unknown."""
-    from laconic.recipes import Recipe
+    from laconic.recipes.recipe import Recipe
 
     if run.study_command:
         return run.study_command

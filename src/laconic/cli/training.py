@@ -10,29 +10,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from laconic.cli.console import console_for, list_skipped, run_table, watching
 from laconic.config import read_toml
-from laconic.console import console_for, list_skipped, run_table, watching
 from laconic.errors import ConfigError
 
 if TYPE_CHECKING:
-    from laconic.recipes import DataRecipe, Recipe
+    from laconic.recipes.recipe import DataRecipe, Recipe
 
 
 def run_demo(options: Any) -> None:
     """Runs the built-in story."""
-    from laconic import demo
+    from laconic.cli import demo
 
     demo.run_demo(options)
 
 
 def demo_options() -> type:
-    from laconic.demo import Demo
+    from laconic.cli.demo import Demo
 
     return Demo
 
 
 def _recipe_type() -> type:
-    from laconic.recipes import Recipe
+    from laconic.recipes.recipe import Recipe
 
     return Recipe
 
@@ -57,10 +57,10 @@ class Train:
 
 def train(options: Train) -> None:
     """Carries out a recipe and shows what came of it; under torchrun, one process of several shows it."""
-    from laconic.distributed import is_writer, process_group
-    from laconic.folders import MODEL
-    from laconic.machine import settle_in
-    from laconic.recipes import Recipe, run
+    from laconic.machine.distributed import is_writer, process_group
+    from laconic.machine.process import settle_in
+    from laconic.recipes.folders import MODEL
+    from laconic.recipes.recipe import Recipe, run
 
     if options.threads < 0:
         raise ConfigError(f"--threads {options.threads}: give 0 for all, or at least 1")
@@ -91,7 +91,7 @@ def train_defaults(words: list[str]) -> Train:
 
     Where they name another captioner, its own defaults take the place of the recipe's [decoder].
     """
-    from laconic.recipes import Recipe
+    from laconic.recipes.recipe import Recipe
 
     named = _recipe_file(words)
     recipe = Recipe() if named is None else read_toml(named, Recipe)

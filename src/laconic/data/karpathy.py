@@ -17,7 +17,7 @@ from PIL import Image
 
 from laconic.data.examples import Dataset, Example
 from laconic.errors import DataError
-from laconic.files import atomically, write_text
+from laconic.machine.files import atomically, write_text
 
 Photos = Literal["all", "some", "none"]
 MAX_JSON_BYTES = 2**29  # COCO's, the largest, has 144 MB

@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from laconic.errors import DataError
-from laconic.files import atomically, npy_header
+from laconic.machine.files import atomically, npy_header
 from laconic.store import container
 
 FEATURES, BOXES = "cocobu_att", "cocobu_box_relative"

@@ -1,7 +1,7 @@
 """The table of captioners, and building one from a configuration.
 
 A captioner is an nn.Module over an encoder's Features: `forward(features, tokens)` for teacher forcing, and the
-Captioner protocol of laconic.decode for search. Its config dataclass has `vocabulary`, `grid_channels` and
+Captioner protocol of laconic.decode.search for search. Its config dataclass has `vocabulary`, `grid_channels` and
 `pooled_channels`, which follow from vocabulary and encoder; the rest is up to the user. One that cannot do without the
 boxes of regions has `reads_boxes = True`, one that leaves the pooled feature alone `reads_pooled = False`.
 """

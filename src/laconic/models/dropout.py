@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from laconic.noise import LEVELS, noise16, words_for
+from laconic.machine.noise import LEVELS, noise16, words_for
 
 
 def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
-    """F.dropout; on a CPU with the noise of laconic.noise, so p is resolved to 1 / 65536."""
+    """F.dropout; on a CPU with the noise of laconic.machine.noise, so p is resolved to 1 / 65536."""
     if not training or p == 0 or x.device.type != "cpu":
         return F.dropout(x, p, training)
     dropped = min(round(p * LEVELS), LEVELS - 1)

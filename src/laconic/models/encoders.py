@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from laconic.errors import ConfigError, FormatError
-from laconic.files import npy_header
+from laconic.machine.files import npy_header
 from laconic.models.convnet import ConvNet
 from laconic.models.inception_v1 import InceptionV1
 from laconic.models.layers import Features

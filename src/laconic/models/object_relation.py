@@ -148,7 +148,7 @@ class ObjectRelation(nn.Module):
         x, _ = self._decode(x, words, (), words.regrouped(images), self._encode(features))
         return self.output(x)  # type: ignore[no-any-return]
 
-    # The Captioner protocol of laconic.decode
+    # The Captioner protocol of laconic.decode.search
 
     @torch.inference_mode()
     def start(self, images: Features) -> State:

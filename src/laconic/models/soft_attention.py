@@ -149,7 +149,7 @@ class SoftAttention(nn.Module):
                 context = dropout(mix(weights), self.config.dropout, self.training)
         return self.output(torch.cat(outputs)).index_select(0, order.row_major)  # type: ignore[no-any-return]
 
-    # The Captioner protocol of laconic.decode
+    # The Captioner protocol of laconic.decode.search
 
     @torch.inference_mode()
     def start(self, images: Features) -> State:

@@ -133,7 +133,7 @@ class UpDown(nn.Module):
             outputs.append(language.hidden)
         return self.output(self._dropout(torch.cat(outputs))).index_select(0, order.row_major)  # type: ignore[no-any-return]
 
-    # The Captioner protocol of laconic.decode
+    # The Captioner protocol of laconic.decode.search
 
     @torch.inference_mode()
     def start(self, images: Features) -> State:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from laconic.accounting import WORDS, Operations, caption_operations
-from laconic.captioner import load
+from laconic.captioner.accounting import WORDS, Operations, caption_operations
+from laconic.captioner.image_captioner import load
 from laconic.errors import ConfigError, DataError, LaconicError
-from laconic.files import write_text
+from laconic.machine.files import write_text
 from laconic.metrics import caption_quality
 from laconic.report import figures
 from laconic.report.drawing import drawing, write_figure

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laconic.errors import MissingError
-from laconic.files import atomically
+from laconic.machine.files import atomically
 from laconic.report.methods import INK, RULE, SOFT, Style
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from laconic import store
-from laconic.compress.supermask import anneal
+from laconic.compress.masked.supermask import anneal
 from laconic.report.drawing import label, mark, readable, subplots
 from laconic.report.methods import RULE, SOFT, in_order, method_name, style_of
 from laconic.report.runs import FinishedRun

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from laconic.errors import TrainingError
-from laconic.files import write_text
+from laconic.machine.files import write_text
 from laconic.report.charts import Line, line_chart
 from laconic.report.style import STYLE
 

@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from laconic.accounting import Operations, matrices
-from laconic.decode import Decoding
-from laconic.distillation import Distillation
+from laconic.captioner.accounting import Operations, matrices
+from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError, LaconicError
 from laconic.models.captioners import form
-from laconic.pruning import Pruning
-from laconic.settings import Training
+from laconic.recipes.pruning import Pruning
+from laconic.training.distillation import Distillation
+from laconic.training.settings import Training
 
 FILES = ("recipe.json", "result.json", "captions.json")
 MAX_JSON = 64 << 20  # bytes

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from laconic.accounting import Operations
+from laconic.captioner.accounting import Operations
 from laconic.metrics import CaptionQuality
 from laconic.report.methods import in_order, method_name
 from laconic.report.runs import FinishedRun, captioner_key, captioner_title

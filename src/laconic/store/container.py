@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.errors import FormatError
-from laconic.files import atomically
+from laconic.machine.files import atomically
 
 FORMAT = "laconic"
 VERSION = 2

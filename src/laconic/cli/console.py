@@ -1,0 +1,308 @@
+"""How the command line shows things: live bars in a terminal, plain lines elsewhere, tables, JSON.
+
+Knows what a run reports and what results look like; decides and computes nothing. Imports no torch by itself.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from laconic.errors import ConfigError
+from laconic.machine.files import write_text
+
+if TYPE_CHECKING:
+    from laconic.metrics import CaptionQuality
+    from laconic.recipes.recipe import Watcher
+    from laconic.store import Comparison, Inspection, TensorInfo
+    from laconic.training import loop as train
+
+STDOUT = Path("-")  # where JSON goes to standard output
+WIDE = 160  # columns of what is piped; a table takes no more than it needs
+SPEED_WINDOW = 600.0  # seconds over which time left is estimated: longer than a validation
+LINE_EVERY = 20.0  # seconds between two lines where there is no terminal
+LISTED = 20  # skipped images that are named; the others are counted
+
+Show = Callable[[str, int, int, str], None]  # name, done, of, facts
+
+
+def console_for(json_target: Path | None = None) -> Console:
+    """Standard output, unless that is kept for JSON."""
+    console = Console(stderr=json_target == STDOUT)
+    return console if console.is_terminal else Console(stderr=json_target == STDOUT, width=WIDE)
+
+
+# Progress
+
+
+@contextmanager
+def watching(console: Console) -> "Iterator[Watcher]":
+    """Shows a run as it goes: bars with time left in a terminal, a line now and then elsewhere."""
+    from laconic.recipes.recipe import Watcher
+
+    def watcher(show: Show) -> Watcher:
+        return Watcher(
+            stage=lambda name, done, of: show(name, done, of, ""),
+            progress=lambda at: show("training", at.step, at.steps, training_facts(at)),
+            say=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+        )
+
+    if console.is_terminal:
+        with _Bars(console) as bars:
+            yield watcher(bars.show)
+    else:
+        yield watcher(Lines(console).show)
+
+
+def training_facts(at: "train.Progress") -> str:
+    """Such as "epoch 3  loss 2.310  sparsity 42.1 %  rate 5.0e-04  CIDEr 41.2"."""
+    facts = [f"epoch {at.epoch}", f"loss {at.loss:.3f}"]
+    for key, text in {
+        "sparsity": lambda value: f"sparsity {value:.1%}",
+        "lr": lambda value: f"rate {value:.1e}",
+        "CIDEr": lambda value: f"CIDEr {100 * value:.1f}",
+    }.items():
+        if key in at.facts:
+            facts.append(text(at.facts[key]))
+    return "  ".join(facts)
+
+
+class _Bars(Progress):
+    """A bar per stage, and below them a line of facts about the last one."""
+
+    def __init__(self, console: Console) -> None:
+        self._stages: dict[str, TaskID] = {}
+        self._facts = ""
+        super().__init__(  # draws at once
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=min(40, max(10, console.width - 40))),
+            TaskProgressColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            speed_estimate_period=SPEED_WINDOW,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self._facts:
+            yield Text(self._facts, style="dim")
+
+    def show(self, name: str, done: int, of: int, facts: str) -> None:
+        self._facts = facts or self._facts
+        if name not in self._stages:  # what an earlier sitting did is no measure of this one's speed
+            self._stages[name] = self.add_task(name, total=of, completed=done)
+        self.update(self._stages[name], completed=done, total=of)
+
+
+class Lines:
+    """A line at the start and the end of each stage, and now and then in between, with an estimate of the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._begun: dict[str, tuple[float, int]] = {}
+        self._shown: dict[str, float] = {}
+
+    def show(self, name: str, done: int, of: int, facts: str) -> None:
+        now = time.monotonic()
+        if done < of and now - self._shown.get(name, -math.inf) < LINE_EVERY:
+            return
+        self._shown[name] = now
+        began, before = self._begun.setdefault(name, (now, done))  # what an earlier sitting did is no measure
+        parts = [f"{name}: {done:,} of {of:,}", facts]
+        if before < done < of:
+            parts.append(f"{time_left((now - began) / (done - before) * (of - done))} left")
+        self._console.print("  ".join(filter(None, parts)), markup=False, highlight=False, soft_wrap=True)
+
+
+def time_left(seconds: float) -> str:
+    """Such as "40 s", "12 min" or "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+# Tables
+
+
+def scores_table(
+    scores: Mapping[str, float], unavailable: Mapping[str, str], quality: "CaptionQuality | None" = None
+) -> Table:
+    """Scores as papers print them, times 100, and what they do not show."""
+    table = _facts_table("score")
+    for name, value in scores.items():
+        table.add_row(name.replace("Bleu_", "BLEU-").replace("_", "-"), f"{100 * value:.2f}")
+    for name, reason in unavailable.items():
+        table.add_row(name, Text(f"not available: {reason.removeprefix(name + ': ')}"))
+    if quality is not None:
+        table.add_section()
+        if quality.novel_share is not None:
+            table.add_row("not among training captions", f"{quality.novel_share:.1%}")
+        table.add_row("distinct captions", f"{quality.distinct:,} of {quality.captions:,}")
+        table.add_row("words per caption", f"{quality.mean_words:.2f}")
+        table.add_row("ending in a function word", f"{quality.broken_share:.1%}")
+    return table
+
+
+def run_table(result: Mapping[str, Any]) -> Table:
+    """What a run came to: `result.json` of its folder."""
+    table, scores, counts = _facts_table("result"), result["scores"], result["non_zeros"]
+    for name, label in {"CIDEr": "CIDEr", "Bleu_4": "BLEU-4", "ROUGE_L": "ROUGE-L"}.items():
+        table.add_row(label, f"{100 * scores[name]:.2f}")
+    table.add_section()
+    for part in ("encoder", "decoder"):
+        kept, weights = counts[part], counts[f"{part}_weights"]
+        table.add_row(f"{part} non-zeros", f"{kept:,} of {weights:,} ({kept / max(1, weights):.1%})")
+    table.add_row("model.safetensors", f"{result['bytes']:,} bytes")
+    table.add_section()
+    for stage, seconds in result["seconds"].items():
+        table.add_row(stage, f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s")
+    return table
+
+
+def inspection_table(inspection: "Inspection") -> Table:
+    """One row per tensor, and their sum."""
+    table = Table("tensor", "shape", box=box.SIMPLE_HEAD, title_justify="left")
+    for column in ("non-zeros", "kept", "stored as", "bytes", "bits per non-zero", "over bound"):
+        table.add_column(column, justify="right")
+    for tensor in inspection.tensors:
+        table.add_row(*_tensor_row(tensor))
+    table.add_section()
+    stored = sum(tensor.bytes for tensor in inspection.tensors)
+    bits = f"{8 * stored / inspection.non_zeros:.2f}" if inspection.non_zeros else ""
+    kept = f"{1 - inspection.sparsity:.1%}"
+    over = _over(stored, inspection.bound_bytes)
+    table.add_row("all", f"{inspection.weights:,}", f"{inspection.non_zeros:,}", kept, "", f"{stored:,}", bits, over)
+    return table
+
+
+def size_line(inspection: "Inspection") -> str:
+    """The file beside the same weights as dense float32."""
+    return (
+        f"{inspection.path}: {inspection.file_bytes:,} bytes ({decimal(inspection.file_bytes)}); "
+        f"dense float32 takes {inspection.dense_bytes:,} bytes, {inspection.ratio:.2f} times as many"
+    )
+
+
+def other_sizes(inspection: "Inspection") -> Iterator[str]:
+    """The file beside its entropy bound and what other formats make of the same weights, a line each."""
+    others = {
+        "entropy bound of the tensors": inspection.bound_bytes,
+        "coordinates, 64-bit indices and float32": inspection.coo_bytes,
+        "gzip of dense float32": inspection.gzip_bytes,
+    }
+    for name, size in others.items():
+        if size:
+            yield f"{name}: {size:,.0f} bytes, {size / inspection.file_bytes:.2f} times the file"
+
+
+def comparison_table(comparison: "Comparison") -> Table:
+    """One row per tensor that is not the same."""
+    table = Table("tensor", "shape", box=box.SIMPLE_HEAD)
+    for column in ("non-zeros gained", "lost", "relative error", "largest"):
+        table.add_column(column, justify="right")
+    for name in comparison.only_first:
+        table.add_row(Text(name), "only in the first")
+    for name in comparison.only_second:
+        table.add_row(Text(name), "only in the second")
+    for change in comparison.changed:
+        shapes = [" x ".join(map(str, shape)) or "scalar" for shape in dict.fromkeys(change.shapes)]
+        kinds = f" ({' -> '.join(change.dtypes)})" if len(set(change.dtypes)) > 1 else ""
+        numbers = [f"{change.gained:,}", f"{change.lost:,}"] if change.largest is not None else ["", ""]
+        error = "" if change.error is None else f"{change.error:.3%}"
+        largest = "" if change.largest is None else f"{change.largest:.3g}"
+        table.add_row(Text(change.name), " -> ".join(shapes) + kinds, *numbers, error, largest)
+    return table
+
+
+def comparison_lines(comparison: "Comparison") -> Iterator[str]:
+    """What else differs, and how much in all."""
+    yield f"{comparison.equal:,} tensors are equal, {len(comparison.changed):,} are not"
+    if comparison.error is not None:
+        yield f"relative error of all weights: {comparison.error:.3%}"
+    if len({precision == "exact" for precision in comparison.precisions}) > 1:
+        yield "one file is exact; the other has its biases folded together, which changes weights and not what is said"
+    if comparison.config:
+        yield f"configuration differs in {', '.join(comparison.config)}"
+    if not comparison.same_vocabulary:
+        yield "the vocabularies differ"
+    yield f"{comparison.file_bytes[0]:,} bytes, {comparison.file_bytes[1]:,} bytes"
+
+
+def _over(size: int, bound: float) -> str:
+    """How far a size lies above its bound; nothing where a bound of a few bytes says nothing."""
+    return f"{size / bound - 1:+.1%}" if bound >= 16 else ""
+
+
+def _tensor_row(tensor: "TensorInfo") -> Sequence[RenderableType]:
+    shape = " x ".join(map(str, tensor.shape))
+    if tensor.tied_to is not None:
+        return Text(tensor.name), "", "", "", Text(f"= {tensor.tied_to}"), "0", "", ""
+    size = 1
+    for side in tensor.shape:
+        size *= side
+    bits = tensor.bits_per_non_zero
+    return (
+        Text(tensor.name),
+        shape,
+        f"{tensor.non_zeros:,}",
+        f"{tensor.non_zeros / size:.1%}" if size else "",
+        tensor.codec,
+        f"{tensor.bytes:,}",
+        "" if bits is None else f"{bits:.2f}",
+        _over(tensor.bytes, tensor.bound_bytes),
+    )
+
+
+def _facts_table(title: str) -> Table:
+    table = Table(box=box.SIMPLE, show_header=False, title=None, caption=None, pad_edge=False)
+    table.add_column(title, style="bold", no_wrap=True)
+    table.add_column("value")
+    return table
+
+
+def list_skipped(console: Console, skipped: Sequence[str]) -> None:
+    """Names the images that were left out, and why."""
+    if not skipped:
+        return
+    lines = [f"{len(skipped):,} images skipped:", *(f"  {line}" for line in skipped[:LISTED])]
+    if len(skipped) > LISTED:
+        lines.append(f"  and {len(skipped) - LISTED:,} more")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+# JSON
+
+
+def check_target(path: Path | None, option: str) -> None:
+    """ConfigError where a file cannot be written, said before the work instead of after it."""
+    if path is None or path == STDOUT:
+        return
+    if path.is_dir():
+        raise ConfigError(f"{option} {path}: is a folder; give the path of a file")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{option} {path}: no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"{option} {path}: no permission to write there; give another path")
+
+
+def write_json(value: Any, target: Path | None) -> None:
+    """To standard output for "-"; else to a file, atomically. None does nothing."""
+    if target is None:
+        return
+    text = json.dumps(value, indent=1, allow_nan=False)
+    if target == STDOUT:
+        print(text)
+        return
+    write_text(target, text + "\n")

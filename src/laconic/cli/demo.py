@@ -1,0 +1,268 @@
+"""The whole path in a few minutes: train a captioner, prune it as it learns, pack, score, use.
+
+Two recipes that differ in nothing but the pruning run one after the other; what they leave is packed, scored
+and shown as a table and a page. Killed half-way, it continues when run again. Knows no training code and no
+HTML of its own.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich import box
+from rich.table import Table
+
+from laconic import data, store
+from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, load, save
+from laconic.cli.console import console_for, watching
+from laconic.config import to_mapping
+from laconic.data import read_image
+from laconic.decode.search import Decoding
+from laconic.errors import ConfigError
+from laconic.machine.process import settle_in
+from laconic.recipes.folders import write_json
+from laconic.recipes.pruning import Pruning
+from laconic.recipes.recipe import DataRecipe, Recipe, run
+from laconic.report.page import (
+    Contender,
+    Layer,
+    Picture,
+    Story,
+    captions_page,
+    times,
+    write_page,
+)
+from laconic.report.runs import read_log
+from laconic.training.evaluation import evaluate
+from laconic.training.features import PixelCache
+from laconic.training.settings import Training
+
+MODELS = ("dense", "pruned")
+THREADS = 4  # matrices this small gain nothing from more
+PICTURE_SIDE = 256
+DECODING = Decoding(beam=3)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The whole path on generated pictures: train, prune, pack, score and caption, with a page to look at.
+
+    Attributes:
+        out: folder of everything that is made.
+        sparsity: share of the weights that Supermask Pruning removes, encoder and captioner alike.
+        epochs: passes over the training scenes, the same for both models.
+        train: scenes to learn from.
+        val: scenes to score on.
+        pictures: captioned on the page; neither model has seen them.
+        threads: of the processor; 0 for all, up to four.
+    """
+
+    out: Path = Path("runs/demo")
+    sparsity: float = 0.95
+    epochs: int = 10
+    train: int = 4000
+    val: int = 400
+    pictures: int = 24
+    threads: int = 0
+
+
+def run_demo(demo: Demo) -> None:
+    """Trains, prunes, packs, scores and captions into `demo.out`, and prints the table.
+
+    Leaves dense.safetensors and pruned.safetensors, pictures/*.png, index.html and demo.json. What an earlier
+    call finished is not done again.
+
+    Raises:
+        ConfigError: for values that are not possible.
+        TrainingError: where the folder holds a demo with other settings or cannot be written.
+    """
+    check(demo)
+    console = console_for()
+    settle_in(demo.threads or min(os.cpu_count() or 1, THREADS))
+    for name, recipe in recipes(demo).items():
+        console.print(f"[bold]{TITLES[name].format(demo)}[/bold]")
+        with watching(console) as watch:
+            run(recipe, demo.out / name, demo.out / "cache", resume=True, watch=watch)
+    contenders = pack_and_score(demo)
+    layers = kept_by_layer(packed(demo)["pruned"])
+    page = captions_page(*contenders, layers, caption_pictures(demo), story(demo))
+    write_page(page, demo.out / "index.html")
+    write_json(demo.out / "demo.json", numbers(demo, contenders, layers))
+    console.print(table(contenders))
+    lines = [
+        f"The captioned pictures: {demo.out / 'index.html'}",
+        "Try",
+        *(f"  {line}" for line in commands(demo)),
+    ]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def check(demo: Demo) -> None:
+    """ConfigError for values that are not possible."""
+    scenes = {split: len(data.load("scenes", None, split)) for split in ("train", "val")}
+    for name in ("epochs", "train", "val", "pictures"):
+        value, most = getattr(demo, name), scenes.get(name, 1000)
+        if not 1 <= value <= most:
+            raise ConfigError(f"demo: {name} is {value}, must be 1 to {most}")
+    if not 0 < demo.sparsity < 1:
+        raise ConfigError(f"demo: sparsity is {demo.sparsity}, must be between 0 and 1")
+    if demo.threads < 0:
+        raise ConfigError(f"demo: threads is {demo.threads}; give 0 for all, or at least 1")
+
+
+TITLES = {
+    "dense": "1 of 2  A captioner learns from {0.train:,} scenes",
+    "pruned": "2 of 2  The same again, losing {0.sparsity:.0%} of its weights while it learns",
+}
+
+
+def recipes(demo: Demo) -> dict[str, Recipe]:
+    """The two recipes; they differ in the pruning alone."""
+    dense = Recipe(
+        data=DataRecipe("scenes", min_count=1, max_length=16, train=demo.train, val=demo.val),
+        encoder=EncoderConfig("convnet", size=64, stride=16, norm=True),
+        decoder=DecoderConfig(options={"word": 64, "hidden": 128, "dropout": 0.0, "attention_dropout": 0.0}),
+        training=Training(
+            epochs=demo.epochs,
+            batch=min(16, demo.train),
+            learning_rate=4e-3,
+            encoder_learning_rate=4e-3,
+            warmup=50,
+            precision="float32",  # bfloat16 is slow on processors without it
+            mirror=False,  # captions say left and right
+        ),
+    )
+    pruning = Pruning("supermask", demo.sparsity, "all")
+    return {"dense": dense, "pruned": replace(dense, pruning=pruning)}
+
+
+def pack_and_score(demo: Demo) -> tuple[Contender, Contender]:
+    """Packs both models as one would ship them, and scores what is in the files on the validation scenes."""
+    val = data.load("scenes", None, "val", count=demo.val)
+    files = packed(demo)
+    contenders = []
+    for name, values in zip(MODELS, ("exact", "half"), strict=True):
+        captioner = load(demo.out / name / "model.safetensors")
+        result = json.loads((demo.out / name / "result.json").read_text(encoding="utf8"))
+        save(captioner, files[name], values, scores=result["scores"])
+        captioner = load(files[name])
+        source = PixelCache.read(val, captioner.config.encoder.size)
+        scores, _ = evaluate(captioner, source, val, DECODING, names=("Bleu", "CIDEr"))
+        contenders.append(contender(name, files[name], scores, demo.out / name / "log.jsonl"))
+    dense, pruned = contenders
+    return dense, pruned
+
+
+def contender(name: str, file: Path, scores: Mapping[str, float | None], log: Path) -> Contender:
+    """What the page and the table say of one model."""
+    packed = store.inspect(file)
+    curves = read_curves(log)
+    return Contender(
+        name,
+        cider=scores["CIDEr"] or 0.0,
+        bleu4=scores["Bleu_4"] or 0.0,
+        weights=packed.weights,
+        non_zeros=packed.non_zeros,
+        file_bytes=packed.file_bytes,
+        loss=curves["loss"],
+        sparsity=curves["sparsity"],
+        validation=curves["CIDEr"],
+    )
+
+
+def read_curves(log: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of loss, sparsity and validation CIDEr from a run's log."""
+    rows = list(read_log(log))
+    return {key: [(row["step"], row[key]) for row in rows if key in row] for key in ("loss", "sparsity", "CIDEr")}
+
+
+def kept_by_layer(file: Path) -> list[Layer]:
+    """Matrices and convolutions of a packed captioner, in the order of the model."""
+    tensors = store.inspect(file).tensors
+    return [Layer(t.name.removesuffix(".weight"), math.prod(t.shape), t.non_zeros) for t in tensors if len(t.shape) > 1]
+
+
+def caption_pictures(demo: Demo) -> list[Picture]:
+    """Draws test scenes as PNG files and has both packed files caption those files."""
+    scenes = data.load("scenes", None, "test", count=demo.pictures, size=PICTURE_SIDE)
+    folder = demo.out / "pictures"
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"scene{i:02d}.png" for i in range(len(scenes))]
+    for i, file in enumerate(files):
+        Image.fromarray(scenes[i].pixels()).save(file)
+    images = [read_image(file) for file in files]
+    captions = {name: load(file).caption(images, DECODING) for name, file in packed(demo).items()}
+    return [
+        Picture(file.name, image, captions["dense"][i], captions["pruned"][i], scenes[i].captions[0])
+        for i, (file, image) in enumerate(zip(files, images, strict=True))
+    ]
+
+
+# What is said of it
+
+
+def story(demo: Demo) -> Story:
+    """The words of the page."""
+    opening = (
+        f"Two captioners learned to describe the same {demo.train:,} pictures, for the same number of steps. "
+        f"One kept every weight. The other found out, while it learned, which {demo.sparsity:.0%} of them "
+        "it can do without."
+    )
+    return Story(opening, commands(demo), learned=True)
+
+
+def commands(demo: Demo) -> list[str]:
+    """What to try next; the paths exist."""
+    file = packed(demo)["pruned"]
+    return [
+        f"laconic caption {file} {demo.out / 'pictures' / 'scene00.png'}",
+        f"laconic inspect {file}",
+    ]
+
+
+def table(contenders: Sequence[Contender]) -> Table:
+    """Dense against pruned, for the terminal."""
+    shown = Table(box=box.SIMPLE_HEAD)
+    shown.add_column("model")
+    for heading in ("CIDEr", "BLEU-4", "non-zeros", "file bytes", "ratio"):
+        shown.add_column(heading, justify="right")
+    for model in contenders:
+        shown.add_row(
+            model.name,
+            f"{100 * model.cider:.1f}",
+            f"{100 * model.bleu4:.1f}",
+            f"{model.non_zeros:,}",
+            f"{model.file_bytes:,}",
+            times(contenders[0].file_bytes, model.file_bytes),
+        )
+    return shown
+
+
+def numbers(demo: Demo, contenders: Sequence[Contender], layers: Sequence[Layer]) -> dict[str, Any]:
+    """Everything measured, for demo.json."""
+    models = {}
+    for model in contenders:
+        result = json.loads((demo.out / model.name / "result.json").read_text(encoding="utf8"))
+        measured = {
+            "CIDEr": model.cider,
+            "Bleu_4": model.bleu4,
+            "weights": model.weights,
+            "non_zeros": model.non_zeros,
+            "file_bytes": model.file_bytes,
+        }
+        models[model.name] = {**measured, "seconds": result["seconds"]}
+    return {
+        "settings": {**to_mapping(demo), "out": str(demo.out)},
+        "models": models,
+        "layers": [to_mapping(layer) for layer in layers],
+    }
+
+
+def packed(demo: Demo) -> dict[str, Path]:
+    """The file of each model."""
+    return {name: demo.out / f"{name}.safetensors" for name in MODELS}

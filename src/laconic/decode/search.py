@@ -1,0 +1,288 @@
+"""From a captioner to captions: greedy, beam search and sampling, over one small protocol.
+
+Several images are decoded at once. The search keeps books only: which words were emitted, what they
+cost, which rows the captioner should go on with. It does not know what an image or a captioner's
+state is, turns no id into a word, and needs numpy alone, so that one search serves PyTorch models
+and engines without PyTorch.
+
+Lengths count emitted tokens, eos included and bos not: a caption of 9 words and its eos is 10 long.
+"""
+
+import math
+from collections.abc import Callable, Sized
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from laconic.decode.beams import Beams, Floats, Hypothesis, Ints
+from laconic.errors import ConfigError, TrainingError
+
+MOST_BEAMS = 1000  # each offers as many words and more, so memory grows with the square
+State = TypeVar("State")
+
+
+class Captioner(Protocol[State]):
+    """What a model must offer to be decoded. A state has rows: one caption in the making each."""
+
+    def start(self, images: Any) -> State:
+        """State of one row per image, in order."""
+
+    def step(self, state: State, tokens: Ints, k: int | None) -> tuple[Floats, Ints, State]:
+        """Read `tokens` (rows,), the words just emitted, and offer the next ones.
+
+        Returns log-probabilities (rows, k) float32 and ids (rows, k) int64 of the `k` best next
+        words of each row, best first, and the new state. Where `k` exceeds the vocabulary, all of
+        the vocabulary is returned; with None all of it in any order, which saves sorting it.
+        """
+
+    def select(self, state: State, rows: Ints) -> State:
+        """State made of `rows` (any,) of this one: repeats, drops and reorders."""
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids that are not words. The defaults are those of `laconic.text`."""
+
+    pad: int = 0
+    unk: int = 1
+    bos: int = 2
+    eos: int = 3
+
+    def forbidden(self, allow_unknown: bool) -> tuple[int, ...]:
+        """Ids never emitted. Where a vocabulary uses one id twice, eos stays allowed."""
+        ids = {self.pad, self.bos} if allow_unknown else {self.pad, self.bos, self.unk}
+        return tuple(sorted(ids - {self.eos}))
+
+
+def _at_least_one(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}, must be at least 1")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to search. Hypotheses are ranked by log-probability / length ** length_penalty.
+
+    With `length_penalty` 0, the default and the published setting, there is no normalisation;
+    with 1 it is the mean log-probability of a token. `beam` 1 is greedy decoding.
+    """
+
+    beam: int = 3
+    max_length: int = 20
+    length_penalty: float = 0.0
+    allow_unknown: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least_one(beam=self.beam, max_length=self.max_length)
+        if self.beam > MOST_BEAMS:
+            raise ConfigError(f"beam is {self.beam}, must be at most {MOST_BEAMS}")
+        if not 0 <= self.length_penalty <= 10:
+            raise ConfigError(f"length_penalty is {self.length_penalty}, must be from 0 to 10")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw `count` captions per image: from softmax(log p / temperature) at each step.
+
+    `top_k` draws from the k most likely words only; None draws from the whole vocabulary.
+    """
+
+    count: int = 5
+    temperature: float = 1.0
+    top_k: int | None = None
+    max_length: int = 20
+    allow_unknown: bool = False
+
+    def __post_init__(self) -> None:
+        top_k = 1 if self.top_k is None else self.top_k
+        _at_least_one(count=self.count, max_length=self.max_length, top_k=top_k)
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ConfigError(f"temperature is {self.temperature}, must be above 0; decode with beam 1 for 0")
+
+
+DECODING = Decoding()
+SPECIAL = SpecialIds()
+
+
+def decode(
+    captioner: Captioner[State],
+    images: Sized,
+    decoding: Decoding = DECODING,
+    special: SpecialIds = SPECIAL,
+) -> list[list[Hypothesis]]:
+    """Captions of each image, best first: greedy where `beam` is 1, else beam search.
+
+    `images` is whatever the captioner's `start` takes, one entry per image. Raises TrainingError
+    where the captioner gives numbers that are no log-probabilities.
+    """
+    search = greedy if decoding.beam == 1 else beam_search
+    return search(captioner, images, decoding, special)
+
+
+def greedy(
+    captioner: Captioner[State],
+    images: Sized,
+    decoding: Decoding = DECODING,
+    special: SpecialIds = SPECIAL,
+) -> list[list[Hypothesis]]:
+    """The likeliest word at every step, one hypothesis per image: beam search of beam 1, cheaper.
+
+    `decoding.beam` is not used.
+    """
+    if len(images) == 0:
+        return []
+    forbidden = special.forbidden(decoding.allow_unknown)
+    beams = Beams.empty(len(images), 1, decoding.max_length)
+    state, k = captioner.start(images), 1 + len(forbidden)
+    _roll_out(captioner, state, beams, lambda p: p.argmax(axis=1), k, forbidden, special)
+    normalised = beams.scores / beams.lengths**decoding.length_penalty
+    return beams._replace(scores=normalised).hypotheses(special.eos)
+
+
+def sample(
+    captioner: Captioner[State],
+    images: Sized,
+    sampling: Sampling,
+    rng: np.random.Generator,
+    special: SpecialIds = SPECIAL,
+) -> list[list[Hypothesis]]:
+    """`sampling.count` independent captions of each image, in the order drawn.
+
+    Scores and log-probabilities are the model's own, before temperature, `top_k` and forbidden
+    words reshape the distribution. Raises as `decode` does.
+    """
+    if len(images) == 0:
+        return []
+    forbidden = special.forbidden(sampling.allow_unknown)
+    k = None if sampling.top_k is None else sampling.top_k + len(forbidden)
+
+    def draw(log_probs: Floats) -> Any:
+        tempered = log_probs.astype(np.float64) / sampling.temperature
+        if sampling.top_k is not None:
+            beyond = np.cumsum(log_probs > -np.inf, axis=1) > sampling.top_k
+            tempered[beyond] = -np.inf
+        summed = np.exp(tempered - tempered.max(axis=1, keepdims=True)).cumsum(axis=1)
+        # The first sum above the threshold is that of a word of positive probability.
+        return (summed > rng.random((len(summed), 1)) * summed[:, -1:]).argmax(axis=1)
+
+    beams = Beams.empty(len(images), sampling.count, sampling.max_length)
+    rows = np.repeat(np.arange(len(images)), sampling.count)
+    state = captioner.select(captioner.start(images), rows)
+    _roll_out(captioner, state, beams, draw, k, forbidden, special)
+    return beams.hypotheses(special.eos)
+
+
+def beam_search(
+    captioner: Captioner[State],
+    images: Sized,
+    decoding: Decoding = DECODING,
+    special: SpecialIds = SPECIAL,
+) -> list[list[Hypothesis]]:
+    """Up to `beam` hypotheses of each image, best first; fewer where the vocabulary is that small.
+
+    Each step extends every live hypothesis by every word and takes the `beam` best. Those that end
+    in eos are stored and leave; the next step refills the beam from extensions of the others. After
+    `max_length` steps the others are stored too, unfinished. The result is the best of all stored,
+    and of equals the one stored first. An image is closed as soon as no live hypothesis can get
+    into that result; this saves steps and never changes it.
+    """
+    if len(images) == 0:
+        return []
+    n, beam, max_length = len(images), decoding.beam, decoding.max_length
+    forbidden = special.forbidden(decoding.allow_unknown)
+    results: list[list[Hypothesis]] = [[] for _ in range(n)]
+    image: Ints = np.arange(n)  # the image each entry of stored and live belongs to
+    stored, live = Beams.empty(n, beam, max_length), Beams.empty(n, beam, max_length)
+    live.scores[:, 0] = 0.0  # one empty hypothesis; the first step fills the beam from its words
+    alive, tokens = live.scores > -np.inf, np.full(n, special.bos)
+    state = captioner.start(images)
+    for step in range(max_length):
+        log_probs, ids, state = captioner.step(state, tokens, beam + len(forbidden))
+        log_probs = _allowed(log_probs, ids, forbidden, image[alive.nonzero()[0]], step)
+        live, rows = live.extended(log_probs, ids, step)
+        ended = (live.tokens[:, :, step] == special.eos) | (step + 1 == max_length)
+        stored = stored.merged(live.where(ended, (step + 1) ** decoding.length_penalty))
+        live = live.where(~ended)
+        # Log-probabilities are at most 0: a hypothesis only gets worse by growing, and the largest
+        # divisor it can hope for is that of the greatest length. A tie goes to the one stored.
+        hope = live.scores.max(axis=1) / max_length**decoding.length_penalty
+        going = hope > stored.scores[:, -1]
+        for i, found in zip(image[~going], stored.at(~going).hypotheses(special.eos), strict=True):
+            results[i] = found
+        if not going.any():
+            break
+        image, live, stored = image[going], live.at(going), stored.at(going)
+        alive = live.scores > -np.inf
+        tokens = live.tokens[:, :, step][alive]
+        state = captioner.select(state, rows[going][alive])
+    return results
+
+
+def _roll_out(
+    captioner: Captioner[State],
+    state: State,
+    beams: Beams,
+    choose: Callable[[Floats], Any],
+    k: int | None,
+    forbidden: tuple[int, ...],
+    special: SpecialIds,
+) -> None:
+    """Fill every slot of `beams` by one word at a time, the column that `choose` picks.
+
+    `state` has one row per slot, in order; rows that emitted eos leave it.
+    """
+    n, m, max_length = beams.tokens.shape
+    scores, lengths = beams.scores.reshape(n * m), beams.lengths.reshape(n * m)
+    tokens, costs = beams.tokens.reshape(n * m, -1), beams.log_probs.reshape(n * m, -1)
+    scores[:] = 0.0
+    slot: Ints = np.arange(n * m)  # of each row
+    words = np.full(n * m, special.bos)
+    for step in range(max_length):
+        log_probs, ids, state = captioner.step(state, words, k)
+        log_probs = _allowed(log_probs, ids, forbidden, slot // m, step)
+        chosen = np.arange(len(slot)), choose(log_probs)
+        words = ids[chosen]
+        tokens[slot, step], costs[slot, step] = words, log_probs[chosen]
+        scores[slot] += log_probs[chosen]
+        lengths[slot] = step + 1
+        going = words != special.eos
+        if not going.any():
+            break
+        if not going.all():
+            slot, words = slot[going], words[going]
+            state = captioner.select(state, going.nonzero()[0])
+
+
+def _allowed(log_probs: Floats, ids: Ints, forbidden: tuple[int, ...], image: Ints, step: int) -> Floats:
+    """Checked copy of `log_probs` (rows, k) with -inf for forbidden words. `image` is each row's.
+
+    Raises TrainingError where a row has no finite log-probability to go on with, or holds NaN or
+    values above 0, and ValueError where the captioner breaks the shapes of its protocol.
+    """
+    if log_probs.ndim != 2 or log_probs.shape != ids.shape or len(ids) != len(image):
+        raise ValueError(
+            f"captioner.step gave log-probabilities {log_probs.shape} and ids {ids.shape} for {len(image)} rows"
+        )
+    # Rounding may lift log 1 a little above 0; more than that is no log-probability. NaN is not
+    # below anything, so it is caught here too.
+    sound = (log_probs <= 1e-3).all(axis=1)
+    if not sound.all():
+        row = int(sound.argmin())
+        worst = log_probs[row].max()
+        kind = "NaN" if np.isnan(worst) else f"log-probability {worst:.3g} (above 0)"
+        raise TrainingError(
+            f"the captioner gave {kind} for word {step + 1} of image {image[row]} of the batch; "
+            "its weights or the image's features are damaged, or its training diverged"
+        )
+    log_probs = np.minimum(log_probs, 0)
+    for word in forbidden:
+        log_probs[ids == word] = -np.inf
+    stuck = (log_probs == -np.inf).all(axis=1)
+    if stuck.any():
+        raise TrainingError(
+            f"the captioner offers no word {step + 1} for image {image[stuck.argmax()]} "
+            "of the batch: all that is allowed has probability 0"
+        )
+    return log_probs

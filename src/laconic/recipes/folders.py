@@ -1,0 +1,170 @@
+"""The folder of a run: which recipe it belongs to, whether it is finished, and who trains in it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from laconic.config import differences, expand, from_mapping, to_mapping
+from laconic.errors import ConfigError, TrainingError
+from laconic.machine.files import write_text
+from laconic.models.captioners import form
+from laconic.recipes.pruning import Pruning
+
+RECIPE, RESULT = "recipe.json", "result.json"
+MODEL = "model.safetensors"  # of a finished run
+LOCK = "lock"  # held by the process that trains in a folder
+
+
+class Planned(Protocol):
+    """What counts of a recipe here: a dataclass with a [pruning] table."""
+
+    @property
+    def pruning(self) -> Pruning: ...
+
+
+def finished(folder: Path, recipe: Planned, *, own: bool = False) -> dict[str, Any] | None:
+    """The result where the recipe's run in the folder is finished. Writes nothing.
+
+    `own` says that this process is the folder's `sole_writer`.
+
+    Raises:
+        TrainingError: where the folder is damaged, or holds a run with other settings.
+    """
+    if not (folder / RECIPE).exists():
+        return None
+    result = folder / RESULT
+    try:
+        held = _held(folder, recipe)
+        done = json.loads(result.read_text(encoding="utf8")) if result.exists() else None
+        if done is not None:
+            _check_result(done)
+    except (ValueError, RecursionError, ConfigError) as error:
+        raise TrainingError(f"{folder}: damaged run ({error}); delete it, or give --out another folder") from None
+    changed = differences(to_mapping(held), to_mapping(recipe))
+    if changed and (_begun(folder) or (not own and _busy(folder))):
+        raise TrainingError(
+            f"{folder}: holds a run with other settings ({'; '.join(changed[:3])}); "
+            "delete it, or give --out another folder"
+        )
+    return done
+
+
+@contextmanager
+def claim(folder: Path, recipe: Planned, resume: bool) -> Iterator[dict[str, Any] | None]:
+    """Within the block the folder is this recipe's and this process's; gives the result where the run is finished.
+
+    A run that was stopped before it had trained anything, by a mistake in its recipe for one, holds no folder.
+
+    Raises:
+        TrainingError: as `finished` and `sole_writer`, and where the folder holds an interrupted run and `resume` is
+            off.
+        ConfigError: as `check_ticket`.
+    """
+    done = finished(folder, recipe)
+    if done is not None:
+        yield done
+        return
+    if recipe.pruning.method == "lottery" and not _begun(folder):
+        check_ticket(recipe)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written ({error}); give --out another folder") from None
+    with sole_writer(folder):
+        done = finished(folder, recipe, own=True)  # once more: nobody else changes it now
+        if done is None:
+            if not _begun(folder):
+                write_json(folder / RECIPE, to_mapping(recipe))
+            elif not resume:
+                raise TrainingError(
+                    f"{folder}: holds an unfinished run; continue it with --resume or give --out another folder"
+                )
+        yield done
+
+
+def check_ticket(recipe: Planned) -> None:
+    """A lottery ticket is rewound to its own beginning: data, model and seed must be those of the run it is from.
+
+    Raises:
+        ConfigError: where they are not, or that run is not finished.
+    """
+    ticket = expand(recipe.pruning.ticket)
+    for name in (RECIPE, RESULT, MODEL):
+        if not (ticket / name).is_file():
+            raise ConfigError(f"{ticket}: no finished run (it has no {name}); train the ticket's run first")
+    try:
+        theirs, ours = _rewound(to_mapping(_held(ticket, recipe))), _rewound(to_mapping(recipe))
+    except (ValueError, RecursionError, ConfigError) as error:
+        raise ConfigError(f"{ticket}: damaged run ({error}); train the ticket's run again") from None
+    changed = differences(theirs, ours)
+    if changed:
+        raise ConfigError(f"{ticket}: {'; '.join(changed[:3])}; a ticket fits its own model only")
+
+
+def _rewound(recipe: dict[str, Any]) -> dict[str, Any]:
+    """What decides the beginning of a run; dropouts change no weight."""
+    return {
+        **{key: recipe[key] for key in ("data", "encoder", "imagenet", "initial")},
+        "decoder": form(**recipe["decoder"]),
+        "training": {"seed": recipe["training"]["seed"]},
+    }
+
+
+def _held(folder: Path, like: Planned) -> Planned:
+    """The recipe in the folder; ValueError or ConfigError where it is damaged."""
+    path = folder / RECIPE
+    return from_mapping(json.loads(path.read_text(encoding="utf8")), type(like), str(path))
+
+
+def _check_result(result: Any) -> None:
+    """ValueError where a `result.json` lacks what is said of every finished run."""
+    try:
+        scores, counts, seconds = result["scores"], result["non_zeros"], result["seconds"]
+        [float(scores[name]) for name in ("CIDEr", "Bleu_4", "ROUGE_L")]
+        [int(counts[name]) for part in ("encoder", "decoder") for name in (part, f"{part}_weights")]
+        int(result["bytes"]), [float(value) for value in seconds.values()], list(result["skipped"])
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{RESULT} is not that of a run: {type(error).__name__}: {error}") from None
+
+
+def _begun(folder: Path) -> bool:
+    """Whether something has been trained in the folder."""
+    return any((folder / name).exists() for name in ("log.jsonl", "last.pt", RESULT))
+
+
+def _busy(folder: Path) -> bool:
+    """Whether another process is about to train in the folder."""
+    try:
+        with sole_writer(folder):
+            return False
+    except TrainingError:
+        return True
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """No other process trains in the folder meanwhile; TrainingError where one does already."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise TrainingError(f"{folder}: another process trains in it; wait for it, or give --out another") from None
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written ({error}); give --out another folder") from None
+    try:
+        yield
+        (folder / LOCK).unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically; TrainingError where that fails."""
+    try:
+        write_text(path, json.dumps(value, indent=1) + "\n")
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be written ({error}); free the disk or give --out another") from error

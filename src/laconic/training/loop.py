@@ -1,0 +1,323 @@
+"""The only training loop, with validation, checkpoints and resume, in one process or in several.
+
+What is learned enters as an Objective (cross-entropy under teacher forcing by default), pruning through the Pruner's
+hooks, data through Batches, scores through `validate`; the loop itself knows nothing of them. Stop it at any instant
+and start it again: it goes on from the last checkpoint and ends with the same weights as an unbroken run. Under
+torchrun each process takes its share of the same batches; dropout, random samples and the statistics of batch norms
+are its own, all else is that of one process up to rounding.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from laconic.compress.masked.pruner import Pruner
+from laconic.errors import TrainingError
+from laconic.machine.distributed import barrier, broadcast, is_writer, parallel, rank, total, world
+from laconic.machine.files import write_text
+from laconic.training.batches import Batch, Batches
+from laconic.training.checkpoint import load_checkpoint, save_checkpoint
+from laconic.training.settings import SCHEDULES, Training
+
+SELECTION = "CIDEr"  # the score that picks the best checkpoint
+LOG_EVERY = 20  # steps
+SHOW_EVERY = 10.0  # seconds, where steps are slow
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is, for whoever shows it."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    facts: Mapping[str, float]  # learning rate, sparsity, latest scores ...
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What an objective says of a batch.
+
+    Attributes:
+        mean: scalar with gradients, the mean over `tokens` tokens; a process weighs as much as it has tokens.
+        facts: for the log.
+    """
+
+    mean: Tensor
+    tokens: int
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+Objective = Callable[[nn.Module, Batch], Loss]
+Validate = Callable[[nn.Module], dict[str, float]]
+Show = Callable[[Progress], None]
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def cross_entropy(logits: Tensor, tokens: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean negative log-likelihood of the words after <bos>; logits (M, vocabulary) as the captioner gives them."""
+    following = tokens[:, :, 1:]
+    return F.cross_entropy(logits.float(), following[following != 0], label_smoothing=smoothing)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """The objective of teacher forcing."""
+
+    smoothing: float = 0.0
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Loss:
+        logits = model(batch.inputs, batch.tokens)
+        return Loss(cross_entropy(logits, batch.tokens, self.smoothing), len(logits))
+
+
+def make_optimizer(model: nn.Module, settings: Training) -> torch.optim.AdamW:
+    """AdamW over decoder and, unless frozen, encoder, each with its own learning rate."""
+    groups: dict[str, list[nn.Parameter]] = {"decoder": [], "encoder": []}
+    for name, parameter in model.named_parameters():
+        groups["encoder" if name.startswith("encoder.") else "decoder"].append(parameter)
+    rates = {"decoder": settings.learning_rate, "encoder": settings.encoder_learning_rate}
+    chosen = [
+        {"params": params, "lr": rates[name], "peak": rates[name]}
+        for name, params in groups.items()
+        if params and rates[name] > 0
+    ]
+    return torch.optim.AdamW(chosen, weight_decay=settings.weight_decay, fused=True)
+
+
+class Run:
+    """One training run in a folder: `log.jsonl`, `last.pt` to go on from, `best-<step>.pt` to ship.
+
+    Args:
+        model: an ImageCaptioner, or any module `model(inputs, tokens) -> logits`.
+        batches: what it learns from.
+        settings: how.
+        folder: where log and checkpoints go.
+        objective: what it learns to do; cross-entropy by default.
+        pruner: already on the model, not yet attached.
+        validate: gives scores, CIDEr among them, after each epoch.
+        show: told about progress.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        settings: Training,
+        folder: Path,
+        *,
+        objective: Objective | None = None,
+        pruner: Pruner | None = None,
+        validate: Validate | None = None,
+        show: Show | None = None,
+    ) -> None:
+        self.model, self.settings, self.folder = model, settings, folder
+        self.batches = batches if world() == 1 else batches.shared(rank(), world())
+        self.objective = objective or CrossEntropy(settings.label_smoothing)
+        self.pruner, self.validate, self.show = pruner, validate, show
+        self.device = best_device()
+        model.to(self.device)
+        self.optimizer = make_optimizer(model, settings)
+        if pruner is not None:
+            pruner.attach(self.optimizer)
+        self.steps = settings.epochs * len(batches)
+        self.step = 0
+        self.seconds = 0.0  # of training, over all sittings
+        self.best: dict[str, float] = {}
+        self.scores: dict[str, float] = {}
+        self._saved_at = time.monotonic()
+        self._shown_at = -math.inf
+        self._parallel: nn.Module | None = None
+        self._learning: list[bool] = []
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.pt"
+
+    @property
+    def best_path(self) -> Path:
+        """The checkpoint to ship, if any. It has its step in its name: a new one lies beside the old one until
+        `last.pt` knows of it, so that a stop in between leaves the one that `last.pt` goes on from."""
+        return self.folder / f"best-{int(self.best.get('step', 0))}.pt"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.jsonl"
+
+    # The loop
+
+    def fit(self) -> dict[str, float]:
+        """Trains to the end, leaves the best checkpoint's weights in the model, and returns its scores."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        per_epoch = len(self.batches)
+        while self.step < self.steps:
+            epoch, position = divmod(self.step, per_epoch)
+            started = time.perf_counter()
+            loss, facts = self._train_step(epoch, position)
+            self.seconds += time.perf_counter() - started
+            self.step += 1
+            self._note(epoch, loss, facts)
+            if self.step % per_epoch == 0:
+                self._end_of_epoch(epoch)
+            elif time.monotonic() - self._saved_at > 60 * self.settings.checkpoint_minutes:
+                self.save()
+        self._parallel = None
+        if self.best_path.exists():
+            self.model.load_state_dict(load_checkpoint(self.best_path)["model"])
+        barrier()  # the writer may delete its checkpoints now
+        return self.best or self.scores
+
+    def _train_step(self, epoch: int, position: int) -> tuple[float, dict[str, float]]:
+        """One step; its loss and facts, over all processes."""
+        settings = self.settings
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * SCHEDULES[settings.schedule](self.step, self.steps, settings.warmup)
+        # Dropout and sampling follow from (seed, step, rank) alone, so resuming needs no state of random generators.
+        torch.manual_seed(int(np.random.SeedSequence((settings.seed, self.step, rank())).generate_state(1)[0]))
+        batch = self.batches(epoch, position).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            loss = self.objective(self._wrapped(), batch)
+        values = (1.0, loss.mean.item(), *loss.facts.values())
+        tokens, *sums = total([loss.tokens * value for value in values], self.device)
+        mean, *means = (value / tokens for value in sums)
+        if not math.isfinite(mean):
+            raise TrainingError(f"loss is {mean} at step {self.step}: lower training.learning_rate and start again")
+        (loss.mean * (loss.tokens * world() / tokens)).backward()
+        weights = [p for group in self.optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(weights, settings.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return mean, dict(zip(loss.facts, means, strict=True))
+
+    def _wrapped(self) -> nn.Module:
+        """The model whose gradients are averaged over all processes, wrapped anew when masks have settled: what no
+        longer learns would be waited for."""
+        learning = [parameter.requires_grad for parameter in self.model.parameters()]
+        if self._parallel is None or learning != self._learning:
+            self._parallel = None  # lets go of its hooks before others come
+            # what follows an encoder's grid is for the pooled feature alone
+            unread = not all(getattr(module, "reads_pooled", True) for module in self.model.modules())
+            self._parallel, self._learning = parallel(self.model, unread=unread), learning
+        return self._parallel
+
+    def _end_of_epoch(self, epoch: int) -> None:
+        if self.validate is not None:
+            if is_writer():
+                self._score(self.validate)
+            self.scores, self.best = broadcast((self.scores, self.best))
+            self._write({"epoch": epoch + 1, "step": self.step, **self.scores})
+        self.save()
+
+    def _score(self, validate: Validate) -> None:
+        if self.pruner is None or not self.pruner.near_target:
+            self.scores = validate(self.model)
+            self._keep_if_best(eligible=self.pruner is None)
+        else:
+            with self.pruner.trimmed():  # what is scored is what would be shipped
+                self.scores = validate(self.model)
+                self._keep_if_best(eligible=True)
+
+    def _keep_if_best(self, eligible: bool) -> None:
+        if eligible and self.scores[SELECTION] > self.best.get(SELECTION, -math.inf):
+            self.best = {**self.scores, "step": self.step}
+            save_checkpoint({"model": self.model.state_dict(), "scores": self.best}, self.best_path)
+
+    def _drop_other_bests(self) -> None:
+        for path in self.folder.glob("best-*.pt"):
+            if path != self.best_path:
+                path.unlink(missing_ok=True)
+
+    # Log and progress
+
+    def _note(self, epoch: int, loss: float, facts: dict[str, float]) -> None:
+        """Logs and shows every so many steps; slow ones are shown in between, which leaves the log as it is."""
+        logged = self.step % LOG_EVERY == 0 or self.step == self.steps
+        now = time.monotonic()
+        show = self.show if is_writer() and (logged or now - self._shown_at >= SHOW_EVERY) else None
+        if not logged and show is None:
+            return
+        facts = {"lr": self.optimizer.param_groups[0]["lr"], **facts}
+        if self.pruner is not None:
+            facts |= self.pruner.statistics()
+        if logged:
+            self._write({"step": self.step, "loss": loss, **facts, "seconds": round(self.seconds, 2)})
+        if show is not None:
+            self._shown_at = now
+            show(Progress(self.step, self.steps, epoch + 1, loss, {**facts, **self.scores}))
+
+    def _write(self, row: dict[str, Any]) -> None:
+        if not is_writer():
+            return
+        try:
+            with self.log.open("a", encoding="utf8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"{self.log}: cannot be written ({error}); free the disk and continue with --resume"
+            ) from error
+
+    # Checkpoints
+
+    def save(self) -> None:
+        """Writes everything needed to go on from here."""
+        self._saved_at = time.monotonic()
+        if not is_writer():
+            return
+        state: dict[str, Any] = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self.best,
+            "scores": self.scores,
+        }
+        if self.pruner is not None:
+            state["pruner"] = self.pruner.state_dict()
+        save_checkpoint(state, self.last)
+        self._drop_other_bests()
+
+    def resume(self) -> None:
+        """Goes back to the last checkpoint, or to the start where there is none, and cuts the log there."""
+        if not self.last.exists():
+            self._cut_log()
+            return
+        state = load_checkpoint(self.last)
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.pruner is not None:
+                self.pruner.load_state_dict(state["pruner"])
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.best, self.scores = state["best"], state["scores"]
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise TrainingError(
+                f"{self.last}: checkpoint of another model or other settings ({error}); give --out another folder"
+            ) from error
+        self._cut_log()
+
+    def _cut_log(self) -> None:
+        if not self.log.exists() or not is_writer():
+            return
+        kept = []
+        for line in self.log.read_text(encoding="utf8").splitlines():
+            try:
+                if json.loads(line)["step"] <= self.step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError):
+                continue  # a line cut short by a kill
+        write_text(self.log, "".join(kept))
