@@ -1,6 +1,8 @@
 """What tests share: where reference data lies, and one torch thread so that two workers do not fight."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
@@ -22,3 +24,12 @@ def shared() -> Path:
 def golden() -> Path:
     """Folder of small golden values kept in the repository."""
     return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """What is run as a program sets PyTorch's threads for its process; the tests after it go on with one."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)

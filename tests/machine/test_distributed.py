@@ -140,7 +140,7 @@ def test_two_processes_train_as_one(case, folder, tmp_path):
     scores = alone.fit()
     first, second = (torch.load(folder / f"{case}{r}.pt", weights_only=True) for r in (0, 1))
     assert first["scores"] == second["scores"]
-    assert first["scores"] == pytest.approx(scores, rel=1e-3)
+    assert first["scores"] == pytest.approx(scores, rel=1e-3, abs=1e-6)
     for name, value in alone.model.state_dict().items():
         assert torch.equal(first["model"][name], second["model"][name]), name
         scale = max(1.0, value.double().abs().max().item())  # gates of so short a run reach thousands
@@ -149,7 +149,8 @@ def test_two_processes_train_as_one(case, folder, tmp_path):
     for together, apart in zip(*(map(json.loads, log) for log in logs), strict=True):
         assert together.keys() == apart.keys()
         assert together["step"] == apart["step"]
-        assert together.get("loss", 0) == pytest.approx(apart.get("loss", 0), rel=1e-4)
+        # terms of either sign and of order one all but cancel in the loss of SCST: what is left may be rounding alone
+        assert together.get("loss", 0) == pytest.approx(apart.get("loss", 0), rel=1e-4, abs=1e-6)
     assert load_checkpoint(folder / case / "last.pt")["step"] == alone.steps
 
 
