@@ -5,7 +5,6 @@ Knows what a run reports and what results look like; decides and computes nothin
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
-from laconic.errors import ConfigError
+from laconic.cli.messages import printable, printable_lines, show
+from laconic.cli.paths import STDOUT
 from laconic.machine.files import write_text
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from laconic.store import Comparison, Inspection, TensorInfo
     from laconic.training import loop as train
 
-STDOUT = Path("-")  # where JSON goes to standard output
 WIDE = 160  # columns of what is piped; a table takes no more than it needs
 SPEED_WINDOW = 600.0  # seconds over which time left is estimated: longer than a validation
 LINE_EVERY = 20.0  # seconds between two lines where there is no terminal
@@ -37,10 +36,22 @@ LISTED = 20  # skipped images that are named; the others are counted
 Show = Callable[[str, int, int, str], None]  # name, done, of, facts
 
 
+class _Console(Console):
+    """Shows no control characters of texts that are printed."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable_lines(text) if isinstance(text, str) else text for text in objects), **options)
+
+
 def console_for(json_target: Path | None = None) -> Console:
     """Standard output, unless that is kept for JSON."""
-    console = Console(stderr=json_target == STDOUT)
-    return console if console.is_terminal else Console(stderr=json_target == STDOUT, width=WIDE)
+    console = _Console(stderr=json_target == STDOUT)
+    return console if console.is_terminal else _Console(stderr=json_target == STDOUT, width=WIDE)
+
+
+def tell(console: Console, line: str) -> None:
+    """One line, as it is: no markup, no colours, not broken."""
+    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 # Progress
@@ -55,7 +66,7 @@ def watching(console: Console) -> "Iterator[Watcher]":
         return Watcher(
             stage=lambda name, done, of: show(name, done, of, ""),
             progress=lambda at: show("training", at.step, at.steps, training_facts(at)),
-            say=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+            say=lambda line: tell(console, line),
         )
 
     if console.is_terminal:
@@ -63,6 +74,36 @@ def watching(console: Console) -> "Iterator[Watcher]":
             yield watcher(bars.show)
     else:
         yield watcher(Lines(console).show)
+
+
+@contextmanager
+def lines_with_bar(name: str, of: int, *, shown: bool) -> Iterator[Callable[[int, str], None]]:
+    """A function that takes how many of `of` things are done and shows a line about the last on standard output.
+
+    Below the lines, or on standard error where the lines go elsewhere, there is a bar with the time left, if that is a
+    terminal. `shown` is off where standard output is kept for JSON.
+    """
+    out, bars_on = console_for(), console_for(STDOUT)
+    if shown and out.is_terminal:
+        bars_on = out
+
+    def line(text: str) -> None:
+        if shown and bars_on is out:
+            tell(out, text)
+        elif shown:
+            show(text)
+
+    if of < 2 or not bars_on.is_terminal:
+        yield lambda done, text: line(text)
+        return
+    with _Bars(bars_on, transient=True) as bars:
+
+        def step(done: int, text: str) -> None:
+            line(text)
+            bars.show(name, done, of, "")
+
+        bars.show(name, 0, of, "")
+        yield step
 
 
 def training_facts(at: "train.Progress") -> str:
@@ -81,7 +122,7 @@ def training_facts(at: "train.Progress") -> str:
 class _Bars(Progress):
     """A bar per stage, and below them a line of facts about the last one."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, transient: bool = False) -> None:
         self._stages: dict[str, TaskID] = {}
         self._facts = ""
         super().__init__(  # draws at once
@@ -91,6 +132,8 @@ class _Bars(Progress):
             TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
             speed_estimate_period=SPEED_WINDOW,
+            transient=transient,
+            redirect_stdout=not console.stderr,
         )
 
     def get_renderables(self) -> Iterable[RenderableType]:
@@ -122,7 +165,7 @@ class Lines:
         parts = [f"{name}: {done:,} of {of:,}", facts]
         if before < done < of:
             parts.append(f"{time_left((now - began) / (done - before) * (of - done))} left")
-        self._console.print("  ".join(filter(None, parts)), markup=False, highlight=False, soft_wrap=True)
+        tell(self._console, "  ".join(filter(None, parts)))
 
 
 def time_left(seconds: float) -> str:
@@ -143,7 +186,7 @@ def scores_table(
     for name, value in scores.items():
         table.add_row(name.replace("Bleu_", "BLEU-").replace("_", "-"), f"{100 * value:.2f}")
     for name, reason in unavailable.items():
-        table.add_row(name, Text(f"not available: {reason.removeprefix(name + ': ')}"))
+        table.add_row(_named(name), _named(f"not available: {reason.removeprefix(name + ': ')}"))
     if quality is not None:
         table.add_section()
         if quality.novel_share is not None:
@@ -166,7 +209,7 @@ def run_table(result: Mapping[str, Any]) -> Table:
     table.add_row("model.safetensors", f"{result['bytes']:,} bytes")
     table.add_section()
     for stage, seconds in result["seconds"].items():
-        table.add_row(stage, f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s")
+        table.add_row(_named(stage), f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s")
     return table
 
 
@@ -212,16 +255,16 @@ def comparison_table(comparison: "Comparison") -> Table:
     for column in ("non-zeros gained", "lost", "relative error", "largest"):
         table.add_column(column, justify="right")
     for name in comparison.only_first:
-        table.add_row(Text(name), "only in the first")
+        table.add_row(_named(name), "only in the first")
     for name in comparison.only_second:
-        table.add_row(Text(name), "only in the second")
+        table.add_row(_named(name), "only in the second")
     for change in comparison.changed:
         shapes = [" x ".join(map(str, shape)) or "scalar" for shape in dict.fromkeys(change.shapes)]
         kinds = f" ({' -> '.join(change.dtypes)})" if len(set(change.dtypes)) > 1 else ""
         numbers = [f"{change.gained:,}", f"{change.lost:,}"] if change.largest is not None else ["", ""]
         error = "" if change.error is None else f"{change.error:.3%}"
         largest = "" if change.largest is None else f"{change.largest:.3g}"
-        table.add_row(Text(change.name), " -> ".join(shapes) + kinds, *numbers, error, largest)
+        table.add_row(_named(change.name), " -> ".join(shapes) + kinds, *numbers, error, largest)
     return table
 
 
@@ -239,6 +282,11 @@ def comparison_lines(comparison: "Comparison") -> Iterator[str]:
     yield f"{comparison.file_bytes[0]:,} bytes, {comparison.file_bytes[1]:,} bytes"
 
 
+def _named(text: str) -> Text:
+    """A cell of text from outside: no markup, no control characters."""
+    return Text(printable(text))
+
+
 def _over(size: int, bound: float) -> str:
     """How far a size lies above its bound; nothing where a bound of a few bytes says nothing."""
     return f"{size / bound - 1:+.1%}" if bound >= 16 else ""
@@ -247,13 +295,13 @@ def _over(size: int, bound: float) -> str:
 def _tensor_row(tensor: "TensorInfo") -> Sequence[RenderableType]:
     shape = " x ".join(map(str, tensor.shape))
     if tensor.tied_to is not None:
-        return Text(tensor.name), "", "", "", Text(f"= {tensor.tied_to}"), "0", "", ""
+        return _named(tensor.name), "", "", "", _named(f"= {tensor.tied_to}"), "0", "", ""
     size = 1
     for side in tensor.shape:
         size *= side
     bits = tensor.bits_per_non_zero
     return (
-        Text(tensor.name),
+        _named(tensor.name),
         shape,
         f"{tensor.non_zeros:,}",
         f"{tensor.non_zeros / size:.1%}" if size else "",
@@ -279,22 +327,10 @@ def list_skipped(console: Console, skipped: Sequence[str]) -> None:
     if len(skipped) > LISTED:
         lines.append(f"  and {len(skipped) - LISTED:,} more")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        tell(console, line)
 
 
 # JSON
-
-
-def check_target(path: Path | None, option: str) -> None:
-    """ConfigError where a file cannot be written, said before the work instead of after it."""
-    if path is None or path == STDOUT:
-        return
-    if path.is_dir():
-        raise ConfigError(f"{option} {path}: is a folder; give the path of a file")
-    if not path.parent.is_dir():
-        raise ConfigError(f"{option} {path}: no folder {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"{option} {path}: no permission to write there; give another path")
 
 
 def write_json(value: Any, target: Path | None) -> None:

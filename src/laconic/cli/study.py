@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from laconic.cli.console import Lines, console_for, training_facts
+from laconic.cli.paths import Overwrite, ReportFolder
 from laconic.config import from_mapping, read_toml
 from laconic.errors import ConfigError, LaconicError
 
@@ -139,12 +140,13 @@ class Report:
 
     runs: Annotated[tuple[Path, ...], Positional, arg(metavar="RUNS_DIR")]
     """Folders of runs, or folders of such folders."""
-    out: Annotated[Path, arg(aliases=("-o",), metavar="DIR")]
+    out: ReportFolder
     """Where everything is written."""
     recipes: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="DIR")] = (Path("recipes"),)
     """Folders of recipes, to name the command of a run that a recipe there describes."""
     gallery: bool = True
     """Shows photos and their captions; without, a report may be published where those of the data set may not."""
+    overwrite: Overwrite = False
 
 
 def report(options: Report) -> None:

@@ -55,7 +55,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def replaceable(path: Path) -> bool:
-    """Whether a path is that of a regular file, or of nothing yet: not a pipe, a device or one of /dev/stdout's kind."""
+    """Whether a path is that of a regular file, or of nothing yet: no pipe, device or such as /dev/stdout."""
     if _stream_number(path) is not None:
         return False
     try:
