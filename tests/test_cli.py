@@ -18,8 +18,8 @@ from rich.console import Console
 from laconic import data, metrics, store
 from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
 from laconic.cli import VERBS, main
-from laconic.cli import console as console_module
-from laconic.cli.console import Lines, watching
+from laconic.cli import progress as progress_module
+from laconic.cli.progress import Lines, watching
 from laconic.cli.study import showing
 from laconic.config import read_toml
 from laconic.data import Example, write_karpathy
@@ -588,7 +588,7 @@ def test_lines_where_there_is_no_terminal() -> None:
 
 def test_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     out, clock = io.StringIO(), iter((0.0, 60.0, 61.0, 6000.0))
-    monkeypatch.setattr(console_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(clock))
     lines = Lines(Console(file=out, width=120))
     for done in (10, 40, 45, 100):
         lines.show("a  training", done, 100, "loss 2")

@@ -6,7 +6,8 @@ Torch is imported by the verbs that need it, so that `--help`, `score` and `insp
     arguments   words to values, through tyro; verbs know nothing of it
     paths       which options are files, and what may be written over
     messages    text from outside, fit for a terminal
-    console     bars, tables, JSON
+    console     lines, tables, JSON
+    progress    bars, or a line now and then
     training    demo, train
     study       study, report
     scores      evaluate, score

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from laconic.cli.arguments import open_captioner
-from laconic.cli.console import lines_with_bar, write_json
+from laconic.cli.console import write_json
 from laconic.cli.messages import say
 from laconic.cli.paths import STDOUT, CaptionsJson, Overwrite
-from laconic.decode.search import Decoding
+from laconic.cli.progress import lines_with_bar
 from laconic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from laconic.captioner.image_captioner import ImageCaptioner
     from laconic.data import Example
     from laconic.data.regions import Regions
+    from laconic.decode.search import Decoding
 
     Readers = list[tuple[str, Callable[[], Regions]]]  # names, and what reads each
 
@@ -55,6 +56,8 @@ def caption(options: Caption) -> int:
 
     Where it is stopped, or fails half-way, the captions so far are written all the same.
     """
+    from laconic.decode.search import Decoding
+
     decoding = Decoding(options.beam, options.max_length, options.length_penalty, options.allow_unknown)
     if not options.images:
         raise ConfigError("no image given; name image files, or folders of them")
@@ -90,7 +93,7 @@ def caption(options: Caption) -> int:
 
 
 def _photos(
-    captioner: "ImageCaptioner", paths: Sequence[Path], decoding: Decoding, problems: list[str]
+    captioner: "ImageCaptioner", paths: Sequence[Path], decoding: "Decoding", problems: list[str]
 ) -> tuple[int, Captioned]:
     """How many there are: files as they are named and the images of folders; and their captions."""
     from laconic import data
@@ -106,7 +109,7 @@ def _photos(
 
 
 def _caption_photos(
-    captioner: "ImageCaptioner", examples: "list[Example]", decoding: Decoding, problems: list[str]
+    captioner: "ImageCaptioner", examples: "list[Example]", decoding: "Decoding", problems: list[str]
 ) -> Captioned:
     from laconic.data import Skipped
     from laconic.training.evaluation import caption_images
@@ -121,7 +124,7 @@ def _caption_photos(
 
 
 def _regions(
-    captioner: "ImageCaptioner", paths: Sequence[Path], decoding: Decoding, problems: list[str]
+    captioner: "ImageCaptioner", paths: Sequence[Path], decoding: "Decoding", problems: list[str]
 ) -> tuple[int, Captioned]:
     """As `_photos`."""
     from laconic.data.regions import region_readers
@@ -136,7 +139,7 @@ def _regions(
 
 
 def _caption_regions(
-    captioner: "ImageCaptioner", found: "Readers", decoding: Decoding, problems: list[str]
+    captioner: "ImageCaptioner", found: "Readers", decoding: "Decoding", problems: list[str]
 ) -> Captioned:
     readable = _readable(captioner, found, problems)
     while some := list(islice(readable, IMAGES)):

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 from tyro.conf import FlagCreatePairsOff, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -127,7 +127,8 @@ def _path_rule(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path | None]
     return _OPTIONAL_PATH if kind.type is Path else None
 
 
-_TO_JSON = Annotated[Path | None, _OPTIONAL_PATH, arg(metavar="OUT")]
+# tyro imports typeguard, a quarter of the start of `inspect`, to understand `Path | None`.
+_TO_JSON = Annotated[Optional[Path], _OPTIONAL_PATH, arg(metavar="OUT")]  # noqa: UP045
 InspectionJson = Annotated[_TO_JSON, _json_output("`laconic inspect`", "file_bytes", "tensors")]
 ComparisonJson = Annotated[_TO_JSON, _json_output("`laconic diff`", "changed", "same")]
 CaptionsJson = Annotated[_TO_JSON, _json_output("`laconic caption`", "image", "caption")]

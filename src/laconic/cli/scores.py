@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from laconic.cli.arguments import open_captioner
-from laconic.cli.console import console_for, list_skipped, scores_table, watching, write_json
+from laconic.cli.console import console_for, list_skipped, scores_table, write_json
 from laconic.cli.messages import say
 from laconic.cli.paths import DataPath, EvaluationJson, Overwrite, ResultsJson, ScoresJson
+from laconic.cli.progress import watching
 from laconic.config import expand
-from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Evaluate:
 
 def evaluate(options: Evaluate) -> None:
     """Scores, what scores do not show, and the images that could not be read."""
+    from laconic.decode.search import Decoding
+
     decoding = Decoding(options.beam, options.max_length, options.length_penalty)
     from laconic.metrics import STANDARD
     from laconic.training.evaluation import evaluate as run_evaluation

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from laconic.cli.console import Lines, console_for, training_facts
+from laconic.cli.console import console_for
 from laconic.cli.paths import Overwrite, ReportFolder
+from laconic.cli.progress import Lines, training_facts
 from laconic.config import from_mapping, read_toml
 from laconic.errors import ConfigError, LaconicError
 

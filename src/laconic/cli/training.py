@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from laconic.cli.console import console_for, list_skipped, run_table, watching
+from laconic.cli.console import console_for, list_skipped, run_table
+from laconic.cli.progress import watching
 from laconic.config import read_toml
 from laconic.errors import ConfigError
 
