@@ -25,6 +25,7 @@ from laconic.config import read_toml
 from laconic.data import Example, write_karpathy
 from laconic.data.regions import Regions, write_regions
 from laconic.decode.search import Decoding
+from laconic.machine.process import cores
 from laconic.recipes import recipe as recipes
 from laconic.recipes.processes import Outcome
 from laconic.text import Vocabulary
@@ -114,16 +115,30 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
 
 
-def test_help_score_and_inspect_never_import_torch(tmp_path: Path, packed: Path) -> None:
-    score = ["score", *coco(tmp_path, {1: "a dog", 2: "a boat"})]
+HELP_NEEDS_TORCH = ("demo", "train")  # their options are those of a recipe
+TORCH_FREE = (
+    "inspect MODEL --json inspection.json",
+    "--help",
+    *(f"{verb} --help" for verb in VERBS if verb not in HELP_NEEDS_TORCH),
+    "score --references refs.json --results res.json",
+    "unpack MODEL -o dense.safetensors",
+    "diff MODEL MODEL",
+)
+
+
+def test_what_needs_no_torch_never_imports_it(here: Path, packed: Path) -> None:
+    coco(here, {1: "a dog", 2: "a boat"})
+    lines = [[str(packed) if word == "MODEL" else word for word in line.split()] for line in TORCH_FREE]
     program = f"""
 import sys
-from laconic.cli import main
-for words in {[["--help"], ["score", "--help"], score, ["inspect", str(packed)]]!r}:
-    assert main(words) == 0, words
-assert "torch" not in sys.modules
+from laconic.__main__ import main
+for words in {lines!r}:
+    sys.argv[1:] = words
+    assert main() == 0, words
+    assert "torch" not in sys.modules, words
+    assert words[0] != "inspect" or "--help" in words or "typeguard" not in sys.modules  # a quarter of its start
 """
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
 def test_a_process_fails_with_one_line_and_code_2(tmp_path: Path) -> None:
@@ -562,6 +577,24 @@ def test_ctrl_c_says_how_to_go_on(
     assert capsys.readouterr().err == (
         "laconic: stopped; continue with: laconic train 'my recipe.toml' --threads 1 --resume\n"
     )
+
+
+def test_more_threads_than_cores_are_not_started(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "small.toml").write_text(RECIPE)
+    watch_run(monkeypatch, RESULT)
+    settled: list[int] = []
+    monkeypatch.setattr("laconic.machine.process.settle_in", settled.append)
+    assert main(["train", "small.toml", "--threads", "100000"]) == 0
+    said = capsys.readouterr().err
+    assert said == f"laconic: --threads 100000: there are {cores()} processor cores, so {cores()} threads are used\n"
+    assert main(["train", "small.toml", "--threads", str(cores())]) == 0
+    assert settled == [cores(), cores()]
+    assert not capsys.readouterr().err
+    for verb in ("study", "train"):
+        assert main([verb, "small.toml", "--threads", "-1"]) == 2
+        assert "--threads -1: give 0 for all" in capsys.readouterr().err
 
 
 # How a run is shown

@@ -111,6 +111,8 @@ def size_line(inspection: "Inspection") -> str:
 
 def other_sizes(inspection: "Inspection") -> Iterator[str]:
     """The file beside its entropy bound and what other formats make of the same weights, a line each."""
+    from laconic.store.inspection import GZIP_WEIGHTS
+
     others = {
         "entropy bound of the tensors": inspection.bound_bytes,
         "coordinates, 64-bit indices and float32": inspection.coo_bytes,
@@ -119,6 +121,8 @@ def other_sizes(inspection: "Inspection") -> Iterator[str]:
     for name, size in others.items():
         if size:
             yield f"{name}: {size:,.0f} bytes, {size / inspection.file_bytes:.2f} times the file"
+    if inspection.gzip_bytes is None:
+        yield f"gzip of dense float32: not tried on more than {GZIP_WEIGHTS:,} weights"
 
 
 def comparison_table(comparison: "Comparison") -> Table:
