@@ -213,7 +213,7 @@ def test_a_process_fails_with_one_line_and_code_2(tmp_path: Path) -> None:
         ("train recipe.toml --pruning.method magic", "'magic'"),
         ("train recipe.toml --threads -1", "--threads -1"),
         ("train recipe.toml --out run", "run: "),
-        ("train recipe.toml --out list.json", "list.json: cannot be written"),
+        ("train recipe.toml --out list.json", "list.json: is a file"),
         ("train recipe.toml --decoder.options.cell rnn", "'rnn'"),
         ("train recipe.toml --data.name flickr8k --data.root empty", "dataset_flickr8k.json"),
     ],

@@ -33,9 +33,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Image.new("RGB", (8, 8)).save("a.jpg")
     Path("refs.json").write_text(json.dumps({"annotations": ROWS}))
     Path("res.json").write_text(json.dumps(ROWS))
-    Path("recipe.toml").write_text("[training]\nepochs = [1]\n")
-    for name in ("RUN", "report"):
+    Path("recipe.toml").write_text("[training]\n")
+    for name in ("RUN", "report", "models"):
         Path(name).mkdir()
+    Path("models/model.safetensors").touch()
+    Path("models/study.json").write_text("{}")
     store.save(weights, "RUN/model.safetensors")
     Path("RUN/recipe.json").write_text("{}")
     Path("README.md").write_text("mine")
@@ -84,6 +86,9 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("convert RUN -o refs.json", "is no packed file"),
         ("report RUN -o .", "holds files of the same names and is no folder of a report"),
         ("report RUN -o README.md", "README.md: is a file"),
+        ("train recipe.toml -o models", "holds files of the same names and is no folder of a run; give another path\n"),
+        ("train recipe.toml -o M", "M: is a file"),
+        ("study recipe.toml -o models", "is no folder of a study"),
         # what belongs to a run
         ("pack RUN -o RUN/recipe.json", "belongs to the run in that folder"),
         ("pack M -o RUN/last.pt", "belongs to the run in that folder"),
@@ -186,7 +191,6 @@ def test_devices_are_written_into(here: Path) -> None:
     ],
 )
 def test_an_empty_path_is_refused(here: Path, capsys: pytest.CaptureFixture[str], line: str) -> None:
-    Path("recipe.toml").write_text("")
     assert main(["" if word == "E" else word for word in line.split()]) == 2
     said = capsys.readouterr()
     assert "'' is no path" in said.err
@@ -194,16 +198,16 @@ def test_an_empty_path_is_refused(here: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_no_verb_has_an_output_that_is_not_checked() -> None:
-    """Options called `json`, `captions` or `out` are outputs, but for folders of runs, which check what they hold."""
+    """Options called `json`, `captions` or `out` are outputs."""
     for name, verb in VERBS.items():
         hints = typing.get_type_hints(verb.options(), include_extras=True)
         outputs = [
             key for key, hint in hints.items() if any(isinstance(m, Output) for m in getattr(hint, "__metadata__", ()))
         ]
-        wanted = [key for key in hints if key in ("json", "captions", "out")] if name not in ("train", "study") else []
+        wanted = [key for key in hints if key in ("json", "captions", "out")]
         assert sorted(outputs) == sorted(wanted), name
-        if outputs:
-            assert name == "demo" or "overwrite" in hints, name
+        if outputs and name not in ("demo", "train", "study"):  # these go on with what they find, or refuse it
+            assert "overwrite" in hints, name
 
 
 def test_a_folder_of_a_demo_is_known_by_its_runs(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import stat
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -25,7 +26,7 @@ from laconic.machine.files import replaceable
 STDOUT = Path("-")  # where JSON goes to standard output
 MODEL = "model.safetensors"  # of a finished run's folder
 RECIPE = "recipe.json"  # of every run's folder
-RUN_FILES = (MODEL, RECIPE, "result.json", "captions.json", "log.jsonl", "last.pt", "lock")
+RUN_FILES = (MODEL, RECIPE, "result.json", "captions.json", "log.jsonl", "gates.pt", "last.pt", "best-*.pt", "lock")
 EMPTY = "\0"  # stands for an empty word, which a Path would take for the current folder; no word can hold it
 MAX_JSON = 64 * 2**20  # bytes of a file that is looked at, to tell whether it is an earlier output
 MAX_HEADER = 4 * 2**20
@@ -150,6 +151,16 @@ ReportFolder = Annotated[
     Output("folder of a report", _folder_with("README.md", b"# Report\n", "README.md", "runs.csv"), folder=True),
     arg(aliases=("-o",), metavar="DIR"),
 ]
+RunFolder = Annotated[
+    Path | None,
+    Output("folder of a run", _folder_with(RECIPE, b"{", MODEL, "captions.json", "gates.pt"), folder=True),
+    arg(aliases=("-o",), metavar="DIR"),
+]
+StudyFolder = Annotated[
+    Path | None,
+    Output("folder of a study", _folder_with("study.json", b'{\n "command"', "study.json"), folder=True),
+    arg(aliases=("-o",), metavar="DIR"),
+]
 DemoFolder = Annotated[
     Path,
     Output(
@@ -187,7 +198,7 @@ def check_paths(options: Any) -> None:
         if not output.folder and any(_same(path, given) for given in read):
             raise ConfigError(f"{option} {path}: is the file to read; give another path")
         if not getattr(options, "overwrite", False):
-            _check_kind(option, path, output)
+            _check_kind(options, option, path, output)
 
 
 def writes(options: Any) -> bool:
@@ -254,9 +265,11 @@ def _check_file(option: str, path: Path) -> None:
         raise ConfigError(f"{option} {path}: cannot be written ({error.strerror}); give another path") from None
 
 
-def _check_kind(option: str, path: Path, output: Output) -> None:
-    if not output.folder and path.name in RUN_FILES and (path.parent / RECIPE).exists():
-        raise ConfigError(f"{option} {path}: belongs to the run in that folder; give another path, or --overwrite")
+def _check_kind(options: Any, option: str, path: Path, output: Output) -> None:
+    insist = ", or --overwrite" if hasattr(options, "overwrite") else ""
+    of_run = any(fnmatch(path.name, pattern) for pattern in RUN_FILES) and (path.parent / RECIPE).exists()
+    if of_run and not output.folder:
+        raise ConfigError(f"{option} {path}: belongs to the run in that folder; give another path{insist}")
     if not path.exists() or (path.is_file() and not path.stat().st_size):
         return
     try:
@@ -265,4 +278,4 @@ def _check_kind(option: str, path: Path, output: Output) -> None:
         own = False
     if not own:
         kind = "holds files of the same names" if output.folder else "is there already"
-        raise ConfigError(f"{option} {path}: {kind} and is no {output.what}; give another path, or --overwrite")
+        raise ConfigError(f"{option} {path}: {kind} and is no {output.what}; give another path{insist}")

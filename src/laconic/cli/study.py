@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from laconic.cli.console import console_for
-from laconic.cli.paths import Overwrite, ReportFolder
+from laconic.cli.paths import Overwrite, ReportFolder, StudyFolder
 from laconic.cli.progress import Lines, training_facts
 from laconic.config import from_mapping, read_toml
 from laconic.errors import ConfigError, LaconicError
@@ -30,7 +30,7 @@ class Study:
 
     study: Annotated[Path, Positional, arg(metavar="STUDY.toml")]
     """A base recipe and the runs that change it."""
-    out: Annotated[Path | None, arg(aliases=("-o",), metavar="DIR")] = None
+    out: StudyFolder = None
     """Folder of the runs; runs/<name of the study> by default."""
     cache: Annotated[Path, arg(metavar="DIR")] = Path("cache")
     """Folder of cached image features, shared by all runs."""
