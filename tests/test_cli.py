@@ -253,7 +253,7 @@ def test_an_unwritable_place_is_one_line(
 
     monkeypatch.setattr("os.replace", full)
     assert main(["inspect", str(packed), "--json", "x.json"]) == 2
-    assert capsys.readouterr().err == "laconic: No space left on device\n"
+    assert capsys.readouterr().err == "laconic: x.json: No space left on device\n"
 
 
 def test_a_bug_keeps_its_traceback(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,8 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("inspect RUN --json RUN/result.json", "belongs to the run in that folder"),
         # nowhere to write
         ("pack M -o -", "is standard output"),
+        ("pack M -o /dev/null", "is no regular file"),
+        ("unpack M -o /dev/stdout", "is no regular file"),
         ("inspect M --json RUN", "is a folder"),
         ("inspect M --json nowhere/x.json", "no folder nowhere"),
     ],

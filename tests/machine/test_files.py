@@ -113,6 +113,19 @@ def test_errors_name_the_file_that_was_asked_for(tmp_path):
     with pytest.raises(OSError, match="No such file") as caught:
         write_text(tmp_path / "nowhere" / "a.txt", "text")
     assert caught.value.filename == str(tmp_path / "nowhere" / "a.txt")
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_text(Path("/dev/full"), "text")
+    assert caught.value.filename == "/dev/full"
+
+
+def test_errors_of_other_files_keep_their_names(tmp_path):
+    def fail() -> None:
+        with atomically(tmp_path / "a.txt"):
+            open(tmp_path / "absent")  # noqa: SIM115
+
+    with pytest.raises(FileNotFoundError) as caught:
+        fail()
+    assert caught.value.filename == str(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("name", ["a" * 255, "ä" * 127, os.fsdecode(b"\xff\xfe"), "a\nb"])

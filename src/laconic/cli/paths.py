@@ -40,7 +40,7 @@ class Output:
         what: an earlier output, in words.
         own: whether a path holds one.
         folder: it is a folder.
-        stream: "-" stands for standard output.
+        stream: "-" stands for standard output, and a pipe or a device will do.
     """
 
     what: str
@@ -189,7 +189,7 @@ def check_paths(options: Any) -> None:
         elif output.folder:
             _check_folder(option, path)
         else:
-            _check_file(option, path)
+            _check_file(option, path, output.stream)
         for other, earlier, _ in written[:index]:
             if _same(path, earlier):
                 raise ConfigError(f"{option} {path}: is what {other} writes; give another path")
@@ -247,13 +247,14 @@ def _check_folder(option: str, path: Path) -> None:
         raise ConfigError(f"{option} {path}: is a file; give the path of a folder")
 
 
-def _check_file(option: str, path: Path) -> None:
+def _check_file(option: str, path: Path, streams: bool) -> None:
+    """`streams`: it may be a pipe or a device."""
     try:
         is_old = path.exists()  # of a link, what it leads to
         if path.is_dir():
             raise ConfigError(f"{option} {path}: is a folder; give the path of a file")
-        if is_old and stat.S_ISSOCK(path.stat().st_mode):
-            raise ConfigError(f"{option} {path}: is a socket; give the path of a file")
+        if is_old and (stat.S_ISSOCK(path.stat().st_mode) or not (streams or replaceable(path))):
+            raise ConfigError(f"{option} {path}: is no regular file; give the path of one")
         if is_old and not os.access(path, os.W_OK):
             raise ConfigError(f"{option} {path}: no permission to write it; give another path")
         folder = Path(os.path.realpath(path)).parent

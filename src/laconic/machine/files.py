@@ -36,12 +36,16 @@ def atomically(path: Path) -> Iterator[BinaryIO]:
     """
     if not replaceable(path):
         number = _stream_number(path)
-        with open(path if number is None else os.dup(number), "wb") as file:
-            yield file
+        try:
+            with open(path if number is None else os.dup(number), "wb") as file:
+                yield file
+        except OSError as error:
+            error.filename = error.filename or str(path)
+            raise
         return
     target = Path(os.path.realpath(path))
     _sweep(target)
-    with _beside(target) as (file, temporary):
+    with _beside(target, str(path)) as (file, temporary):
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -73,12 +77,12 @@ def _stream_number(path: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def _beside(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
+def _beside(target: Path, asked: str) -> Iterator[tuple[BinaryIO, Path]]:
     """A new private file in the target's folder, with owner and permissions of the file that it will replace; removed
-    where that does not come to pass. Errors name the target."""
+    where that does not come to pass. Errors name the path that was asked for."""
     old = target.stat() if target.exists() else None
     if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), asked)
     temporary = target
     try:
         descriptor, temporary = _create(target, 0o666 if old is None else 0o600)  # of a new file, the umask decides
@@ -93,8 +97,10 @@ def _beside(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
         if temporary != target:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-        if isinstance(error, OSError) and error.filename is not None:
-            error.filename, error.filename2 = str(target), None
+        if isinstance(error, OSError):  # the system names no file, or the temporary one
+            named = os.path.basename(str(error.filename or ""))
+            if not named or named.startswith(_stem(target)):
+                error.filename, error.filename2 = asked, None
         raise
 
 
