@@ -4,6 +4,7 @@ Knows what results look like; decides and computes nothing. Imports no torch by 
 """
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ class _Console(Console):
         super().print(*(printable_lines(text) if isinstance(text, str) else text for text in objects), **options)
 
     def on_broken_pipe(self) -> None:
+        if threading.current_thread() is not threading.main_thread():  # that of a bar, which ends in silence
+            super().on_broken_pipe()
         raise BrokenPipeError  # whoever called the verb says how it ends
 
 
