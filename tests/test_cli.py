@@ -18,13 +18,14 @@ from rich.console import Console
 from laconic import data, metrics, store
 from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
 from laconic.cli import VERBS, main
-from laconic.cli import console as console_module
-from laconic.cli.console import Lines, watching
+from laconic.cli import progress as progress_module
+from laconic.cli.progress import Lines, watching
 from laconic.cli.study import showing
 from laconic.config import read_toml
 from laconic.data import Example, write_karpathy
 from laconic.data.regions import Regions, write_regions
 from laconic.decode.search import Decoding
+from laconic.machine.process import cores
 from laconic.recipes import recipe as recipes
 from laconic.recipes.processes import Outcome
 from laconic.text import Vocabulary
@@ -114,16 +115,30 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
 
 
-def test_help_score_and_inspect_never_import_torch(tmp_path: Path, packed: Path) -> None:
-    score = ["score", *coco(tmp_path, {1: "a dog", 2: "a boat"})]
+HELP_NEEDS_TORCH = ("demo", "train")  # their options are those of a recipe
+TORCH_FREE = (
+    "inspect MODEL --json inspection.json",
+    "--help",
+    *(f"{verb} --help" for verb in VERBS if verb not in HELP_NEEDS_TORCH),
+    "score --references refs.json --results res.json",
+    "unpack MODEL -o dense.safetensors",
+    "diff MODEL MODEL",
+)
+
+
+def test_what_needs_no_torch_never_imports_it(here: Path, packed: Path) -> None:
+    coco(here, {1: "a dog", 2: "a boat"})
+    lines = [[str(packed) if word == "MODEL" else word for word in line.split()] for line in TORCH_FREE]
     program = f"""
 import sys
-from laconic.cli import main
-for words in {[["--help"], ["score", "--help"], score, ["inspect", str(packed)]]!r}:
-    assert main(words) == 0, words
-assert "torch" not in sys.modules
+from laconic.__main__ import main
+for words in {lines!r}:
+    sys.argv[1:] = words
+    assert main() == 0, words
+    assert "torch" not in sys.modules, words
+    assert words[0] != "inspect" or "--help" in words or "typeguard" not in sys.modules  # a quarter of its start
 """
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
 def test_a_process_fails_with_one_line_and_code_2(tmp_path: Path) -> None:
@@ -198,7 +213,7 @@ def test_a_process_fails_with_one_line_and_code_2(tmp_path: Path) -> None:
         ("train recipe.toml --pruning.method magic", "'magic'"),
         ("train recipe.toml --threads -1", "--threads -1"),
         ("train recipe.toml --out run", "run: "),
-        ("train recipe.toml --out list.json", "list.json: cannot be written"),
+        ("train recipe.toml --out list.json", "list.json: is a file"),
         ("train recipe.toml --decoder.options.cell rnn", "'rnn'"),
         ("train recipe.toml --data.name flickr8k --data.root empty", "dataset_flickr8k.json"),
     ],
@@ -238,7 +253,7 @@ def test_an_unwritable_place_is_one_line(
 
     monkeypatch.setattr("os.replace", full)
     assert main(["inspect", str(packed), "--json", "x.json"]) == 2
-    assert capsys.readouterr().err == "laconic: No space left on device\n"
+    assert capsys.readouterr().err == "laconic: x.json: No space left on device\n"
 
 
 def test_a_bug_keeps_its_traceback(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -564,6 +579,24 @@ def test_ctrl_c_says_how_to_go_on(
     )
 
 
+def test_more_threads_than_cores_are_not_started(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "small.toml").write_text(RECIPE)
+    watch_run(monkeypatch, RESULT)
+    settled: list[int] = []
+    monkeypatch.setattr("laconic.machine.process.settle_in", settled.append)
+    assert main(["train", "small.toml", "--threads", "100000"]) == 0
+    said = capsys.readouterr().err
+    assert said == f"laconic: --threads 100000: there are {cores()} processor cores, so {cores()} threads are used\n"
+    assert main(["train", "small.toml", "--threads", str(cores())]) == 0
+    assert settled == [cores(), cores()]
+    assert not capsys.readouterr().err
+    for verb in ("study", "train"):
+        assert main([verb, "small.toml", "--threads", "-1"]) == 2
+        assert "--threads -1: give 0 for all" in capsys.readouterr().err
+
+
 # How a run is shown
 
 
@@ -588,7 +621,7 @@ def test_lines_where_there_is_no_terminal() -> None:
 
 def test_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     out, clock = io.StringIO(), iter((0.0, 60.0, 61.0, 6000.0))
-    monkeypatch.setattr(console_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(clock))
     lines = Lines(Console(file=out, width=120))
     for done in (10, 40, 45, 100):
         lines.show("a  training", done, 100, "loss 2")

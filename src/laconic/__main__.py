@@ -1,5 +1,54 @@
-"""`python -m laconic`, and `torchrun --nproc-per-node 2 -m laconic train RECIPE.toml`."""
+"""The command `laconic`, `python -m laconic`, and `torchrun --nproc-per-node 2 -m laconic train RECIPE.toml`.
 
-from laconic.cli import main
+Ready for Ctrl-C and for closed streams before anything else is imported, which may take seconds.
+"""
 
-raise SystemExit(main())
+import os
+import signal
+import sys
+from types import FrameType
+
+STOPPED = 130
+
+
+def main() -> int:
+    """Runs the command line and returns the exit code."""
+    try:
+        _reserve_streams()
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+            signal.signal(signal.SIGINT, _stop)
+        from laconic.cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        _say_stopped()
+        return STOPPED
+
+
+def _reserve_streams() -> None:
+    """Gives the numbers of closed standard streams to the null device, before the next file that is opened has them."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    """Ctrl-C: KeyboardInterrupt, but while modules are imported the end at once: their code makes other errors of it,
+    and nothing is begun that would have to be put away."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib._bootstrap"):
+            _say_stopped()
+            os._exit(STOPPED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def _say_stopped() -> None:
+    show_cursor = b"\x1b[?25h" if os.isatty(2) else b""  # a progress bar may have hidden it
+    os.write(2, show_cursor + b"laconic: stopped\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,10 +1,13 @@
-"""Memory that a process has freed is still its own."""
+"""Memory that a process has freed is still its own, and its threads are no more than its cores."""
 
 import platform
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from laconic.machine import process
 
 PROGRAM = """
 import resource, torch
@@ -31,3 +34,29 @@ def test_freed_memory_is_used_again():
         faults[keep] = int(done.stdout)
     assert faults[True] < 200
     assert faults[False] > 10 * faults[True]
+
+
+def test_never_more_threads_than_cores(monkeypatch):
+    set_to = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    monkeypatch.setattr(process, "keep_memory", lambda: None)
+    monkeypatch.setattr(process, "cores", lambda: 4)
+    for asked in (0, 3, 1, 4, 1500):
+        process.settle_in(asked)
+    assert set_to == [1, 4, 4]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3000)  # OMP_NUM_THREADS says so
+    process.settle_in()
+    assert set_to[3:] == [4]
+
+
+def test_files_processes_and_kernels_need_no_torch():
+    program = """
+import sys
+from laconic.machine import compiler, files, noise, process
+process.keep_memory()
+assert process.cores() > 0
+assert noise.words_for((3, 3)) == 3
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -17,6 +17,9 @@ from torch import nn
 
 from laconic import store
 from laconic.errors import ConfigError, FormatError
+from laconic.store import codecs, container, index
+from laconic.store.index import Entry, Index
+from laconic.store.packed import DATA, INDEX, metadata_of
 
 READER = Path(__file__).parents[2] / "docs" / "format_reader.py"
 
@@ -170,6 +173,17 @@ def test_inspection_counts_what_is_stored(path):
     )
     flat = b"".join(store.load(path)[name].astype(np.float32).tobytes() for name in stored)
     assert store.inspect(path, gzip=True).gzip_bytes == len(gzip.compress(flat, 6))
+
+
+def test_a_tiny_file_that_claims_very_many_zeros_is_inspected_at_once(path):
+    size = 2**31 - 1
+    sealed = codecs.seal(b"")
+    entry = Entry("w", (size,), "F32", "gaps", "f16", 0, len(sealed), 0)
+    text, data = index.dump(Index({"w": entry}, "half", {}, None, {})), np.frombuffer(sealed, np.uint8)
+    container.write(path, {INDEX: np.frombuffer(text, np.uint8), DATA: data}, metadata_of(text, data))
+    assert path.stat().st_size < 500
+    found = store.inspect(path, gzip=True)
+    assert (found.weights, found.non_zeros, found.gzip_bytes) == (size, 0, None)
 
 
 def test_the_bound_is_that_of_mask_and_value_codes(path):

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import random
+import resource
 import zipfile
 
 import pytest
@@ -70,14 +71,18 @@ def test_a_full_disk_keeps_the_previous_checkpoint(where, what, failure, kept, t
     assert load_checkpoint(path)["step"] == 3
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_disk_that_is_really_full(tmp_path):
+def test_the_system_refuses_bytes_half_way(tmp_path):
     path = tmp_path / "last.pt"
     save_checkpoint({"step": 1}, path)
-    (tmp_path / "last.pt.tmp").symlink_to("/dev/full")
-    with pytest.raises(TrainingError, match="previous checkpoint is intact"):
-        save_checkpoint({"weights": torch.zeros(100_000)}, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(TrainingError, match="previous checkpoint is intact"):
+            save_checkpoint({"weights": torch.zeros(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert load_checkpoint(path)["step"] == 1
+    assert os.listdir(tmp_path) == ["last.pt"]
 
 
 def test_a_folder_that_does_not_exist(tmp_path):

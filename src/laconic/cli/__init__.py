@@ -4,25 +4,32 @@ Every error that the user can do something about is one line on standard error a
 Torch is imported by the verbs that need it, so that `--help`, `score` and `inspect` start at once.
 
     arguments   words to values, through tyro; verbs know nothing of it
+    paths       which options are files, and what may be written over
+    messages    text from outside, fit for a terminal
+    console     lines, tables, JSON
+    progress    bars, or a line now and then
     training    demo, train
     study       study, report
     scores      evaluate, score
     pack        pack
-    packed      inspect, unpack, diff, caption
+    packed      inspect, unpack, diff
+    caption     caption
     convert     convert
 """
 
 import difflib
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 
 import laconic
-from laconic.cli.arguments import Verb, parse, say
+from laconic.cli.arguments import Verb, parse, with_threads
+from laconic.cli.caption import Caption, caption
 from laconic.cli.convert import Convert, convert
+from laconic.cli.messages import drop_output, open_streams, say
 from laconic.cli.pack import Pack, pack
-from laconic.cli.packed import Caption, Diff, Inspect, Unpack, caption, diff, inspect, unpack
+from laconic.cli.packed import Diff, Inspect, Unpack, diff, inspect, unpack
+from laconic.cli.paths import check_paths, writes
 from laconic.cli.scores import Evaluate, Score, evaluate, score
 from laconic.cli.study import Report, Study, report, study
 from laconic.cli.training import Train, demo_options, run_demo, train, train_defaults
@@ -34,8 +41,9 @@ WRONG_USE, STOPPED, BROKEN_PIPE = 2, 130, 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code. `argv` is sys.argv without the program's name by default."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    shown = open_streams()
     try:
-        code = _dispatch(arguments)
+        code = _dispatch(arguments, shown)
         sys.stdout.flush()
         return code
     except LaconicError as error:
@@ -44,15 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _fail(_how_to_go_on(arguments))
         return STOPPED
     except BrokenPipeError:  # `laconic inspect FILE | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return BROKEN_PIPE
     except OSError as error:
         if not error.strerror:
             raise
+        drop_output()  # where that is what failed, it fails again at the end
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _dispatch(arguments: list[str], shown: bool) -> int:
+    """`shown`: there is a standard output."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview(), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else WRONG_USE
@@ -70,7 +80,10 @@ def _dispatch(arguments: list[str]) -> int:
     except SystemExit:  # tyro has printed its help
         print(f"example:\n  {verb.example}")
         return 0
-    return verb.run(options) or 0
+    check_paths(options)
+    if not shown and not writes(options):
+        raise ConfigError("standard output is closed, so nothing would be shown; leave it open, or write to a file")
+    return verb.run(with_threads(options)) or 0
 
 
 def _overview() -> str:

@@ -6,25 +6,22 @@ Knows no verb.
 import contextlib
 import io
 import re
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
-from tyro.conf import arg
 
+from laconic.cli.messages import say
+from laconic.cli.paths import MODEL, REGISTRY
 from laconic.errors import ConfigError
+from laconic.machine.process import cores
 
 if TYPE_CHECKING:
     from laconic.captioner.image_captioner import ImageCaptioner
 
-MODEL = "model.safetensors"  # of a finished run's folder
-
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-JsonTarget = Annotated[Path | None, arg(metavar="OUT")]
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def parse(name: str, verb: Verb, words: list[str]) -> Any:
 def _read(name: str, verb: Verb, words: list[str], **default: Any) -> Any:
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with REGISTRY, contextlib.redirect_stderr(said):
             return tyro.cli(verb.options(), prog=f"laconic {name}", args=words, **default)
     except SystemExit as exit_:
         if not exit_.code:
@@ -101,7 +98,15 @@ def open_captioner(path: Path) -> "ImageCaptioner":
     return load(source).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def say(message: str) -> None:
-    """One line on standard error."""
-    line = " ".join(part.strip() for part in message.splitlines())
-    print(f"laconic: {line}", file=sys.stderr)
+# Threads
+
+
+def with_threads(options: Any) -> Any:
+    """The options with no more `threads` than cores, which is said. ConfigError for a negative number."""
+    asked = getattr(options, "threads", 0)
+    if asked < 0:
+        raise ConfigError(f"--threads {asked}: give 0 for all, or at least 1")
+    if asked <= cores():
+        return options
+    say(f"--threads {asked}: there are {cores()} processor cores, so {cores()} threads are used")
+    return replace(options, threads=cores())

@@ -1,135 +1,53 @@
-"""How the command line shows things: live bars in a terminal, plain lines elsewhere, tables, JSON.
+"""How the command line shows results: lines, tables, JSON.
 
-Knows what a run reports and what results look like; decides and computes nothing. Imports no torch by itself.
+Knows what results look like; decides and computes nothing. Imports no torch by itself.
 """
 
 import json
-import math
-import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console, RenderableType
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from laconic.errors import ConfigError
+from laconic.cli.messages import printable, printable_lines
+from laconic.cli.paths import STDOUT
 from laconic.machine.files import write_text
 
 if TYPE_CHECKING:
     from laconic.metrics import CaptionQuality
-    from laconic.recipes.recipe import Watcher
     from laconic.store import Comparison, Inspection, TensorInfo
-    from laconic.training import loop as train
 
-STDOUT = Path("-")  # where JSON goes to standard output
 WIDE = 160  # columns of what is piped; a table takes no more than it needs
-SPEED_WINDOW = 600.0  # seconds over which time left is estimated: longer than a validation
-LINE_EVERY = 20.0  # seconds between two lines where there is no terminal
 LISTED = 20  # skipped images that are named; the others are counted
 
-Show = Callable[[str, int, int, str], None]  # name, done, of, facts
+
+class _Console(Console):
+    """Shows no control characters of texts that are printed."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable_lines(text) if isinstance(text, str) else text for text in objects), **options)
+
+    def on_broken_pipe(self) -> None:
+        if threading.current_thread() is not threading.main_thread():  # that of a bar, which ends in silence
+            super().on_broken_pipe()
+        raise BrokenPipeError  # whoever called the verb says how it ends
 
 
 def console_for(json_target: Path | None = None) -> Console:
     """Standard output, unless that is kept for JSON."""
-    console = Console(stderr=json_target == STDOUT)
-    return console if console.is_terminal else Console(stderr=json_target == STDOUT, width=WIDE)
+    console = _Console(stderr=json_target == STDOUT)
+    return console if console.is_terminal else _Console(stderr=json_target == STDOUT, width=WIDE)
 
 
-# Progress
-
-
-@contextmanager
-def watching(console: Console) -> "Iterator[Watcher]":
-    """Shows a run as it goes: bars with time left in a terminal, a line now and then elsewhere."""
-    from laconic.recipes.recipe import Watcher
-
-    def watcher(show: Show) -> Watcher:
-        return Watcher(
-            stage=lambda name, done, of: show(name, done, of, ""),
-            progress=lambda at: show("training", at.step, at.steps, training_facts(at)),
-            say=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-        )
-
-    if console.is_terminal:
-        with _Bars(console) as bars:
-            yield watcher(bars.show)
-    else:
-        yield watcher(Lines(console).show)
-
-
-def training_facts(at: "train.Progress") -> str:
-    """Such as "epoch 3  loss 2.310  sparsity 42.1 %  rate 5.0e-04  CIDEr 41.2"."""
-    facts = [f"epoch {at.epoch}", f"loss {at.loss:.3f}"]
-    for key, text in {
-        "sparsity": lambda value: f"sparsity {value:.1%}",
-        "lr": lambda value: f"rate {value:.1e}",
-        "CIDEr": lambda value: f"CIDEr {100 * value:.1f}",
-    }.items():
-        if key in at.facts:
-            facts.append(text(at.facts[key]))
-    return "  ".join(facts)
-
-
-class _Bars(Progress):
-    """A bar per stage, and below them a line of facts about the last one."""
-
-    def __init__(self, console: Console) -> None:
-        self._stages: dict[str, TaskID] = {}
-        self._facts = ""
-        super().__init__(  # draws at once
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=min(40, max(10, console.width - 40))),
-            TaskProgressColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            speed_estimate_period=SPEED_WINDOW,
-        )
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        yield self.make_tasks_table(self.tasks)
-        if self._facts:
-            yield Text(self._facts, style="dim")
-
-    def show(self, name: str, done: int, of: int, facts: str) -> None:
-        self._facts = facts or self._facts
-        if name not in self._stages:  # what an earlier sitting did is no measure of this one's speed
-            self._stages[name] = self.add_task(name, total=of, completed=done)
-        self.update(self._stages[name], completed=done, total=of)
-
-
-class Lines:
-    """A line at the start and the end of each stage, and now and then in between, with an estimate of the time left."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._begun: dict[str, tuple[float, int]] = {}
-        self._shown: dict[str, float] = {}
-
-    def show(self, name: str, done: int, of: int, facts: str) -> None:
-        now = time.monotonic()
-        if done < of and now - self._shown.get(name, -math.inf) < LINE_EVERY:
-            return
-        self._shown[name] = now
-        began, before = self._begun.setdefault(name, (now, done))  # what an earlier sitting did is no measure
-        parts = [f"{name}: {done:,} of {of:,}", facts]
-        if before < done < of:
-            parts.append(f"{time_left((now - began) / (done - before) * (of - done))} left")
-        self._console.print("  ".join(filter(None, parts)), markup=False, highlight=False, soft_wrap=True)
-
-
-def time_left(seconds: float) -> str:
-    """Such as "40 s", "12 min" or "3.5 h"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+def tell(console: Console, line: str) -> None:
+    """One line, as it is: no markup, no colours, not broken."""
+    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 # Tables
@@ -143,7 +61,7 @@ def scores_table(
     for name, value in scores.items():
         table.add_row(name.replace("Bleu_", "BLEU-").replace("_", "-"), f"{100 * value:.2f}")
     for name, reason in unavailable.items():
-        table.add_row(name, Text(f"not available: {reason.removeprefix(name + ': ')}"))
+        table.add_row(_named(name), _named(f"not available: {reason.removeprefix(name + ': ')}"))
     if quality is not None:
         table.add_section()
         if quality.novel_share is not None:
@@ -166,7 +84,7 @@ def run_table(result: Mapping[str, Any]) -> Table:
     table.add_row("model.safetensors", f"{result['bytes']:,} bytes")
     table.add_section()
     for stage, seconds in result["seconds"].items():
-        table.add_row(stage, f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s")
+        table.add_row(_named(stage), f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s")
     return table
 
 
@@ -196,6 +114,8 @@ def size_line(inspection: "Inspection") -> str:
 
 def other_sizes(inspection: "Inspection") -> Iterator[str]:
     """The file beside its entropy bound and what other formats make of the same weights, a line each."""
+    from laconic.store.inspection import GZIP_WEIGHTS
+
     others = {
         "entropy bound of the tensors": inspection.bound_bytes,
         "coordinates, 64-bit indices and float32": inspection.coo_bytes,
@@ -204,6 +124,8 @@ def other_sizes(inspection: "Inspection") -> Iterator[str]:
     for name, size in others.items():
         if size:
             yield f"{name}: {size:,.0f} bytes, {size / inspection.file_bytes:.2f} times the file"
+    if inspection.gzip_bytes is None:
+        yield f"gzip of dense float32: not tried on more than {GZIP_WEIGHTS:,} weights"
 
 
 def comparison_table(comparison: "Comparison") -> Table:
@@ -212,16 +134,16 @@ def comparison_table(comparison: "Comparison") -> Table:
     for column in ("non-zeros gained", "lost", "relative error", "largest"):
         table.add_column(column, justify="right")
     for name in comparison.only_first:
-        table.add_row(Text(name), "only in the first")
+        table.add_row(_named(name), "only in the first")
     for name in comparison.only_second:
-        table.add_row(Text(name), "only in the second")
+        table.add_row(_named(name), "only in the second")
     for change in comparison.changed:
         shapes = [" x ".join(map(str, shape)) or "scalar" for shape in dict.fromkeys(change.shapes)]
         kinds = f" ({' -> '.join(change.dtypes)})" if len(set(change.dtypes)) > 1 else ""
         numbers = [f"{change.gained:,}", f"{change.lost:,}"] if change.largest is not None else ["", ""]
         error = "" if change.error is None else f"{change.error:.3%}"
         largest = "" if change.largest is None else f"{change.largest:.3g}"
-        table.add_row(Text(change.name), " -> ".join(shapes) + kinds, *numbers, error, largest)
+        table.add_row(_named(change.name), " -> ".join(shapes) + kinds, *numbers, error, largest)
     return table
 
 
@@ -239,6 +161,11 @@ def comparison_lines(comparison: "Comparison") -> Iterator[str]:
     yield f"{comparison.file_bytes[0]:,} bytes, {comparison.file_bytes[1]:,} bytes"
 
 
+def _named(text: str) -> Text:
+    """A cell of text from outside: no markup, no control characters."""
+    return Text(printable(text))
+
+
 def _over(size: int, bound: float) -> str:
     """How far a size lies above its bound; nothing where a bound of a few bytes says nothing."""
     return f"{size / bound - 1:+.1%}" if bound >= 16 else ""
@@ -247,13 +174,13 @@ def _over(size: int, bound: float) -> str:
 def _tensor_row(tensor: "TensorInfo") -> Sequence[RenderableType]:
     shape = " x ".join(map(str, tensor.shape))
     if tensor.tied_to is not None:
-        return Text(tensor.name), "", "", "", Text(f"= {tensor.tied_to}"), "0", "", ""
+        return _named(tensor.name), "", "", "", _named(f"= {tensor.tied_to}"), "0", "", ""
     size = 1
     for side in tensor.shape:
         size *= side
     bits = tensor.bits_per_non_zero
     return (
-        Text(tensor.name),
+        _named(tensor.name),
         shape,
         f"{tensor.non_zeros:,}",
         f"{tensor.non_zeros / size:.1%}" if size else "",
@@ -279,22 +206,10 @@ def list_skipped(console: Console, skipped: Sequence[str]) -> None:
     if len(skipped) > LISTED:
         lines.append(f"  and {len(skipped) - LISTED:,} more")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        tell(console, line)
 
 
 # JSON
-
-
-def check_target(path: Path | None, option: str) -> None:
-    """ConfigError where a file cannot be written, said before the work instead of after it."""
-    if path is None or path == STDOUT:
-        return
-    if path.is_dir():
-        raise ConfigError(f"{option} {path}: is a folder; give the path of a file")
-    if not path.parent.is_dir():
-        raise ConfigError(f"{option} {path}: no folder {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"{option} {path}: no permission to write there; give another path")
 
 
 def write_json(value: Any, target: Path | None) -> None:

@@ -19,7 +19,9 @@ from rich.table import Table
 
 from laconic import data, store
 from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, load, save
-from laconic.cli.console import console_for, watching
+from laconic.cli.console import console_for
+from laconic.cli.paths import DemoFolder
+from laconic.cli.progress import watching
 from laconic.config import to_mapping
 from laconic.data import read_image
 from laconic.decode.search import Decoding
@@ -62,7 +64,7 @@ class Demo:
         threads: of the processor; 0 for all, up to four.
     """
 
-    out: Path = Path("runs/demo")
+    out: DemoFolder = Path("runs/demo")
     sparsity: float = 0.95
     epochs: int = 10
     train: int = 4000

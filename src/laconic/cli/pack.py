@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from laconic.cli.arguments import model_file
-from laconic.cli.console import check_target, size_line
+from laconic.cli.console import size_line
+from laconic.cli.messages import show
+from laconic.cli.paths import Overwrite, PackedFile
 from laconic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ class Pack:
 
     run: Annotated[Path, Positional, arg(metavar="RUN")]
     """The folder of a finished run, or a packed captioner."""
-    out: Annotated[Path, arg(aliases=("-o",), metavar="FILE")]
+    out: PackedFile
     """The file to write."""
     values: Literal["exact", "half", "fine", "compact"] = "half"
     """Precision of the weights: exact (float32), half (float16), fine (logits within 1 %) or compact (within 2 % from
@@ -35,11 +37,12 @@ class Pack:
     images: Annotated[tuple[Path, ...], arg(metavar="IMAGE")] = ()
     """Calibrate on these instead, and on what the captioner says of them: photos or .npy files of region features, or
     folders of them."""
+    overwrite: Overwrite = False
 
 
 def pack(options: Pack) -> None:
     """Writes the file and says on what it was calibrated and how small it is."""
-    source = source_file(options.run, options.out)
+    source = model_file(options.run)
     if options.calibrate < 0:
         raise ConfigError(f"--calibrate {options.calibrate}: give a number of images, or 0 to round plainly")
     if options.images and options.values not in STEPPED:
@@ -71,16 +74,7 @@ def pack(options: Pack) -> None:
         vocabulary=packed.vocabulary,
         provenance=provenance,
     )
-    print(size_line(store.inspect(options.out)))
-
-
-def source_file(given: Path, out: Path) -> Path:
-    """The packed file to read; ConfigError where `out` is the same or cannot be written."""
-    source = model_file(given)
-    check_target(out, "-o")
-    if out.exists() and source.exists() and out.samefile(source):
-        raise ConfigError(f"-o {out}: is the file to read; give another name")
-    return source
+    show(size_line(store.inspect(options.out)))
 
 
 def calibrated(captioner: "ImageCaptioner", values: str, batches: "Sequence[Batch]", own: bool) -> dict[str, float]:
@@ -88,11 +82,11 @@ def calibrated(captioner: "ImageCaptioner", values: str, batches: "Sequence[Batc
     from laconic.recipes.calibration import calibrate, hold_captions
 
     count = sum(len(images) for images, _ in batches)
-    print(f"calibrating on {count:,} image{'s' if count > 1 else ''} ...", flush=True)
+    show(f"calibrating on {count:,} image{'s' if count > 1 else ''} ...")
     steps = calibrate(captioner, values, batches)
     if own:
         held = hold_captions(captioner, batches, steps)
-        print(f"greedy captions of these images: {'all unchanged' if held else 'some may have changed'}")
+        show(f"greedy captions of these images: {'all unchanged' if held else 'some may have changed'}")
     return steps
 
 

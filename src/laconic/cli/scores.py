@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from laconic.cli.arguments import JsonTarget, open_captioner, say
-from laconic.cli.console import check_target, console_for, list_skipped, scores_table, watching, write_json
+from laconic.cli.arguments import open_captioner
+from laconic.cli.console import console_for, list_skipped, scores_table, write_json
+from laconic.cli.messages import say
+from laconic.cli.paths import DataPath, EvaluationJson, Overwrite, ResultsJson, ScoresJson
+from laconic.cli.progress import watching
 from laconic.config import expand
-from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -27,9 +29,9 @@ class Evaluate:
     """A packed captioner, or the folder of a finished run."""
     data: str = "flickr8k"
     """Data set: flickr8k, flickr30k, coco or scenes."""
-    root: Annotated[str, arg(metavar="DIR")] = ""
+    root: Annotated[DataPath, arg(metavar="DIR")] = ""
     """Folder of the data set; may use ~ and environment variables."""
-    regions: Annotated[str, arg(metavar="PATH")] = ""
+    regions: Annotated[DataPath, arg(metavar="PATH")] = ""
     """Folder or file of the images' region features, for a captioner that reads those."""
     split: str = "val"
     """Part of the data set: train, val or test."""
@@ -43,17 +45,18 @@ class Evaluate:
     """Images to use, from the first; 0 for all."""
     metrics: tuple[Literal["METEOR", "SPICE"], ...] = ()
     """Further metrics; they need Java and the `metrics` extra."""
-    captions: JsonTarget = None
+    captions: ResultsJson = None
     """Write the captions here, as COCO results."""
-    json: JsonTarget = None
+    json: EvaluationJson = None
     """Write the scores here; - for standard output, which then holds nothing else."""
+    overwrite: Overwrite = False
 
 
 def evaluate(options: Evaluate) -> None:
     """Scores, what scores do not show, and the images that could not be read."""
+    from laconic.decode.search import Decoding
+
     decoding = Decoding(options.beam, options.max_length, options.length_penalty)
-    check_target(options.captions, "--captions")
-    check_target(options.json, "--json")
     from laconic.metrics import STANDARD
     from laconic.training.evaluation import evaluate as run_evaluation
     from laconic.training.evaluation import evaluate_images
@@ -141,15 +144,15 @@ class Score:
     """Results: [{"image_id": .., "caption": ..}, ..]."""
     metrics: tuple[Literal["METEOR", "SPICE"], ...] = ()
     """Further metrics; they need Java and the `metrics` extra."""
-    json: JsonTarget = None
+    json: ScoresJson = None
     """Write the scores here; - for standard output, which then holds nothing else."""
+    overwrite: Overwrite = False
 
 
 def score(options: Score) -> None:
     """Scores a result file."""
     from laconic import metrics
 
-    check_target(options.json, "--json")
     references = metrics.load_references(options.references)
     results = metrics.load_results(options.results)
     wanted = (*metrics.STANDARD, *options.metrics)

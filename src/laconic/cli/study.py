@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from laconic.cli.console import Lines, console_for, training_facts
+from laconic.cli.console import console_for
+from laconic.cli.paths import Overwrite, ReportFolder, StudyFolder
+from laconic.cli.progress import Lines, training_facts
 from laconic.config import from_mapping, read_toml
 from laconic.errors import ConfigError, LaconicError
 
@@ -28,7 +30,7 @@ class Study:
 
     study: Annotated[Path, Positional, arg(metavar="STUDY.toml")]
     """A base recipe and the runs that change it."""
-    out: Annotated[Path | None, arg(aliases=("-o",), metavar="DIR")] = None
+    out: StudyFolder = None
     """Folder of the runs; runs/<name of the study> by default."""
     cache: Annotated[Path, arg(metavar="DIR")] = Path("cache")
     """Folder of cached image features, shared by all runs."""
@@ -139,12 +141,13 @@ class Report:
 
     runs: Annotated[tuple[Path, ...], Positional, arg(metavar="RUNS_DIR")]
     """Folders of runs, or folders of such folders."""
-    out: Annotated[Path, arg(aliases=("-o",), metavar="DIR")]
+    out: ReportFolder
     """Where everything is written."""
     recipes: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="DIR")] = (Path("recipes"),)
     """Folders of recipes, to name the command of a run that a recipe there describes."""
     gallery: bool = True
     """Shows photos and their captions; without, a report may be published where those of the data set may not."""
+    overwrite: Overwrite = False
 
 
 def report(options: Report) -> None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from laconic.cli.console import console_for, list_skipped, run_table, watching
+from laconic.cli.console import console_for, list_skipped, run_table
+from laconic.cli.paths import RunFolder
+from laconic.cli.progress import watching
 from laconic.config import read_toml
 from laconic.errors import ConfigError
 
@@ -45,7 +47,7 @@ class Train:
     """What to train, on what and how."""
     settings: Annotated[Any, arg(name="", constructor_factory=_recipe_type)] = None
     """The recipe's values, which options override."""
-    out: Annotated[Path | None, arg(aliases=("-o",), metavar="DIR")] = None
+    out: RunFolder = None
     """Folder of the run; runs/<name of the recipe> by default."""
     cache: Annotated[Path, arg(metavar="DIR")] = Path("cache")
     """Folder of cached image features, shared by all runs."""

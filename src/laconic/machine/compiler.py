@@ -2,7 +2,7 @@
 
 The first use of a source has the machine's C compiler (`cc`, or what CC says) translate it for the very processor, in a
 quarter of a second and into a folder that is deleted again. Where there is no compiler there is no kernel, so whoever
-calls one also knows how to do without; CC=false does without everywhere.
+calls one also knows how to do without; CC=false does without everywhere. Needs no torch to compile.
 """
 
 import ctypes
@@ -16,10 +16,10 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FLAGS = "-O3", "-shared", "-fPIC", "-fno-trapping-math"
 # Tried in this order: whole 512-bit vectors, which compilers avoid for the sake of other code; whatever the processor
@@ -57,10 +57,12 @@ def _built(command: Sequence[str], library: Path) -> ctypes.CDLL | None:
 
 
 def run(
-    library: ctypes.CDLL, kernel: str, tensors: Sequence[Tensor], scalars: Sequence[Any] = (), restype: Any = None
+    library: ctypes.CDLL, kernel: str, tensors: "Sequence[Tensor]", scalars: Sequence[Any] = (), restype: Any = None
 ) -> list[Any]:
     """kernel(n, tensors..., scalars...) over contiguous tensors of n elements, in as many threads as PyTorch has: what
     each of them returned. Scalars and `restype` are of ctypes."""
+    import torch
+
     count = tensors[0].numel()
     parts = max(1, min(torch.get_num_threads(), count // GRAIN))
     function = getattr(library, kernel)
@@ -79,6 +81,8 @@ def in_threads(task: Callable[[int], T], count: int) -> list[T]:
 
     Within a task all is done by its own thread.
     """
+    import torch
+
     threads = 1 if getattr(_thread, "works", False) else torch.get_num_threads()
     if min(count, threads) <= 1:
         return [task(index) for index in range(count)]

@@ -3,19 +3,23 @@
 On a CPU the generator is what masks and dropout wait for. A probability is thereby resolved to 1 / 65536.
 """
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEVELS = 65536
 
 
 def words_for(shape: Sequence[int]) -> int:
     """Number of random words that the noise of a shape takes."""
-    return -(-torch.Size(shape).numel() // 4)
+    return -(-math.prod(shape) // 4)
 
 
-def noise16(words: Tensor, shape: Sequence[int]) -> Tensor:
+def noise16(words: "Tensor", shape: Sequence[int]) -> "Tensor":
     """int16 tensor of a shape, every value from -32768 to 32767 equally likely, made of random int64 words."""
-    return words.view(torch.int16)[: torch.Size(shape).numel()].view(shape)
+    import torch
+
+    return words.view(torch.int16)[: math.prod(shape)].view(shape)

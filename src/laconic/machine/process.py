@@ -2,9 +2,8 @@
 
 import contextlib
 import ctypes
+import os
 import platform
-
-import torch
 
 # <malloc.h> of the GNU C library
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -12,10 +11,24 @@ PAD = 64 * 2**20  # bytes by which the heap grows at a time
 
 
 def settle_in(threads: int = 0) -> None:
-    """Sets PyTorch's number of threads, 0 for its own choice, and makes the process keep the memory it frees."""
-    if threads:
-        torch.set_num_threads(threads)
+    """Sets PyTorch's number of threads, 0 for its own choice, and makes the process keep the memory it frees.
+
+    There are never more threads than `cores`: they would only wait for each other, and thousands bring the machine
+    down or the process to its end.
+    """
+    import torch
+
+    wanted = min(threads or torch.get_num_threads(), cores())
+    if wanted != torch.get_num_threads():
+        torch.set_num_threads(wanted)
     keep_memory()
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def keep_memory() -> None:

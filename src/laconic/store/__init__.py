@@ -164,8 +164,10 @@ def check_match(packed: Packed, model: Any) -> None:
 def inspect(path: PathLike, *, gzip: bool = False) -> Inspection:
     """What a packed file holds, what it costs and its entropy bound; all of it is read and checked.
 
-    gzip: compress the dense weights for comparison, too; takes a second per some ten million of them. Raises
-    FormatError for a damaged file.
+    gzip: compress the dense weights for comparison, too; takes a second per some ten million of them, and is left out
+        above inspection.GZIP_WEIGHTS of them, which a tiny file can claim.
+
+    Raises FormatError for a damaged file.
     """
     return describe(load(path), gzip=gzip)
 

@@ -17,6 +17,7 @@ from laconic.store.masks import entropy_bits, log2_choose
 from laconic.store.packed import Packed
 
 COORDINATE = 8  # bytes of one index of a torch COO tensor
+GZIP_WEIGHTS = 2**27  # for which gzip takes seconds; a file of 420 bytes can claim 16 times as many
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Inspection:
 
     `coo_bytes`: every tensor as dense float32 or as PyTorch stores a sparse one (64-bit indices, float32 values),
     whichever is smaller. `gzip_bytes`: the dense float32 tensors one after the other, gzip level 6; None where not
-    asked for.
+    asked for, or for more than GZIP_WEIGHTS weights.
     """
 
     path: str
@@ -103,16 +104,17 @@ def describe(packed: Packed, *, gzip: bool = False) -> Inspection:
     """The inspection of an opened file; every tensor is decoded, sparsely, and so checked."""
     packed.verify()
     stored = [entry for entry in packed.entries.values() if entry.tied_to is None]
+    weights = sum(entry.size for entry in stored)
     return Inspection(
         path=str(packed.path),
         file_bytes=packed.file_bytes,
         version=packed.version,
         precision=packed.precision,
-        weights=sum(entry.size for entry in stored),
+        weights=weights,
         non_zeros=sum(entry.non_zeros for entry in stored),
         tensors=tuple(_describe(packed, entry) for entry in packed.entries.values()),
         coo_bytes=sum(_coo_bytes(entry) for entry in stored),
-        gzip_bytes=_gzip_bytes(packed, [entry.name for entry in stored]) if gzip else None,
+        gzip_bytes=_gzip_bytes(packed, [entry.name for entry in stored]) if gzip and weights <= GZIP_WEIGHTS else None,
         config=packed.config,
         provenance=packed.provenance,
         vocabulary_size=None if packed.vocabulary is None else len(packed.vocabulary),

@@ -1,0 +1,163 @@
+"""The verb `caption`: photos, or region features, each in a line as soon as it has its caption."""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from laconic.cli.arguments import open_captioner
+from laconic.cli.console import write_json
+from laconic.cli.messages import say
+from laconic.cli.paths import STDOUT, CaptionsJson, Overwrite
+from laconic.cli.progress import lines_with_bar
+from laconic.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from laconic.captioner.image_captioner import ImageCaptioner
+    from laconic.data import Example
+    from laconic.data.regions import Regions
+    from laconic.decode.search import Decoding
+
+    Readers = list[tuple[str, Callable[[], Regions]]]  # names, and what reads each
+
+REGION_FILES = (".npy", ".safetensors")  # of one image, of many
+IMAGES = 32  # whose regions are captioned at once
+Captioned = Iterator[tuple[int, str, str]]  # how many images are behind, name of one, its caption
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Captions photos, or region features with a captioner that reads those."""
+
+    file: Annotated[Path, Positional, arg(metavar="FILE")]
+    """A packed captioner, or the folder of a finished run."""
+    images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE...")]
+    """Image files, or .npy files of region features (n, channels), or folders of them; or a file of many images'
+    regions, as laconic.data.regions.write_regions writes it."""
+    beam: int = 3
+    """Beams of the search; 1 is greedy."""
+    max_length: int = 20
+    """Words of a caption at most."""
+    length_penalty: float = 0.0
+    """Beams are ranked by log-probability / length ** this."""
+    allow_unknown: FlagCreatePairsOff[bool] = False
+    """Lets <unk> be said; a converted captioner shows it."""
+    json: CaptionsJson = None
+    """Write [{"image": .., "caption": ..}, ..] here; - for standard output, which then holds nothing else."""
+    overwrite: Overwrite = False
+
+
+def caption(options: Caption) -> int:
+    """One line per image; unreadable ones are reported, and fail the command only where there is no other.
+
+    Where it is stopped, or fails half-way, the captions so far are written all the same.
+    """
+    from laconic.decode.search import Decoding
+
+    decoding = Decoding(options.beam, options.max_length, options.length_penalty, options.allow_unknown)
+    if not options.images:
+        raise ConfigError("no image given; name image files, or folders of them")
+    captioner = open_captioner(options.file)
+    reads_regions = captioner.config.encoder.name == "regions"
+    for path in options.images:
+        if path.exists() and not path.is_dir() and (path.suffix in REGION_FILES) != reads_regions:
+            reads = f"region features ({', '.join(REGION_FILES)})" if reads_regions else "photos"
+            raise ConfigError(f"{path}: {options.file} captions {reads}, which this is not")
+    problems: list[str] = []
+    of, captioned = (_regions if reads_regions else _photos)(captioner, options.images, decoding, problems)
+    rows: list[dict[str, str]] = []
+    try:
+        with lines_with_bar("captioning", of, shown=options.json != STDOUT) as show:
+            for done, name, text in captioned:
+                rows.append({"image": name, "caption": text})
+                show(done, f"{name}: {text}")
+    except BaseException as error:
+        if rows:
+            write_json(rows, options.json)
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        kept = f"; {options.json} holds their captions" if rows and options.json not in (None, STDOUT) else ""
+        say(f"stopped after {len(rows):,} of {of:,} images{kept}")
+        return 128 + signal.SIGINT
+    for problem in problems:
+        say(problem)
+    write_json(rows, options.json)
+    return 0 if rows else 2
+
+
+# Photos
+
+
+def _photos(
+    captioner: "ImageCaptioner", paths: Sequence[Path], decoding: "Decoding", problems: list[str]
+) -> tuple[int, Captioned]:
+    """How many there are: files as they are named and the images of folders; and their captions."""
+    from laconic import data
+
+    examples: list[Example] = []
+    for path in paths:
+        try:
+            found = data.load("folder", path) if path.is_dir() else [data.Example(str(path), path)]
+            examples += [found[index] for index in range(len(found))]
+        except DataError as error:
+            problems.append(str(error))
+    return len(examples), _caption_photos(captioner, examples, decoding, problems)
+
+
+def _caption_photos(
+    captioner: "ImageCaptioner", examples: "list[Example]", decoding: "Decoding", problems: list[str]
+) -> Captioned:
+    from laconic.data import Skipped
+    from laconic.training.evaluation import caption_images
+
+    skipped: list[Skipped] = []
+    for index, text in caption_images(captioner, examples, decoding, skipped):
+        yield index + 1, examples[index].name, text
+    problems += [image.reason for image in skipped]
+
+
+# Regions
+
+
+def _regions(
+    captioner: "ImageCaptioner", paths: Sequence[Path], decoding: "Decoding", problems: list[str]
+) -> tuple[int, Captioned]:
+    """As `_photos`."""
+    from laconic.data.regions import region_readers
+
+    found: Readers = []
+    for path in paths:
+        try:
+            found += region_readers(path, captioner.config.encoder.channels)
+        except DataError as error:
+            problems.append(str(error))
+    return len(found), _caption_regions(captioner, found, decoding, problems)
+
+
+def _caption_regions(
+    captioner: "ImageCaptioner", found: "Readers", decoding: "Decoding", problems: list[str]
+) -> Captioned:
+    readable = _readable(captioner, found, problems)
+    while some := list(islice(readable, IMAGES)):
+        behind, names, regions = zip(*some, strict=True)
+        yield from zip(behind, names, captioner.caption(regions, decoding), strict=True)
+
+
+def _readable(
+    captioner: "ImageCaptioner", found: "Readers", problems: list[str]
+) -> "Iterator[tuple[int, str, Regions]]":
+    """Those that can be read; the others are told in `problems`."""
+    from laconic.data.regions import NO_BOXES
+
+    for behind, (name, read) in enumerate(found, 1):
+        try:
+            regions = read()
+            if captioner.needs_boxes and regions.boxes is None:
+                raise DataError(f"{name}: has no boxes, and this captioner reads where regions lie; {NO_BOXES}")
+            yield behind, name, regions
+        except DataError as error:
+            problems.append(str(error))

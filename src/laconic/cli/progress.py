@@ -1,0 +1,145 @@
+"""How the command line shows what is under way: live bars in a terminal, plain lines elsewhere.
+
+Knows what a run reports; decides and computes nothing. Imports no torch by itself.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from laconic.cli.console import console_for, tell
+from laconic.cli.messages import show
+from laconic.cli.paths import STDOUT
+
+if TYPE_CHECKING:
+    from laconic.recipes.recipe import Watcher
+    from laconic.training import loop as train
+
+SPEED_WINDOW = 600.0  # seconds over which time left is estimated: longer than a validation
+LINE_EVERY = 20.0  # seconds between two lines where there is no terminal
+
+Show = Callable[[str, int, int, str], None]  # name, done, of, facts
+
+
+@contextmanager
+def watching(console: Console) -> "Iterator[Watcher]":
+    """Shows a run as it goes: bars with time left in a terminal, a line now and then elsewhere."""
+    from laconic.recipes.recipe import Watcher
+
+    def watcher(show: Show) -> Watcher:
+        return Watcher(
+            stage=lambda name, done, of: show(name, done, of, ""),
+            progress=lambda at: show("training", at.step, at.steps, training_facts(at)),
+            say=lambda line: tell(console, line),
+        )
+
+    if console.is_terminal:
+        with _Bars(console) as bars:
+            yield watcher(bars.show)
+    else:
+        yield watcher(Lines(console).show)
+
+
+@contextmanager
+def lines_with_bar(name: str, of: int, *, shown: bool) -> Iterator[Callable[[int, str], None]]:
+    """A function that takes how many of `of` things are done and shows a line about the last on standard output.
+
+    Below the lines, or on standard error where the lines go elsewhere, there is a bar with the time left, if that is a
+    terminal. `shown` is off where standard output is kept for JSON.
+    """
+    out, bars_on = console_for(), console_for(STDOUT)
+    if shown and out.is_terminal:
+        bars_on = out
+
+    def line(text: str) -> None:
+        if shown and bars_on is out:
+            tell(out, text)
+        elif shown:
+            show(text)
+
+    if of < 2 or not bars_on.is_terminal:
+        yield lambda done, text: line(text)
+        return
+    with _Bars(bars_on, transient=True) as bars:
+
+        def step(done: int, text: str) -> None:
+            line(text)
+            bars.show(name, done, of, "")
+
+        bars.show(name, 0, of, "")
+        yield step
+
+
+def training_facts(at: "train.Progress") -> str:
+    """Such as "epoch 3  loss 2.310  sparsity 42.1 %  rate 5.0e-04  CIDEr 41.2"."""
+    facts = [f"epoch {at.epoch}", f"loss {at.loss:.3f}"]
+    for key, text in {
+        "sparsity": lambda value: f"sparsity {value:.1%}",
+        "lr": lambda value: f"rate {value:.1e}",
+        "CIDEr": lambda value: f"CIDEr {100 * value:.1f}",
+    }.items():
+        if key in at.facts:
+            facts.append(text(at.facts[key]))
+    return "  ".join(facts)
+
+
+class _Bars(Progress):
+    """A bar per stage, and below them a line of facts about the last one."""
+
+    def __init__(self, console: Console, *, transient: bool = False) -> None:
+        self._stages: dict[str, TaskID] = {}
+        self._facts = ""
+        super().__init__(  # draws at once
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=min(40, max(10, console.width - 40))),
+            TaskProgressColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            speed_estimate_period=SPEED_WINDOW,
+            transient=transient,
+            redirect_stdout=not console.stderr,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self._facts:
+            yield Text(self._facts, style="dim")
+
+    def show(self, name: str, done: int, of: int, facts: str) -> None:
+        self._facts = facts or self._facts
+        if name not in self._stages:  # what an earlier sitting did is no measure of this one's speed
+            self._stages[name] = self.add_task(name, total=of, completed=done)
+        self.update(self._stages[name], completed=done, total=of)
+
+
+class Lines:
+    """A line at the start and the end of each stage, and now and then in between, with an estimate of the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._begun: dict[str, tuple[float, int]] = {}
+        self._shown: dict[str, float] = {}
+
+    def show(self, name: str, done: int, of: int, facts: str) -> None:
+        now = time.monotonic()
+        if done < of and now - self._shown.get(name, -math.inf) < LINE_EVERY:
+            return
+        self._shown[name] = now
+        began, before = self._begun.setdefault(name, (now, done))  # what an earlier sitting did is no measure
+        parts = [f"{name}: {done:,} of {of:,}", facts]
+        if before < done < of:
+            parts.append(f"{time_left((now - began) / (done - before) * (of - done))} left")
+        tell(self._console, "  ".join(filter(None, parts)))
+
+
+def time_left(seconds: float) -> str:
+    """Such as "40 s", "12 min" or "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
