@@ -21,16 +21,18 @@ import torch
 from torch import Tensor
 
 from laconic import data
-from laconic.captioner.image_captioner import Image, ImageCaptioner, fold
+from laconic.captioner.image_captioner import Image, ImageCaptioner
+from laconic.captioner.packing import fold
 from laconic.compress.quantized.after_training import quantize
 from laconic.config import expand, from_mapping
 from laconic.data.images import EXTENSIONS
 from laconic.data.regions import open_regions, region_readers
 from laconic.decode.search import SPECIAL, Decoding
 from laconic.errors import ConfigError, DataError
-from laconic.models.encoders import REGIONS
 from laconic.models.layers import Features
 from laconic.recipes.recipe import Recipe, splits
+from laconic.spec.manifest import RECIPE
+from laconic.spec.model import REGIONS
 from laconic.text import PAD, pad_groups
 from laconic.training.features import RegionSource
 from laconic.training.scst import as_tokens
@@ -135,7 +137,7 @@ def training_batches(captioner: ImageCaptioner, run: Path, images: int) -> list[
 
 def _training_examples(captioner: ImageCaptioner, run: Path, count: int) -> Iterator[tuple[Image, Sequence[str]]]:
     try:
-        recipe = from_mapping(json.loads((run / "recipe.json").read_text(encoding="utf8")), Recipe, "recipe.json")
+        recipe = from_mapping(json.loads((run / RECIPE).read_text(encoding="utf8")), Recipe, RECIPE)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{run}: its recipe cannot be read ({error})") from None
     named, encoder = recipe.data, captioner.config.encoder

@@ -15,25 +15,20 @@ import torch
 
 from laconic import data
 from laconic.captioner.accounting import caption_operations, matrices, non_zeros
-from laconic.captioner.image_captioner import (
-    DecoderConfig,
-    EncoderConfig,
-    ImageCaptioner,
-    ModelConfig,
-    load,
-    outline,
-    save,
-)
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import load, outline, save
 from laconic.config import expand
 from laconic.data import Dataset, Photos
 from laconic.data.regions import open_regions
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError
 from laconic.machine.distributed import broadcast, is_writer, writer_first
-from laconic.models.captioners import form
-from laconic.models.encoders import REGIONS, load_imagenet
-from laconic.recipes.folders import MODEL, RESULT, claim, write_json
-from laconic.recipes.pruning import GATES, Pruning, first_losses, make_pruner, save_gates
+from laconic.models.encoders import load_imagenet
+from laconic.recipes.folders import claim, write_json
+from laconic.recipes.pruning import Pruning, first_losses, make_pruner, save_gates
+from laconic.spec.captioners import form
+from laconic.spec.manifest import CAPTIONS, GATES, MODEL, RESULT
+from laconic.spec.model import REGIONS, DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
 from laconic.training.batches import Batches, Source, make_batches
 from laconic.training.distillation import Distillation, KnowledgeDistillation, load_teacher
@@ -341,7 +336,7 @@ def score_and_pack(
     )
     seconds = round(time.perf_counter() - started, 1)
     captioner.cpu()
-    write_json(folder / "captions.json", [{"image_id": k, "caption": v} for k, v in captions.items()])
+    write_json(folder / CAPTIONS, [{"image_id": k, "caption": v} for k, v in captions.items()])
     model = folder / MODEL
     return {
         "scores": dict(scores),
