@@ -11,6 +11,7 @@ from laconic.decode.search import Decoding, decode
 from laconic.models.captioners import CAPTIONERS, build_captioner
 from laconic.models.layers import Features, cell_boxes
 from laconic.spec import captioners as spec
+from laconic.spec.tokens import SPECIAL
 
 SOFT_ATTENTION = {"word": 8, "hidden": 12, "dropout": 0.0, "attention_dropout": 0.0}
 UP_DOWN = {"word": 8, "hidden": 12, "attention": 6, "dropout": 0.0}
@@ -60,10 +61,10 @@ def test_a_batch_equals_its_images_alone(captioner, features):
         alone = captioner(features[i : i + 1], tokens[i : i + 1]).view(-1)
         torch.testing.assert_close(alone, together[i], rtol=1e-5, atol=1e-5)
     for decoding in (Decoding(beam=1, max_length=9), Decoding(beam=4, max_length=9)):
-        found = decode(captioner, features, decoding)
+        found = decode(captioner, features, decoding, SPECIAL)
         assert len({h[0].tokens for h in found}) > 1
         for i in range(4):
-            (alone,) = decode(captioner, features[i : i + 1], decoding)
+            (alone,) = decode(captioner, features[i : i + 1], decoding, SPECIAL)
             assert [h.tokens for h in alone] == [h.tokens for h in found[i]]
 
 
@@ -78,7 +79,9 @@ def test_padding_changes_nothing(captioner, features):
         torch.arange(11).expand(4, 11) < 9,
     )
     torch.testing.assert_close(captioner(padded, tokens), captioner(plain, tokens), rtol=1e-5, atol=1e-5)
-    with_padding, without = (decode(captioner, each, Decoding(beam=3, max_length=9)) for each in (padded, plain))
+    with_padding, without = (
+        decode(captioner, each, Decoding(beam=3, max_length=9), SPECIAL) for each in (padded, plain)
+    )
     for ours, theirs in zip(with_padding, without, strict=True):
         assert [h.tokens for h in ours] == [h.tokens for h in theirs]
         assert ours[0].score == pytest.approx(theirs[0].score, abs=1e-4)

@@ -28,6 +28,7 @@ from laconic import store
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.compress.sites import prunable
 from laconic.errors import PruningError
+from laconic.models.evaluated import evaluated
 from laconic.models.layers import Features
 from laconic.spec.model import REGIONS
 
@@ -75,8 +76,8 @@ def count_weights(model: nn.Module) -> Weights:
 def non_zeros(captioner: ImageCaptioner) -> dict[str, int]:
     """Parameters and non-zeros of encoder and decoder: "encoder", "encoder_weights", "decoder", "decoder_weights"."""
     counts: dict[str, int] = {}
-    for part in ("encoder", "decoder"):
-        weights = count_weights(captioner.get_submodule(part))
+    for part, module in captioner.parts().items():
+        weights = count_weights(module)
         counts |= {part: weights.non_zeros, f"{part}_weights": weights.total}
     return counts
 
@@ -119,12 +120,12 @@ def caption_operations(captioner: ImageCaptioner, words: int = WORDS) -> Operati
     Which words does not matter, so none are searched for. A captioner of region
     features is given REGIONS_PER_IMAGE of them, and its encoder's work is 0.
     """
-    captioner.eval()
     with torch.inference_mode():
-        with OperationCounter(captioner) as encoder:
-            features = _features(captioner)
-        with OperationCounter(captioner) as decoder:
-            decode_steps(captioner.decoder, features, words + 1)
+        view = evaluated(captioner)
+        with OperationCounter(view) as encoder:
+            features = _features(view)
+        with OperationCounter(view) as decoder:
+            decode_steps(view.decoder, features, words + 1)
     return Operations(encoder.count, decoder.count)
 
 

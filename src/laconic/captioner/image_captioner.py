@@ -9,29 +9,34 @@ Knows nothing of files of its own, training, data sets or metrics.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import pad_sequence
 
 from laconic.data.images import read_image, resize
 from laconic.data.regions import NO_BOXES, Regions, boxes_beside, read_regions
 from laconic.decode.beams import Hypothesis
-from laconic.decode.search import Captioner, Decoding, decode
+from laconic.decode.search import Decoding, decode
 from laconic.errors import ConfigError, DataError
 from laconic.models.captioners import build_captioner
 from laconic.models.encoders import build_encoder, normalize
+from laconic.models.evaluated import evaluated
 from laconic.models.layers import Features
-from laconic.spec.model import REGIONS, ModelConfig
+from laconic.spec.model import PARTS, REGIONS, ModelConfig
 from laconic.spec.packed import CaptionerSpec
+from laconic.spec.pixels import images_at_once
+from laconic.spec.tokens import SPECIAL
 from laconic.text import Vocabulary
+
+ENCODED = 64  # images of the usual size in one pass: MobileNet's first layers take 10 MB of each
+PAIRS = 2**22  # of positions of an image, over a batch: what attention among them takes 0.5 GB for
+LOCATED_PAIRS = 2**20  # with boxes of their own, whose relations take 0.7 GB
 
 Image = np.ndarray | Regions | str | PathLike[str]
 
@@ -68,6 +73,10 @@ class ImageCaptioner(nn.Module):
         """Logits under teacher forcing; images are uint8 (N, H, W, 3) or already Features. See the decoder."""
         return self.decoder(self.features(images), tokens)  # type: ignore[no-any-return]
 
+    def parts(self) -> dict[str, nn.Module]:
+        """Encoder and decoder by the names that their weights begin with."""
+        return {name: self.get_submodule(name) for name in PARTS}
+
     @property
     def reads_pooled(self) -> bool:
         """Whether the pooled feature is read; what an encoder has for it alone does not learn otherwise."""
@@ -91,11 +100,18 @@ class ImageCaptioner(nn.Module):
         return self.encoder(normalize(pixels, self.spec.normalization))  # type: ignore[no-any-return]
 
     def search(self, images: Tensor | Features, decoding: Decoding) -> list[list[Hypothesis]]:
-        """Hypotheses for each image, best first."""
-        self.eval()
-        with torch.inference_mode(), parametrize.cached():  # a masked weight is masked once, not at every step
-            features = self.features(images)
-            return decode(cast(Captioner[Any], self.decoder), features, decoding)
+        """Hypotheses for each image, best first.
+
+        Dropout and masks are those of evaluation, whatever mode the captioner is in, which stays as it is: any number
+        of threads may search at once. Large images and many regions are seen a few at a time.
+        """
+        with torch.inference_mode():
+            view = evaluated(self)
+            return [
+                best
+                for some in _a_few_at_a_time(images, self.config.encoder.size)
+                for best in decode(view.decoder, view.features(some), decoding, SPECIAL)
+            ]
 
     def caption(self, images: Iterable[Image], decoding: Decoding | None = None, batch: int = 32) -> list[str]:
         """One caption for each image: a photo's path, or uint8 (H, W, 3) RGB of any size.
@@ -131,6 +147,17 @@ class ImageCaptioner(nn.Module):
         if config.name != REGIONS:
             return read_image(path, config.size)
         return read_regions(path, config.channels, boxes_beside(Path(path)) if self.needs_boxes else None)
+
+
+def _a_few_at_a_time(images: Tensor | Features, size: int) -> Iterator[Tensor | Features]:
+    """A batch in parts of bounded memory: pixels of `size` x `size`, or features."""
+    if isinstance(images, Features):
+        pairs = PAIRS if images.boxes is None else LOCATED_PAIRS
+        count = max(1, pairs // max(1, images.grid.shape[1]) ** 2)
+    else:
+        count = images_at_once(size, ENCODED)
+    for start in range(0, len(images), count):
+        yield images[start : start + count]
 
 
 def _checked(image: object) -> np.ndarray:

@@ -3,18 +3,19 @@
 Knows nothing of training, data sets or metrics.
 """
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from laconic import store
 from laconic.captioner.image_captioner import ImageCaptioner
-from laconic.errors import ConfigError
-from laconic.models.fold import fold_biases
+from laconic.errors import ConfigError, FormatError, PruningError
 from laconic.models.layers import fold_batch_norm
 from laconic.spec.model import ModelConfig
 from laconic.spec.packed import damaged_configuration, packed_config, read_spec
@@ -30,7 +31,25 @@ def fold(captioner: ImageCaptioner) -> None:
     in between.
     """
     fold_batch_norm(captioner.encoder)
-    fold_biases(captioner.decoder)
+    captioner.decoder.fold()
+
+
+def folded(captioner: ImageCaptioner, *, exact: bool = False) -> ImageCaptioner:
+    """The captioner with what `fold` moves moved, or with `exact` batch norms only, which every packed file lacks.
+
+    The argument stays as it is, and a part with nothing to fold is shared with it.
+    """
+    shared: list[Any] = [captioner.spec, captioner.config, captioner.vocabulary]
+    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in captioner.encoder.modules()):
+        shared.append(captioner.encoder)
+    if exact:
+        shared.append(captioner.decoder)
+    other = copy.deepcopy(captioner, {id(part): part for part in shared})
+    if other.encoder is not captioner.encoder:
+        fold_batch_norm(other.encoder)
+    if other.decoder is not captioner.decoder:
+        other.decoder.fold()
+    return other
 
 
 def save(
@@ -41,18 +60,21 @@ def save(
     steps: Mapping[str, float] | None = None,
     **facts: Any,
 ) -> int:
-    """Packs a captioner into one file, folded; returns its bytes. The captioner itself is folded, too.
+    """Packs a captioner, folded, into one file; returns its bytes. The captioner itself stays as it is.
 
     Under "exact" only batch norm is folded, and every other bit kept. `steps` is for a captioner that has been
     quantised, see laconic.recipes.calibration. `facts` are JSON-able remarks kept in the file, such as scores.
+
+    Raises:
+        PruningError: where masks are still on the captioner.
+        ConfigError, FormatError: as laconic.store.save.
     """
-    if values == "exact" or steps:  # what has been quantised has been folded before, and lies on its steps
-        fold_batch_norm(captioner.encoder)
-    else:
-        fold(captioner)
-    config = packed_config(captioner.spec, facts)
-    words = list(captioner.vocabulary.words)
-    return store.save(captioner, path, values=values, steps=steps, config=config, vocabulary=words)
+    if any(parametrize.is_parametrized(module) for module in captioner.modules()):
+        raise PruningError(f"{path}: not written, masks are still on the captioner; finalize the pruner first")
+    # what has been quantised has been folded before, and lies on its steps
+    packed = folded(captioner, exact=values == "exact" or bool(steps))
+    words, config = list(captioner.vocabulary.words), packed_config(captioner.spec, facts)
+    return store.save(packed, path, values=values, steps=steps, config=config, vocabulary=words)
 
 
 def outline(config: ModelConfig, vocabulary: Vocabulary, max_weights: int = MAX_WEIGHTS) -> ImageCaptioner:
@@ -91,6 +113,12 @@ def load(path: Path, max_weights: int = MAX_WEIGHTS) -> ImageCaptioner:
     except (ConfigError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise damaged_configuration(packed, error) from None
     store.check_match(packed, captioner)
-    captioner = captioner.to_empty(device="cpu")
-    store.load_into(packed, captioner)
+    packed.verify()
+    try:
+        captioner = captioner.to_empty(device="cpu")
+    except RuntimeError:
+        size = 4 * sum(parameter.numel() for parameter in captioner.parameters())
+        raise FormatError(f"{path}: needs {size:,} bytes of memory, more than can be had; free some") from None
+    for name, weight in captioner.state_dict().items():  # one at a time, so that memory holds no second copy
+        weight.copy_(torch.from_numpy(packed[name]))
     return captioner.eval()

@@ -93,8 +93,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > MAX_BYTES:
-            raise FormatError(f"{path}: {unpacked:,} bytes once unpacked, the limit is {MAX_BYTES:,}; not loaded")
+            if unpacked > MAX_BYTES:
+                raise FormatError(f"{path}: {unpacked:,} bytes once unpacked, the limit is {MAX_BYTES:,}; not loaded")
+            if damaged := archive.testzip():  # torch does not look at the checksums
+                raise FormatError(f"{path}: {damaged!r:.99} does not have its checksum; copy the file again")
         with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants(False):
             warnings.simplefilter("ignore")  # torch wonders about foreign pickles before it refuses them
             state = torch.load(path, map_location="cpu", weights_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 REGIONS = "regions"  # the encoder whose work a detector has done: features come from files
 
-ENCODER, DECODER = PARTS = ("encoder", "decoder")  # of a captioner; its weights are named after them
+PARTS = ("encoder", "decoder")  # of a captioner; its weights are named after them
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.compress.masked.pruner import Pruner
 from laconic.errors import TrainingError
 from laconic.machine.distributed import barrier, broadcast, is_writer, parallel, rank, total, world
@@ -87,15 +88,14 @@ class CrossEntropy:
 
 
 def make_optimizer(model: nn.Module, settings: Training) -> torch.optim.AdamW:
-    """AdamW over decoder and, unless frozen, encoder, each with its own learning rate."""
-    groups: dict[str, list[nn.Parameter]] = {"decoder": [], "encoder": []}
-    for name, parameter in model.named_parameters():
-        groups["encoder" if name.startswith("encoder.") else "decoder"].append(parameter)
+    """AdamW over decoder and, unless frozen, encoder, each with its own learning rate; a module that is no
+    ImageCaptioner is a decoder throughout."""
+    parts: dict[str, nn.Module] = model.parts() if isinstance(model, ImageCaptioner) else {"decoder": model}
     rates = {"decoder": settings.learning_rate, "encoder": settings.encoder_learning_rate}
     chosen = [
-        {"params": params, "lr": rates[name], "peak": rates[name]}
-        for name, params in groups.items()
-        if params and rates[name] > 0
+        {"params": params, "lr": rate, "peak": rate}
+        for name, rate in rates.items()
+        if rate > 0 and name in parts and (params := list(parts[name].parameters()))
     ]
     return torch.optim.AdamW(chosen, weight_decay=settings.weight_decay, fused=True)
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from laconic.models.captioners import CAPTIONERS
-from laconic.models.fold import fold_biases
 from laconic.models.layers import Features
 from laconic.spec import captioners as spec
 
@@ -42,7 +41,7 @@ def test_folding_changes_nothing(name):
 
     with torch.no_grad():
         logits, first = model(features, tokens), model.step(model.start(features), tokens[:, 0, 0].numpy(), 11)
-        fold_biases(model)
+        model.fold()
         torch.testing.assert_close(model(features, tokens), logits, rtol=1e-4, atol=1e-4)
         found = model.step(model.start(features), tokens[:, 0, 0].numpy(), 11)
     torch.testing.assert_close(torch.tensor(found[0]), torch.tensor(first[0]), rtol=1e-4, atol=1e-4)
