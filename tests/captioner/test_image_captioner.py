@@ -380,7 +380,9 @@ def test_any_number_of_threads_may_search(masked, training, images):
     assert {tuple(found) for found in threads(captioner, images, decoding)} == {alone}
     assert all(module.training == training for module in captioner.modules() if "Mask" not in type(module).__name__)
     if masked:  # and a step of training goes on as if nobody had searched
-        captioner.train()(torch.zeros(1, 32, 32, 3, dtype=torch.uint8), torch.tensor([[[2, 5, 3]]])).sum().backward()
+        captioner.train()(
+            torch.zeros(2, 32, 32, 3, dtype=torch.uint8), torch.tensor([[[2, 5, 3]]] * 2)
+        ).sum().backward()
 
 
 @pytest.mark.parametrize(
