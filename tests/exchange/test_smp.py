@@ -357,6 +357,20 @@ def test_a_bomb_is_not_unpacked(tmp_path):
         read_state(tmp_path / "x")
 
 
+def test_one_flipped_bit_of_a_weight_is_noticed(tmp_path):
+    make_run(tmp_path / "run")
+    path = tmp_path / "run" / CHECKPOINT
+    with zipfile.ZipFile(path) as archive:
+        entry = max(archive.infolist(), key=lambda entry: entry.file_size)
+    data = bytearray(path.read_bytes())
+    header = entry.header_offset
+    lengths = (int.from_bytes(data[header + at : header + at + 2], "little") for at in (26, 28))
+    data[header + 30 + sum(lengths) + entry.file_size // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=rf"{CHECKPOINT}: .*does not have its checksum; copy the file again"):
+        convert(tmp_path / "run")
+
+
 # Captioning
 
 

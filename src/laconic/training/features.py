@@ -22,6 +22,7 @@ from laconic.models.encoders import normalize
 from laconic.models.layers import Features
 from laconic.spec.encoders import cells_of, channels_of, normalization_of
 from laconic.spec.model import EncoderConfig
+from laconic.spec.pixels import images_at_once
 from laconic.training.image_cache import Arrays, Column, Job, Progress, images_digest, open_rows
 
 FORMAT = 1  # raise when preprocessing or layout changes
@@ -163,12 +164,15 @@ def cache_features(
     encoder.eval()
 
     def write(arrays: Arrays, rows: list[int], pixels: np.ndarray) -> None:
-        with torch.inference_mode():
-            images = normalize(torch.from_numpy(pixels).to(device), normalization_of(config))
-            for view in range(views):
-                features = encoder(images.flip(3) if view else images)
-                arrays["grid"][view, rows] = features.grid.cpu().numpy()
-                arrays["pooled"][view, rows] = features.pooled.cpu().numpy()
+        count = images_at_once(config.size, len(rows))
+        for start in range(0, len(rows), count):
+            with torch.inference_mode():
+                some = torch.from_numpy(pixels[start : start + count]).to(device)
+                images = normalize(some, normalization_of(config))
+                for view in range(views):
+                    features = encoder(images.flip(3) if view else images)
+                    arrays["grid"][view, rows[start : start + count]] = features.grid.cpu().numpy()
+                    arrays["pooled"][view, rows[start : start + count]] = features.pooled.cpu().numpy()
 
     columns = feature_columns(config, len(examples), views)
     key = cache_key(encoder, config, examples, mirror)

@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.compress.masked.pruner import Pruner
 from laconic.errors import TrainingError
 from laconic.machine.distributed import barrier, broadcast, is_writer, parallel, rank, total, world
@@ -88,9 +87,13 @@ class CrossEntropy:
 
 
 def make_optimizer(model: nn.Module, settings: Training) -> torch.optim.AdamW:
-    """AdamW over decoder and, unless frozen, encoder, each with its own learning rate; a module that is no
-    ImageCaptioner is a decoder throughout."""
-    parts: dict[str, nn.Module] = model.parts() if isinstance(model, ImageCaptioner) else {"decoder": model}
+    """AdamW over decoder and, unless frozen, encoder, each with its own learning rate.
+
+    A model says by `parts()`, as ImageCaptioner does, which of its modules is which; one that does not is a decoder
+    throughout.
+    """
+    named = getattr(model, "parts", None)
+    parts: Mapping[str, nn.Module] = {"decoder": model} if named is None else named()
     rates = {"decoder": settings.learning_rate, "encoder": settings.encoder_learning_rate}
     chosen = [
         {"params": params, "lr": rate, "peak": rate}
