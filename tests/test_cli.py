@@ -16,7 +16,8 @@ from PIL import Image
 from rich.console import Console
 
 from laconic import data, metrics, store
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import load, save
 from laconic.cli import VERBS, main
 from laconic.cli import progress as progress_module
 from laconic.cli.progress import Lines, watching
@@ -28,6 +29,7 @@ from laconic.decode.search import Decoding
 from laconic.machine.process import cores
 from laconic.recipes import recipe as recipes
 from laconic.recipes.processes import Outcome
+from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
 from laconic.training.evaluation import evaluate, evaluate_images
 from laconic.training.features import PixelCache

@@ -3,6 +3,7 @@
 import copy
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -11,21 +12,18 @@ import torch
 from PIL import Image
 
 from laconic import store
-from laconic.captioner.image_captioner import (
-    DecoderConfig,
-    EncoderConfig,
-    ImageCaptioner,
-    ModelConfig,
-    load,
-    normalize,
-    save,
-    stack_regions,
-)
+from laconic.captioner.image_captioner import ImageCaptioner, _a_few_at_a_time, stack_regions
+from laconic.captioner.packing import folded, load, save
+from laconic.compress.masked.pruner import Pruner
+from laconic.compress.masked.supermask import Supermask
 from laconic.data import preprocess, read_image
 from laconic.data.regions import Regions
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError, FormatError
-from laconic.models.layers import Conv
+from laconic.models.encoders import normalize
+from laconic.models.layers import Conv, Features
+from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
+from laconic.spec.pixels import Normalization
 from laconic.text import SPECIALS, Vocabulary
 
 VOCABULARY = Vocabulary((*SPECIALS, *(f"word{i}" for i in range(26))))
@@ -63,7 +61,7 @@ def images() -> list[np.ndarray]:
 def test_normalize_equals_preprocess_of_the_data_layer():
     image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     square = np.ascontiguousarray(image[:24, :24])
-    found = normalize(torch.from_numpy(square)[None])
+    found = normalize(torch.from_numpy(square)[None], Normalization())
     assert found.dtype == torch.float32
     np.testing.assert_array_equal(found[0].numpy(), preprocess(square, 24))
 
@@ -142,6 +140,7 @@ def test_a_file_gives_back_weights_words_and_captions(norm, values, images, tmp_
     config = replace(CONFIG, encoder=replace(CONFIG.encoder, norm=norm))
     captioner = make(config)
     expected = captioner.caption(images, Decoding(beam=3, max_length=6))
+    before = {name: tensor.clone() for name, tensor in captioner.state_dict().items()}
     size = save(captioner, tmp_path / "tiny.safetensors", values, CIDEr=0.5)
     assert size == (tmp_path / "tiny.safetensors").stat().st_size
     found = load(tmp_path / "tiny.safetensors")
@@ -149,9 +148,11 @@ def test_a_file_gives_back_weights_words_and_captions(norm, values, images, tmp_
     assert found.vocabulary == VOCABULARY
     assert found.config == replace(config, encoder=replace(config.encoder, norm=False))
     tolerance = 1e-3 if values == "half" else 0.0
-    for name, tensor in captioner.state_dict().items():
+    for name, tensor in folded(captioner, exact=values == "exact").state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], tensor, rtol=tolerance, atol=tolerance)
-    assert captioner.caption(images, Decoding(beam=3, max_length=6)) == expected  # folding is harmless
+    after = captioner.state_dict()  # it is as it was
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     if values == "exact":
         assert found.caption(images, Decoding(beam=3, max_length=6)) == expected
     assert store.load(tmp_path / "tiny.safetensors").config["facts"] == {"CIDEr": 0.5}
@@ -352,3 +353,57 @@ def test_a_tensor_of_another_shape_is_refused(packed, tmp_path):
     store.save(weights, path, config=packed.config, vocabulary=packed.vocabulary)
     with pytest.raises(FormatError, match=name):
         load(path)
+
+
+# Search
+
+
+def threads(captioner: ImageCaptioner, images: list[np.ndarray], decoding: Decoding) -> list[list[str]]:
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(captioner.caption, images, decoding, batch) for batch in (1, 2, 3, 5, 1, 2, 3, 5)]
+        return [job.result() for job in jobs]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_any_number_of_threads_may_search(masked, training, images):
+    captioner, decoding = make(), Decoding(beam=2, max_length=6)
+    if masked:
+        Pruner(captioner, Supermask(0.5, init=0.5), steps=10)
+        with torch.no_grad():
+            for name, gates in captioner.named_parameters():
+                if name.endswith("gates"):
+                    gates.copy_(torch.randn_like(gates) + 1)
+    captioner.train(training)
+    (alone,) = {tuple(captioner.caption(images, decoding)) for _ in range(2)}
+    assert len(set(alone)) > 1
+    assert {tuple(found) for found in threads(captioner, images, decoding)} == {alone}
+    assert all(module.training == training for module in captioner.modules() if "Mask" not in type(module).__name__)
+    if masked:  # and a step of training goes on as if nobody had searched
+        captioner.train()(
+            torch.zeros(2, 32, 32, 3, dtype=torch.uint8), torch.tensor([[[2, 5, 3]]] * 2)
+        ).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("positions", "boxes", "size", "expected"),
+    [(196, False, 224, [64]), (100, True, 224, [64]), (1024, True, 224, [1] * 64), (1024, False, 224, [4] * 16)],
+)
+def test_features_are_searched_a_few_at_a_time_where_they_are_large(positions, boxes, size, expected):
+    where = torch.zeros(64, positions, 4) if boxes else None
+    features = Features(torch.zeros(64, positions, 1), torch.zeros(64, 1), where)
+    assert [len(some) for some in _a_few_at_a_time(features, size)] == expected
+
+
+def test_large_images_are_encoded_a_few_at_a_time():
+    pixels = torch.zeros(7, 1, 1, 3, dtype=torch.uint8)
+    assert [len(some) for some in _a_few_at_a_time(pixels, 1024)] == [3, 3, 1]
+    assert [len(some) for some in _a_few_at_a_time(pixels, 224)] == [7]
+
+
+def test_captions_do_not_depend_on_how_many_images_are_searched_at_once(images, monkeypatch):
+    captioner, decoding = make(), Decoding(beam=2, max_length=6)
+    together = captioner.caption(images, decoding)
+    monkeypatch.setattr("laconic.captioner.image_captioner.ENCODED", 2)
+    assert captioner.caption(images, decoding) == together
+    assert captioner.search(torch.zeros(0, 32, 32, 3, dtype=torch.uint8), decoding) == []

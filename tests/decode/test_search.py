@@ -1,6 +1,7 @@
 """Search against enumeration and against a slow search written from its definition."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -9,21 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic import text
+from laconic.decode import search
 from laconic.decode.beams import Hypothesis
-from laconic.decode.search import (
-    Captioner,
-    Decoding,
-    Sampling,
-    SpecialIds,
-    beam_search,
-    decode,
-    greedy,
-    sample,
-)
+from laconic.decode.search import MOST_TOKENS, Captioner, Decoding, Sampling, SpecialIds
 from laconic.errors import ConfigError, TrainingError
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
+SPECIAL = SpecialIds(PAD, UNK, BOS, EOS)
+beam_search, decode, greedy, sample = (
+    partial(function, special=SPECIAL) for function in (search.beam_search, search.decode, search.greedy, search.sample)
+)
 
 
 class MarkovState(NamedTuple):
@@ -204,12 +200,8 @@ def test_special_ids_of_another_vocabulary() -> None:
     log_probs = np.full((1, 6, 6, 6), -4.0)
     log_probs[:, :, 5, 0] = log_probs[:, :, 0, 5] = -0.25
     for beam in (1, 3):
-        best = decode(Markov(log_probs), [0], Decoding(beam), special)[0][0]
+        best = search.decode(Markov(log_probs), [0], Decoding(beam), special)[0][0]
         assert best == Hypothesis((0,), -0.5, (-0.25, -0.25), finished=True)
-
-
-def test_default_special_ids_are_those_of_the_vocabulary() -> None:
-    assert SpecialIds() == SpecialIds(text.PAD, text.UNK, text.BOS, text.EOS)
 
 
 def chi_square(counts: np.ndarray, probabilities: np.ndarray) -> float:
@@ -260,7 +252,7 @@ def test_samples_report_the_models_own_log_probs() -> None:
             assert found.score == pytest.approx(sum(found.log_probs), abs=1e-9)
     assert drawn == sample(captioner, [0, 2], sampling, np.random.default_rng(1))
     cold = sample(captioner, [0], Sampling(3, temperature=1e-3), np.random.default_rng(0))
-    assert cold[0] == 3 * greedy(captioner, [0])[0]
+    assert cold[0] == 3 * greedy(captioner, [0], Decoding())[0]
 
 
 def every_way(captioner: Captioner[MarkovState]) -> list[Callable[[], object]]:
@@ -308,7 +300,7 @@ def test_a_tiny_temperature_takes_the_likeliest_word() -> None:
 
 def test_no_images_give_no_captions() -> None:
     captioner = markov(0)
-    assert decode(captioner, []) == decode(captioner, [], Decoding(1)) == []
+    assert decode(captioner, [], Decoding()) == decode(captioner, [], Decoding(1)) == []
     assert sample(captioner, [], Sampling(), np.random.default_rng(0)) == []
 
 
@@ -317,7 +309,9 @@ def test_no_images_give_no_captions() -> None:
     [
         (lambda: Decoding(beam=0), "beam is 0, must be at least 1"),
         (lambda: Decoding(beam=10**5), "beam is 100000, must be at most 1000"),
-        (lambda: Decoding(max_length=-1), "max_length is -1"),
+        (lambda: Decoding(max_length=-1), "max_length is -1, must be from 1 to 500"),
+        (lambda: Decoding(max_length=10**11), "max_length is 100000000000"),
+        (lambda: Sampling(max_length=MOST_TOKENS + 1), "max_length is 501"),
         (lambda: Decoding(length_penalty=float("nan")), "length_penalty is nan"),
         (lambda: Decoding(length_penalty=-0.5), "length_penalty is -0.5"),
         (lambda: Sampling(count=0), "count is 0"),

@@ -14,14 +14,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from laconic.captioner.image_captioner import ImageCaptioner, load, stack_regions
+from laconic.captioner.image_captioner import ImageCaptioner, stack_regions
+from laconic.captioner.packing import load
 from laconic.cli import main
 from laconic.data.regions import FEATURES, RegionFolder
 from laconic.decode.search import Decoding
 from laconic.errors import FormatError
 from laconic.exchange.smp import UP_DOWN_NAMES, convert, read_state, read_vocabulary
 from laconic.models.layers import Features
-from laconic.models.up_down import Recurrence, UpDown, UpDownConfig
+from laconic.models.up_down import Recurrence, UpDown
+from laconic.spec.captioners import UpDownConfig
 from laconic.text import EOS, pad
 
 IMAGES = ("184613", "384029", "391895", "522418", "57870")
@@ -353,6 +355,20 @@ def test_a_bomb_is_not_unpacked(tmp_path):
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(FormatError, match="once unpacked"):
         read_state(tmp_path / "x")
+
+
+def test_one_flipped_bit_of_a_weight_is_noticed(tmp_path):
+    make_run(tmp_path / "run")
+    path = tmp_path / "run" / CHECKPOINT
+    with zipfile.ZipFile(path) as archive:
+        entry = max(archive.infolist(), key=lambda entry: entry.file_size)
+    data = bytearray(path.read_bytes())
+    header = entry.header_offset
+    lengths = (int.from_bytes(data[header + at : header + at + 2], "little") for at in (26, 28))
+    data[header + 30 + sum(lengths) + entry.file_size // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=rf"{CHECKPOINT}: .*does not have its checksum; copy the file again"):
+        convert(tmp_path / "run")
 
 
 # Captioning

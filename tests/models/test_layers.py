@@ -102,3 +102,8 @@ def test_cell_boxes_tile_the_image_row_by_row() -> None:
     assert boxes.tolist() == [[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]]
     with pytest.raises(ValueError, match="no square map"):
         cell_boxes(5)
+
+
+def test_a_batch_norm_that_belongs_to_no_convolution_is_named():
+    with pytest.raises(TypeError, match=r"batch norm '1' belongs to no Conv"):
+        fold_batch_norm(nn.Sequential(Conv(3, 4, norm=True), nn.BatchNorm2d(4)))

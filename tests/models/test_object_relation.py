@@ -17,7 +17,9 @@ from laconic.compress.masked.supermask import Supermask
 from laconic.decode.search import Decoding, decode
 from laconic.errors import ConfigError
 from laconic.models.layers import Features, cell_boxes
-from laconic.models.object_relation import ObjectRelation, ObjectRelationConfig
+from laconic.models.object_relation import ObjectRelation
+from laconic.spec.captioners import ObjectRelationConfig
+from laconic.spec.tokens import SPECIAL
 
 SMALL = ObjectRelationConfig(17, 6, 5, layers=2, width=16, feed_forward=24, heads=2, input_dropout=0.0, dropout=0.0)
 GOLDEN = ObjectRelationConfig(23, 12, 1, layers=2, width=16, feed_forward=32, heads=2)
@@ -67,7 +69,7 @@ def test_published_memory_and_log_probabilities(published):
 def test_published_search(published):
     model, features, held = published
     for beam in (1, 3):
-        found = decode(model, features, Decoding(beam=beam, max_length=10, allow_unknown=True))
+        found = decode(model, features, Decoding(beam=beam, max_length=10, allow_unknown=True), SPECIAL)
         expected = [
             [[i for i in ids if i not in (0, EOS)] for ids in some] for some in held[f"beam{beam}_ids"].tolist()
         ]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from laconic import store
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, load, save
+from laconic.captioner.packing import load, save
 from laconic.compress.masked.magnitude import Magnitude
 from laconic.compress.masked.pruner import Pruner
 from laconic.config import read_toml, to_mapping
@@ -34,6 +34,7 @@ from laconic.recipes.recipe import (
     splits,
     training_batches,
 )
+from laconic.spec.model import DecoderConfig, EncoderConfig
 from laconic.training.checkpoint import load_checkpoint, save_checkpoint
 from laconic.training.scst import Scst
 from laconic.training.settings import Training

@@ -21,7 +21,9 @@ from laconic.compress.masked.pruner import Pruner
 from laconic.compress.masked.supermask import Supermask
 from laconic.errors import ConfigError, FormatError, TrainingError
 from laconic.models.layers import Features
-from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
+from laconic.models.object_relation import ObjectRelation
+from laconic.models.soft_attention import SoftAttention
+from laconic.spec.captioners import ObjectRelationConfig, SoftAttentionConfig
 from laconic.training import loop as train
 from laconic.training.batches import Batches
 from laconic.training.checkpoint import load_checkpoint
@@ -424,11 +426,23 @@ def test_learning_rate_warms_up_and_falls_to_zero():
 
 
 def test_encoder_has_its_own_rate_or_is_left_out():
-    model = nn.ModuleDict({"encoder": nn.Linear(2, 2), "decoder": nn.Linear(2, 3)})
+    class Parts(nn.ModuleDict):
+        def parts(self):
+            return dict(self.items())
+
+    model = Parts({"encoder": nn.Linear(2, 2), "decoder": nn.Linear(2, 3)})
     both = make_optimizer(model, Training(learning_rate=0.5, encoder_learning_rate=0.25)).param_groups
     assert [(g["lr"], g["peak"], len(g["params"])) for g in both] == [(0.5, 0.5, 2), (0.25, 0.25, 2)]
     (only,) = make_optimizer(model, Training()).param_groups
     assert [p.shape for p in only["params"]] == [(3, 2), (3,)]
+
+
+def test_a_captioner_with_an_encoder_of_its_own_learns_throughout():
+    """Layers that relate regions are called encoder, too, and are none of images."""
+    options = {"layers": 1, "width": 8, "heads": 2, "feed_forward": 8}
+    model = ObjectRelation(ObjectRelationConfig(9, 3, 3, **options))
+    (only,) = make_optimizer(model, Training()).param_groups
+    assert len(only["params"]) == len(list(model.parameters()))
 
 
 def test_cross_entropy_is_the_mean_over_words():

@@ -14,9 +14,10 @@ from laconic.decode.search import Decoding, greedy
 from laconic.errors import ConfigError
 from laconic.metrics.rewards import Rewards
 from laconic.models.captioners import build_captioner
-from laconic.models.encoders import Regions
 from laconic.models.layers import Features
-from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
+from laconic.models.soft_attention import SoftAttention
+from laconic.spec.captioners import CAPTIONERS, SoftAttentionConfig
+from laconic.spec.tokens import SPECIAL
 from laconic.text import Vocabulary
 from laconic.training.batches import Batch, make_batches
 from laconic.training.loop import Run, cross_entropy
@@ -139,7 +140,7 @@ def test_the_second_pass_sees_what_the_search_saw(sampling, pruned, monkeypatch)
 @pytest.mark.parametrize("pruned", [False, True])
 def test_samples_are_drawn_without_dropout(name, options, pruned):
     torch.manual_seed(0)
-    model = build_captioner(name, options, len(VOCABULARY), Regions(3)).train()
+    model = build_captioner(name, CAPTIONERS[name](len(VOCABULARY), 3, 3, **options)).train()
     if pruned:
         Pruner(model, Supermask(0.5, init=1.0), steps=10)
     rng = np.random.default_rng(1)
@@ -221,7 +222,7 @@ def test_training_raises_the_reward(taught, options, tmp_path):
 
     def reward() -> float:
         rows = np.array([0, 1, 3, 4])
-        found = greedy(model.eval(), Source().batch(rows), Decoding(max_length=8))
+        found = greedy(model.eval(), Source().batch(rows), Decoding(max_length=8), SPECIAL)
         return float(critic.compare(found, [], rows)[0].mean())
 
     before = reward()
@@ -257,7 +258,7 @@ def test_interrupted_training_ends_like_an_unbroken_one(tmp_path):
         ({"samples": 1}, "samples = 1; give at least 2"),
         ({"samples": 0, "baseline": "greedy"}, "samples = 0; give at least 1"),
         ({"samples": 1, "sampling": "beam", "baseline": "greedy"}, "give at least 2"),
-        ({"max_length": 0}, "max_length = 0"),
+        ({"max_length": 0}, "max_length is 0"),
         ({"cider": 0.0, "bleu": 0.0}, "not both 0"),
         ({"bleu": -1.0}, "weights of 0 or more"),
         ({"temperature": 0.0}, "temperature = 0.0; give more than 0"),

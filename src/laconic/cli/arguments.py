@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from laconic.cli.messages import say
-from laconic.cli.paths import MODEL, REGISTRY
+from laconic.cli.paths import REGISTRY
 from laconic.errors import ConfigError
 from laconic.machine.process import cores
+from laconic.spec.manifest import MODEL, RECIPE, RESULT
 
 if TYPE_CHECKING:
     from laconic.captioner.image_captioner import ImageCaptioner
@@ -81,9 +82,9 @@ def model_file(path: Path) -> Path:
     model = path / MODEL
     if model.is_file():
         return model
-    if (path / "result.json").exists():
+    if (path / RESULT).exists():
         raise ConfigError(f"{path}: its {MODEL} is gone; delete the folder and train the run again")
-    if (path / "recipe.json").exists():
+    if (path / RECIPE).exists():
         raise ConfigError(f"{path}: holds an unfinished run; continue it with `laconic train ... --resume`")
     raise ConfigError(f"{path}: no {MODEL} in it; give a packed file or the folder of a finished run")
 
@@ -93,7 +94,7 @@ def open_captioner(path: Path) -> "ImageCaptioner":
     source = model_file(path)
     import torch
 
-    from laconic.captioner.image_captioner import load
+    from laconic.captioner.packing import load
 
     return load(source).to("cuda" if torch.cuda.is_available() else "cpu")
 

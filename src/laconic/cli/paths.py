@@ -22,11 +22,9 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from laconic.config import expand
 from laconic.errors import ConfigError
 from laconic.machine.files import replaceable
+from laconic.spec.manifest import CAPTIONS, GATES, MODEL, OF_RUN, RECIPE
 
 STDOUT = Path("-")  # where JSON goes to standard output
-MODEL = "model.safetensors"  # of a finished run's folder
-RECIPE = "recipe.json"  # of every run's folder
-RUN_FILES = (MODEL, RECIPE, "result.json", "captions.json", "log.jsonl", "gates.pt", "last.pt", "best-*.pt", "lock")
 EMPTY = "\0"  # stands for an empty word, which a Path would take for the current folder; no word can hold it
 MAX_JSON = 64 * 2**20  # bytes of a file that is looked at, to tell whether it is an earlier output
 MAX_HEADER = 4 * 2**20
@@ -153,7 +151,7 @@ ReportFolder = Annotated[
 ]
 RunFolder = Annotated[
     Path | None,
-    Output("folder of a run", _folder_with(RECIPE, b"{", MODEL, "captions.json", "gates.pt"), folder=True),
+    Output("folder of a run", _folder_with(RECIPE, b"{", MODEL, CAPTIONS, GATES), folder=True),
     arg(aliases=("-o",), metavar="DIR"),
 ]
 StudyFolder = Annotated[
@@ -268,7 +266,7 @@ def _check_file(option: str, path: Path, streams: bool) -> None:
 
 def _check_kind(options: Any, option: str, path: Path, output: Output) -> None:
     insist = ", or --overwrite" if hasattr(options, "overwrite") else ""
-    of_run = any(fnmatch(path.name, pattern) for pattern in RUN_FILES) and (path.parent / RECIPE).exists()
+    of_run = any(fnmatch(path.name, pattern) for pattern in OF_RUN) and (path.parent / RECIPE).exists()
     if of_run and not output.folder:
         raise ConfigError(f"{option} {path}: belongs to the run in that folder; give another path{insist}")
     if not path.exists() or (path.is_file() and not path.stat().st_size):

@@ -16,6 +16,7 @@ from laconic.cli.paths import Overwrite, ReportFolder, StudyFolder
 from laconic.cli.progress import Lines, training_facts
 from laconic.config import from_mapping, read_toml
 from laconic.errors import ConfigError, LaconicError
+from laconic.spec.manifest import STUDY
 
 if TYPE_CHECKING:
     from laconic.recipes.processes import Outcome, StudyWatcher
@@ -70,7 +71,7 @@ def study(options: Study) -> int:
         raise ConfigError(f"{folder}: cannot be written ({error}); give --out another folder") from None
     out = ["--out", str(options.out)] if options.out else []
     command = shlex.join(["laconic", "study", str(options.study), *out])
-    write_json(folder / "study.json", {"command": command, "runs": [run.name for run in planned]})
+    write_json(folder / STUDY, {"command": command, "runs": [run.name for run in planned]})
     shop = Workshop(folder, options.cache, options.jobs, options.threads)
     with showing(console, len(runs)) as watch:
         outcomes = carry_out(runs, shop, watch)

@@ -15,6 +15,7 @@ from laconic.cli.paths import RunFolder
 from laconic.cli.progress import watching
 from laconic.config import read_toml
 from laconic.errors import ConfigError
+from laconic.spec.manifest import MODEL
 
 if TYPE_CHECKING:
     from laconic.recipes.recipe import DataRecipe, Recipe
@@ -61,7 +62,6 @@ def train(options: Train) -> None:
     """Carries out a recipe and shows what came of it; under torchrun, one process of several shows it."""
     from laconic.machine.distributed import is_writer, process_group
     from laconic.machine.process import settle_in
-    from laconic.recipes.folders import MODEL
     from laconic.recipes.recipe import Recipe, run
 
     if options.threads < 0:
@@ -128,7 +128,7 @@ def _value(words: Sequence[str], option: str) -> str | None:
 
 def _with_defaults(recipe: "Recipe") -> "Recipe":
     """All options of the recipe's decoder spelled out, so that each becomes one of the command line."""
-    from laconic.models.captioners import default_options
+    from laconic.spec.captioners import default_options
 
     decoder = recipe.decoder
     return replace(recipe, decoder=replace(decoder, options={**default_options(decoder.name), **decoder.options}))
@@ -136,7 +136,7 @@ def _with_defaults(recipe: "Recipe") -> "Recipe":
 
 def _without_defaults(recipe: "Recipe", file: "Recipe") -> "Recipe":
     """The inverse: only what the file wrote or an option changed, since a run is known by what it sets."""
-    from laconic.models.captioners import default_options
+    from laconic.spec.captioners import default_options
 
     defaults = default_options(recipe.decoder.name)
     written = file.decoder.options if file.decoder.name == recipe.decoder.name else {}

@@ -19,6 +19,7 @@ from laconic.decode.beams import Beams, Floats, Hypothesis, Ints
 from laconic.errors import ConfigError, TrainingError
 
 MOST_BEAMS = 1000  # each offers as many words and more, so memory grows with the square
+MOST_TOKENS = 500  # of a caption: room for a paragraph, and for what a search keeps of each beam
 State = TypeVar("State")
 
 
@@ -42,12 +43,12 @@ class Captioner(Protocol[State]):
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Ids that are not words. The defaults are those of `laconic.text`."""
+    """Ids that are not words, of the vocabulary whose ids a captioner gives."""
 
-    pad: int = 0
-    unk: int = 1
-    bos: int = 2
-    eos: int = 3
+    pad: int
+    unk: int
+    bos: int
+    eos: int
 
     def forbidden(self, allow_unknown: bool) -> tuple[int, ...]:
         """Ids never emitted. Where a vocabulary uses one id twice, eos stays allowed."""
@@ -59,6 +60,12 @@ def _at_least_one(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise ConfigError(f"{name} is {value}, must be at least 1")
+
+
+def check_length(name: str, tokens: int) -> None:
+    """ConfigError unless a caption can be that many tokens long; `name` is that of the option."""
+    if not 1 <= tokens <= MOST_TOKENS:
+        raise ConfigError(f"{name} is {tokens}, must be from 1 to {MOST_TOKENS}")
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,8 @@ class Decoding:
     allow_unknown: bool = False
 
     def __post_init__(self) -> None:
-        _at_least_one(beam=self.beam, max_length=self.max_length)
+        _at_least_one(beam=self.beam)
+        check_length("max_length", self.max_length)
         if self.beam > MOST_BEAMS:
             raise ConfigError(f"beam is {self.beam}, must be at most {MOST_BEAMS}")
         if not 0 <= self.length_penalty <= 10:
@@ -97,20 +105,17 @@ class Sampling:
 
     def __post_init__(self) -> None:
         top_k = 1 if self.top_k is None else self.top_k
-        _at_least_one(count=self.count, max_length=self.max_length, top_k=top_k)
+        _at_least_one(count=self.count, top_k=top_k)
+        check_length("max_length", self.max_length)
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ConfigError(f"temperature is {self.temperature}, must be above 0; decode with beam 1 for 0")
-
-
-DECODING = Decoding()
-SPECIAL = SpecialIds()
 
 
 def decode(
     captioner: Captioner[State],
     images: Sized,
-    decoding: Decoding = DECODING,
-    special: SpecialIds = SPECIAL,
+    decoding: Decoding,
+    special: SpecialIds,
 ) -> list[list[Hypothesis]]:
     """Captions of each image, best first: greedy where `beam` is 1, else beam search.
 
@@ -124,8 +129,8 @@ def decode(
 def greedy(
     captioner: Captioner[State],
     images: Sized,
-    decoding: Decoding = DECODING,
-    special: SpecialIds = SPECIAL,
+    decoding: Decoding,
+    special: SpecialIds,
 ) -> list[list[Hypothesis]]:
     """The likeliest word at every step, one hypothesis per image: beam search of beam 1, cheaper.
 
@@ -146,7 +151,7 @@ def sample(
     images: Sized,
     sampling: Sampling,
     rng: np.random.Generator,
-    special: SpecialIds = SPECIAL,
+    special: SpecialIds,
 ) -> list[list[Hypothesis]]:
     """`sampling.count` independent captions of each image, in the order drawn.
 
@@ -177,8 +182,8 @@ def sample(
 def beam_search(
     captioner: Captioner[State],
     images: Sized,
-    decoding: Decoding = DECODING,
-    special: SpecialIds = SPECIAL,
+    decoding: Decoding,
+    special: SpecialIds,
 ) -> list[list[Hypothesis]]:
     """Up to `beam` hypotheses of each image, best first; fewer where the vocabulary is that small.
 

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, outline
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import outline
 from laconic.errors import ConfigError, FormatError
-from laconic.models.encoders import REGIONS
+from laconic.spec.model import REGIONS, DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import PIECE_START, SPECIALS, Vocabulary
 
 CHECKPOINTS = ("model_best_pruned_sparse.pth", "model_best_pruned.pth", "model_best.pth")  # the first one there
@@ -92,8 +93,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > MAX_BYTES:
-            raise FormatError(f"{path}: {unpacked:,} bytes once unpacked, the limit is {MAX_BYTES:,}; not loaded")
+            if unpacked > MAX_BYTES:
+                raise FormatError(f"{path}: {unpacked:,} bytes once unpacked, the limit is {MAX_BYTES:,}; not loaded")
+            if damaged := archive.testzip():  # torch does not look at the checksums
+                raise FormatError(f"{path}: {damaged!r:.99} does not have its checksum; copy the file again")
         with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants(False):
             warnings.simplefilter("ignore")  # torch wonders about foreign pickles before it refuses them
             state = torch.load(path, map_location="cpu", weights_only=True)

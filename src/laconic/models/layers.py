@@ -122,7 +122,10 @@ class Conv(nn.Conv2d):
 
 @torch.no_grad()
 def fold_batch_norm(module: nn.Module) -> None:
-    """Moves every batch norm's scale and shift into its convolution; evaluation results stay the same."""
+    """Moves every batch norm's scale and shift into its convolution; evaluation results stay the same.
+
+    Raises TypeError for a batch norm that is not the `norm` of a Conv, or has no running statistics.
+    """
     for conv in module.modules():
         if not isinstance(conv, Conv) or conv.norm is None:
             continue
@@ -133,3 +136,6 @@ def fold_batch_norm(module: nn.Module) -> None:
         conv.weight.mul_(scale[:, None, None, None])
         conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
         conv.norm = None
+    for name, other in module.named_modules():
+        if isinstance(other, nn.modules.batchnorm._BatchNorm):
+            raise TypeError(f"batch norm {name!r} belongs to no Conv, so it cannot be folded; make it one's norm")

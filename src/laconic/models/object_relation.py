@@ -9,19 +9,17 @@ Knows nothing of pixels, data sets or search. Every matrix is read once per call
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.errors import ConfigError
+from laconic.compress.fold import fold_attention_biases, fold_layer_norm
 from laconic.models.box_geometry import EMBEDDING, embed_geometry, relative_geometry
 from laconic.models.dropout import dropout
 from laconic.models.layers import Features, cell_boxes
-from laconic.models.output import best_words
+from laconic.models.torch_captioner import TorchCaptioner
 from laconic.models.transformer import (
     MASKED,
     DecoderLayer,
@@ -31,49 +29,10 @@ from laconic.models.transformer import (
     Packing,
     sinusoids,
 )
+from laconic.spec.captioners import ObjectRelationConfig
+from laconic.spec.tokens import PAD
 
-MAX_LAYERS = 100  # layers are Python objects: a damaged file must not ask for a billion
 LEAST_RELATION = 1e-6
-
-
-@dataclass(frozen=True)
-class ObjectRelationConfig:
-    """Sizes and regularisation; the defaults are the paper's dense model.
-
-    Attributes:
-        vocabulary: number of words, specials included.
-        grid_channels, pooled_channels: of the encoder's Features; the pooled ones are not used.
-        layers: of the encoder, and as many of the decoder.
-        width, feed_forward, heads: of every layer.
-        input_dropout: on the embedded regions (0.5 dense, 0.1 sparse in the paper).
-        dropout: everywhere else, attention maps included (0.1 dense, 0.1 / 3 sparse in the paper).
-        plus_one: sides of relative boxes grow by 1 before they are compared, as published; see `relative_geometry`.
-    """
-
-    vocabulary: int
-    grid_channels: int
-    pooled_channels: int
-    layers: int = 6
-    width: int = 512
-    feed_forward: int = 2048
-    heads: int = 8
-    input_dropout: float = 0.5
-    dropout: float = 0.1
-    plus_one: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("vocabulary", "grid_channels", "pooled_channels", "layers", "width", "feed_forward", "heads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"object_relation: {name} = {getattr(self, name)}; give at least 1")
-        if self.layers > MAX_LAYERS:
-            raise ConfigError(f"object_relation: layers = {self.layers}; give at most {MAX_LAYERS}")
-        if self.width % (2 * self.heads):
-            raise ConfigError(
-                f"object_relation: width = {self.width} with heads = {self.heads}; give a multiple of {2 * self.heads}"
-            )
-        for name in ("input_dropout", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"object_relation: {name} = {getattr(self, name)}; give 0 <= {name} < 1")
 
 
 class Memory(NamedTuple):
@@ -87,8 +46,7 @@ class Memory(NamedTuple):
         return len(self.layers[0].keys)
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """Search state: `image` (rows,) says which image of the memory a row belongs to.
 
     words: each layer's keys and values of the words read so far, (rows, heads, words, width / heads); empty before
@@ -96,15 +54,15 @@ class State:
     """
 
     memory: Memory
-    image: np.ndarray
+    image: Tensor
     words: tuple[KeysValues, ...] = ()
 
 
-class ObjectRelation(nn.Module):
+class ObjectRelation(TorchCaptioner[State]):
     """Object Relation Transformer; parameters as in the paper (55,443,777 at full size, vocabulary 10,001)."""
 
-    reads_boxes = True
-    reads_pooled = False
+    config: ObjectRelationConfig
+    output_bias = "output.bias"
 
     def __init__(self, config: ObjectRelationConfig) -> None:
         super().__init__()
@@ -132,44 +90,48 @@ class ObjectRelation(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, features: Features, tokens: Tensor) -> Tensor:
-        """Logits of every next word under teacher forcing.
-
-        Args:
-            features: of N images.
-            tokens: (N, S, T) S captions per image, <bos> first, padded with 0 behind <eos>.
-
-        Returns:
-            (M, vocabulary): one row for each non-padding entry of `tokens[..., 1:]`, in row-major order.
-        """
+        """See TorchCaptioner."""
         images, captions, length = tokens.shape
-        words = Packing.of(tokens[..., 1:].flatten(0, 1) != 0)
+        words = Packing.of(tokens[..., 1:].flatten(0, 1) != PAD)
         positions = torch.arange(length - 1, device=tokens.device).expand(images * captions, -1)
         x = self._embed(words.pack(tokens[..., :-1].flatten(0, 1)), words.pack(positions))
         x, _ = self._decode(x, words, (), words.regrouped(images), self._encode(features))
         return self.output(x)  # type: ignore[no-any-return]
 
-    # The Captioner protocol of laconic.decode.search
+    def fold(self) -> None:
+        """At full size this empties 34,816 of 110,913 biases and norm parameters, of which 16,384 gains become 1."""
+        encoders = cast(Iterable[EncoderLayer], self.encoder)
+        decoders = list(cast(Iterable[DecoderLayer], self.decoder))
+        layers: list[EncoderLayer | DecoderLayer] = [*encoders, *decoders]
+        for layer in layers:
+            own = layer.attention
+            fold_layer_norm(layer.attention_norm, [own.query, own.key, own.value])
+            fold_layer_norm(layer.feed_forward_norm, [layer.feed_forward.inner])
+            fold_attention_biases(own.key, own.value, own.output)
+        memories = [layer.memory_attention for layer in decoders]
+        fold_layer_norm(self.encoder_norm, [part for memory in memories for part in (memory.key, memory.value)])
+        for layer, memory in zip(decoders, memories, strict=True):
+            fold_layer_norm(layer.memory_norm, [memory.query])
+            fold_attention_biases(memory.key, memory.value, memory.output)
+        fold_layer_norm(self.decoder_norm, [self.output])
 
-    @torch.inference_mode()
-    def start(self, images: Features) -> State:
-        """One row per image."""
-        return State(self._encode(images), np.arange(len(images)))
+    # The steps of a search
 
-    @torch.inference_mode()
-    def step(self, state: State, tokens: np.ndarray, k: int | None) -> tuple[np.ndarray, np.ndarray, State]:
-        """The k best next words of each row after `tokens` (rows,): log-probabilities, ids, new state."""
-        ids = torch.as_tensor(tokens, device=self.output.bias.device)
+    def initial_state(self, features: Features) -> State:
+        """See TorchCaptioner."""
+        return State(self._encode(features), torch.arange(len(features), device=self.output.bias.device))
+
+    def next_logits(self, state: State, ids: Tensor) -> tuple[Tensor, State]:
+        """See TorchCaptioner."""
         read = state.words[0].keys.shape[2] if state.words else 0
         x = self._embed(ids, torch.full_like(ids, read))
-        images = by_image(state.image, state.memory.images, ids.device)
+        images = by_image(state.image, state.memory.images)
         x, words = self._decode(x, Packing(len(ids), 1), state.words, images, state.memory)
-        return *best_words(self.output(x), k), replace(state, words=words)
+        return self.output(x), state._replace(words=words)
 
-    @torch.inference_mode()
-    def select(self, state: State, rows: np.ndarray) -> State:
-        """Repeats, drops or reorders rows."""
-        index = torch.as_tensor(rows, device=self.output.bias.device)
-        return replace(state, image=state.image[rows], words=tuple(layer.select(index) for layer in state.words))
+    def select_rows(self, state: State, rows: Tensor) -> State:
+        """See TorchCaptioner."""
+        return state._replace(image=state.image[rows], words=tuple(layer.select(rows) for layer in state.words))
 
     # Parts
 
@@ -219,11 +181,11 @@ def log_relation(relation: nn.Module, geometry: Tensor) -> Tensor:
         return relation(geometry).clamp(min=LEAST_RELATION).log().permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
 
-def by_image(image: np.ndarray, images: int, device: torch.device) -> Packing:
+def by_image(image: Tensor, images: int) -> Packing:
     """Search rows by image, so that rows of one image look at one memory instead of a copy each."""
-    order = np.argsort(image, kind="stable")
-    counts = np.bincount(image, minlength=images)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(image)) - (np.cumsum(counts) - counts)[image[order]]
+    order = image.argsort(stable=True)
+    counts = image.bincount(minlength=images)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image[order]]
     length = int(counts.max())
-    return Packing(images, length, torch.from_numpy(image * length + place).to(device))
+    return Packing(images, length, image * length + place)

@@ -8,50 +8,17 @@ Knows nothing of pixels, data sets or search. Every matrix is read once per call
 matrix costs one masking per training step.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.errors import ConfigError
 from laconic.models.dropout import dropout
 from laconic.models.layers import Features
-from laconic.models.output import best_words
+from laconic.models.torch_captioner import TorchCaptioner
 from laconic.models.unrolled import Order, UnrolledAttention, UnrolledLinear, UnrolledMix, lstm_cell
-
-
-@dataclass(frozen=True)
-class SoftAttentionConfig:
-    """Sizes and regularisation; the defaults are the paper's dense model.
-
-    Attributes:
-        vocabulary: number of words, specials included.
-        grid_channels, pooled_channels: of the encoder's Features.
-        word, hidden: embedding size; size of the recurrent state and of the attention.
-        cell: "lstm" or "gru".
-        dropout: on the recurrent input and output (0.35 dense, 0.11 sparse in the paper).
-        attention_dropout: on the attention map (0.1 dense, 0.03 sparse in the paper).
-    """
-
-    vocabulary: int
-    grid_channels: int
-    pooled_channels: int
-    word: int = 256
-    hidden: int = 512
-    cell: Literal["lstm", "gru"] = "lstm"
-    dropout: float = 0.35
-    attention_dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("vocabulary", "grid_channels", "pooled_channels", "word", "hidden"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"soft_attention: {name} = {getattr(self, name)}; give at least 1")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"soft_attention: {name} = {getattr(self, name)}; give 0 <= {name} < 1")
+from laconic.spec.captioners import SoftAttentionConfig
 
 
 class Memory(NamedTuple):
@@ -69,8 +36,7 @@ class Memory(NamedTuple):
         return torch.softmax(scores, -1)
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """Search state: `image` (rows,) says which image of the memory a row belongs to.
 
     hidden, cell, context: (rows, hidden); a GRU leaves `cell` untouched.
@@ -83,8 +49,11 @@ class State:
     context: Tensor
 
 
-class SoftAttention(nn.Module):
+class SoftAttention(TorchCaptioner[State]):
     """Soft-Attention captioner; parameters as listed in the paper (11,923,178 at full size with an LSTM)."""
+
+    config: SoftAttentionConfig
+    output_bias = "output.bias"
 
     def __init__(self, config: SoftAttentionConfig) -> None:
         super().__init__()
@@ -118,15 +87,7 @@ class SoftAttention(nn.Module):
                 self.gates.bias.fill_(1.0)
 
     def forward(self, features: Features, tokens: Tensor) -> Tensor:
-        """Logits of every next word under teacher forcing.
-
-        Args:
-            features: of N images.
-            tokens: (N, S, T) S captions per image, <bos> first, padded with 0 behind <eos>.
-
-        Returns:
-            (M, vocabulary): one row for each non-padding entry of `tokens[..., 1:]`, in row-major order.
-        """
+        """See TorchCaptioner."""
         order = Order(tokens)
         memory, hidden, cell = self._encode(features)
         hidden, cell = hidden[order.image], cell[order.image]
@@ -149,36 +110,34 @@ class SoftAttention(nn.Module):
                 context = dropout(mix(weights), self.config.dropout, self.training)
         return self.output(torch.cat(outputs)).index_select(0, order.row_major)  # type: ignore[no-any-return]
 
-    # The Captioner protocol of laconic.decode.search
+    def fold(self) -> None:
+        """There is nothing that another parameter could take over."""
 
-    @torch.inference_mode()
-    def start(self, images: Features) -> State:
-        """One row per image."""
-        memory, hidden, cell = self._encode(images)
+    # The steps of a search
+
+    def initial_state(self, features: Features) -> State:
+        """See TorchCaptioner."""
+        memory, hidden, cell = self._encode(features)
         rows = torch.arange(len(hidden), device=hidden.device)
         return State(memory, rows, hidden, cell, torch.zeros_like(hidden))
 
-    @torch.inference_mode()
-    def step(self, state: State, tokens: np.ndarray, k: int | None) -> tuple[np.ndarray, np.ndarray, State]:
-        """The k best next words of each row after `tokens` (rows,): log-probabilities, ids, new state."""
-        ids = torch.as_tensor(tokens, device=state.hidden.device)
+    def next_logits(self, state: State, ids: Tensor) -> tuple[Tensor, State]:
+        """See TorchCaptioner."""
         from_words, step = self._recurrence(self.embedding(ids))
         hidden, cell = step(from_words, state.context, state.hidden, state.cell)
         energy = torch.tanh_(state.memory.keys[state.image] + self.query(hidden).unsqueeze(1))
         weights = state.memory.attend(self.score(energy).squeeze(-1), state.image)
         context = torch.bmm(weights.unsqueeze(1), state.memory.values[state.image]).squeeze(1)
-        return *best_words(self.output(hidden), k), replace(state, hidden=hidden, cell=cell, context=context)
+        return self.output(hidden), state._replace(hidden=hidden, cell=cell, context=context)
 
-    @torch.inference_mode()
-    def select(self, state: State, rows: np.ndarray) -> State:
-        """Repeats, drops or reorders rows."""
-        index = torch.as_tensor(rows, device=state.hidden.device)
+    def select_rows(self, state: State, rows: Tensor) -> State:
+        """See TorchCaptioner."""
         return State(
             state.memory,
-            state.image[index],
-            state.hidden[index],
-            state.cell[index],
-            state.context[index],
+            state.image[rows],
+            state.hidden[rows],
+            state.cell[rows],
+            state.context[rows],
         )
 
     # Parts

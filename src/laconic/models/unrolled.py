@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from laconic.spec.tokens import PAD
+
 # Rows of a step come in multiples of this: for each new shape of a product in bfloat16 PyTorch's CPU library compiles
 # a kernel, which takes longer than the product (docs/LOG.md, 2026-11-23).
 ROUND = 16
@@ -52,7 +54,7 @@ class Order:
     def __init__(self, tokens: Tensor) -> None:
         images, captions, _ = tokens.shape
         flat = tokens.flatten(0, 1)
-        wanted = flat[:, 1:] != 0
+        wanted = flat[:, 1:] != PAD
         lengths = wanted.sum(1)
         order = lengths.argsort(descending=True, stable=True)
         device = tokens.device

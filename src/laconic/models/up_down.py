@@ -8,46 +8,18 @@ Regions are a detector's or the cells of an encoder's grid; knows nothing of pix
 is read once per call, not once per time step: a pruned matrix costs one masking per training step.
 """
 
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.errors import ConfigError
+from laconic.compress.fold import merge, merge_lstm_biases
 from laconic.models.dropout import dropout
 from laconic.models.layers import Features
-from laconic.models.output import best_words
+from laconic.models.torch_captioner import TorchCaptioner
 from laconic.models.unrolled import Order, UnrolledAttention, UnrolledLinear, UnrolledMix, lstm_cell
-
-
-@dataclass(frozen=True)
-class UpDownConfig:
-    """Sizes and regularisation; the defaults are the paper's dense model.
-
-    Attributes:
-        vocabulary: number of words, specials included.
-        grid_channels, pooled_channels: of the encoder's Features.
-        word, hidden, attention: size of the embedding, of both LSTMs and the embedded regions, of the attention.
-        dropout: on embedded words and regions and on the output (0.5 dense, 0.1 sparse in the paper).
-    """
-
-    vocabulary: int
-    grid_channels: int
-    pooled_channels: int
-    word: int = 1000
-    hidden: int = 1000
-    attention: int = 512
-    dropout: float = 0.5
-
-    def __post_init__(self) -> None:
-        for name in ("vocabulary", "grid_channels", "pooled_channels", "word", "hidden", "attention"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"up_down: {name} = {getattr(self, name)}; give at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"up_down: dropout = {self.dropout}; give 0 <= dropout < 1")
+from laconic.spec.captioners import UpDownConfig
 
 
 class Memory(NamedTuple):
@@ -74,8 +46,7 @@ class LSTMState(NamedTuple):
     cell: Tensor
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """Search state: `image` (rows,) says which image of the memory a row belongs to."""
 
     memory: Memory
@@ -92,8 +63,11 @@ class AttentionInputs(NamedTuple):
     word: Tensor
 
 
-class UpDown(nn.Module):
+class UpDown(TorchCaptioner[State]):
     """Up-Down captioner; 53,151,538 parameters at full size (10,001 words, 2048 channels), as published."""
+
+    config: UpDownConfig
+    output_bias = "output.bias"
 
     def __init__(self, config: UpDownConfig) -> None:
         super().__init__()
@@ -109,15 +83,7 @@ class UpDown(nn.Module):
         self.output = nn.Linear(c.hidden, c.vocabulary)
 
     def forward(self, features: Features, tokens: Tensor) -> Tensor:
-        """Logits of every next word under teacher forcing.
-
-        Args:
-            features: of N images.
-            tokens: (N, S, T) S captions per image, <bos> first, padded with 0 behind <eos>.
-
-        Returns:
-            (M, vocabulary): one row for each non-padding entry of `tokens[..., 1:]`, in row-major order.
-        """
+        """See TorchCaptioner."""
         order = Order(tokens)
         inputs = self._attention_inputs()
         memory = self._encode(features, inputs).of(order.image)
@@ -133,33 +99,35 @@ class UpDown(nn.Module):
             outputs.append(language.hidden)
         return self.output(self._dropout(torch.cat(outputs))).index_select(0, order.row_major)  # type: ignore[no-any-return]
 
-    # The Captioner protocol of laconic.decode.search
+    @torch.no_grad()
+    def fold(self) -> None:
+        """At full size this empties 8,513 of 29,026 biases."""
+        merge_lstm_biases(self)
+        merge(self.query.bias, self.key.bias)  # scores see key + query only
+        self.score.bias.zero_()  # a softmax over the regions follows
 
-    @torch.inference_mode()
-    def start(self, images: Features) -> State:
-        """One row per image."""
-        memory = self._encode(images, self._attention_inputs())
+    # The steps of a search
+
+    def initial_state(self, features: Features) -> State:
+        """See TorchCaptioner."""
+        memory = self._encode(features, self._attention_inputs())
         rows = torch.arange(len(memory.keys), device=memory.keys.device)
         return State(memory, rows, *self._zeros(memory))
 
-    @torch.inference_mode()
-    def step(self, state: State, tokens: np.ndarray, k: int | None) -> tuple[np.ndarray, np.ndarray, State]:
-        """The k best next words of each row after `tokens` (rows,): log-probabilities, ids, new state."""
-        ids = torch.as_tensor(tokens, device=state.image.device)
+    def next_logits(self, state: State, ids: Tensor) -> tuple[Tensor, State]:
+        """See TorchCaptioner."""
         inputs = self._attention_inputs()
         memory = state.memory.of(state.image)
         given = F.linear(self._words(ids), inputs.word) + memory.gates
         attention, language = Recurrence(self, memory, inputs)(given, state.attention, state.language)
         logits = self.output(self._dropout(language.hidden))
-        return *best_words(logits, k), replace(state, attention=attention, language=language)
+        return logits, state._replace(attention=attention, language=language)
 
-    @torch.inference_mode()
-    def select(self, state: State, rows: np.ndarray) -> State:
-        """Repeats, drops or reorders rows."""
-        index = torch.as_tensor(rows, device=state.image.device)
-        attention = LSTMState(*(part[index] for part in state.attention))
-        language = LSTMState(*(part[index] for part in state.language))
-        return State(state.memory, state.image[index], attention, language)
+    def select_rows(self, state: State, rows: Tensor) -> State:
+        """See TorchCaptioner."""
+        attention = LSTMState(*(part[rows] for part in state.attention))
+        language = LSTMState(*(part[rows] for part in state.language))
+        return State(state.memory, state.image[rows], attention, language)
 
     # Parts
 

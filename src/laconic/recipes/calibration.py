@@ -21,27 +21,31 @@ import torch
 from torch import Tensor
 
 from laconic import data
-from laconic.captioner.image_captioner import Image, ImageCaptioner, fold
+from laconic.captioner.image_captioner import Image, ImageCaptioner
+from laconic.captioner.packing import fold
 from laconic.compress.quantized.after_training import quantize
 from laconic.config import expand, from_mapping
 from laconic.data.images import EXTENSIONS
 from laconic.data.regions import open_regions, region_readers
-from laconic.decode.search import SPECIAL, Decoding
+from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError
-from laconic.models.encoders import REGIONS
+from laconic.models.evaluated import evaluated
 from laconic.models.layers import Features
 from laconic.recipes.recipe import Recipe, splits
-from laconic.text import PAD, pad_groups
+from laconic.spec.manifest import RECIPE
+from laconic.spec.model import REGIONS
+from laconic.spec.pixels import images_at_once
+from laconic.spec.tokens import PAD, SPECIAL
+from laconic.text import pad_groups
 from laconic.training.features import RegionSource
 from laconic.training.scst import as_tokens
 
-BATCH = 8  # images that go through the encoder, with gradients, at once
+BATCH = 8  # images of the usual size that go through the encoder, with gradients, at once
 MAX_LENGTH = 20  # words of a caption
 # of the logits, on images that it is not fitted to where there are enough
 ERRORS = {"fine": 0.009, "compact": 0.06}
 PIXEL_ERRORS = ERRORS | {"compact": 0.02}  # with an encoder; chosen on Flickr8k val, docs/LOG.md
 
-OUTPUT_BIAS = "decoder.output.bias"
 LEAD = 1e-3  # nats by which a word that is to stay leads, so that no rounding of another machine overtakes it
 PASSES = 50
 
@@ -61,17 +65,19 @@ def hold_captions(captioner: ImageCaptioner, batches: Sequence[Batch], steps: Ma
 
     Where rounding has put another word before the one said, the output bias of the one rises by one step and that of
     the other falls, until all words said are the likeliest, each given those before it. Says nothing of captions of
-    other images. Returns whether all captions are as they were.
+    other images. Returns whether all captions are as they were; they cannot be held, and False is returned, where the
+    captioner has no output bias or that bias lies on no step.
     """
-    step = steps.get(OUTPUT_BIAS)
-    if step is None:
+    name = captioner.decoder.output_bias
+    step = steps.get(f"decoder.{name}")
+    if name is None or step is None:
         return False
-    bias = captioner.decoder.get_parameter("output.bias")
+    view, bias = evaluated(captioner), captioner.decoder.get_parameter(name)
     before, codes = bias.clone(), torch.round(bias / step)
     for _ in range(PASSES):
         pushes, changed = torch.zeros_like(codes), 0
         for inputs, tokens in batches:
-            logits, said = captioner(inputs, tokens), tokens[:, :, 1:]
+            logits, said = view(inputs, tokens), tokens[:, :, 1:]
             said = said[said != PAD]
             logits[:, list(SPECIAL.forbidden(allow_unknown=False))] = -torch.inf
             lead = logits.gather(1, said[:, None]) - LEAD
@@ -92,7 +98,7 @@ def own_batches(captioner: ImageCaptioner, images: Iterable[Image]) -> list[Batc
     """Images with what the captioner itself says of them (greedy), where nobody else has said anything."""
     decoding = Decoding(1, MAX_LENGTH)
     batches = []
-    for some in _groups(images):
+    for some in _groups(images, captioner):
         inputs = captioner.batch(some)
         batches.append((inputs, as_tokens(captioner.search(inputs, decoding))))
     return batches
@@ -125,7 +131,7 @@ def training_batches(captioner: ImageCaptioner, run: Path, images: int) -> list[
     """
     examples = list(_training_examples(captioner, run, images))
     batches = []
-    for some in _groups(examples):
+    for some in _groups(examples, captioner):
         said = [[captioner.vocabulary.encode(text, MAX_LENGTH) for text in captions] for _, captions in some]
         batches.append((captioner.batch([image for image, _ in some]), torch.from_numpy(pad_groups(said))))
     if not batches:
@@ -135,7 +141,7 @@ def training_batches(captioner: ImageCaptioner, run: Path, images: int) -> list[
 
 def _training_examples(captioner: ImageCaptioner, run: Path, count: int) -> Iterator[tuple[Image, Sequence[str]]]:
     try:
-        recipe = from_mapping(json.loads((run / "recipe.json").read_text(encoding="utf8")), Recipe, "recipe.json")
+        recipe = from_mapping(json.loads((run / RECIPE).read_text(encoding="utf8")), Recipe, RECIPE)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{run}: its recipe cannot be read ({error})") from None
     named, encoder = recipe.data, captioner.config.encoder
@@ -150,7 +156,7 @@ def _training_examples(captioner: ImageCaptioner, run: Path, count: int) -> Iter
         yield from ((pixels, chosen[row].captions) for row, pixels in data.readable(chosen, encoder.size, []))
 
 
-def _groups(items: Iterable[Any]) -> Iterator[list[Any]]:
-    remaining = iter(items)
-    while some := list(islice(remaining, BATCH)):
+def _groups(items: Iterable[Any], captioner: ImageCaptioner) -> Iterator[list[Any]]:
+    remaining, count = iter(items), images_at_once(captioner.config.encoder.size, BATCH)
+    while some := list(islice(remaining, count)):
         yield some

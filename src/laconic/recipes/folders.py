@@ -11,12 +11,9 @@ from filelock import FileLock, Timeout
 from laconic.config import differences, expand, from_mapping, to_mapping
 from laconic.errors import ConfigError, TrainingError
 from laconic.machine.files import write_text
-from laconic.models.captioners import form
 from laconic.recipes.pruning import Pruning
-
-RECIPE, RESULT = "recipe.json", "result.json"
-MODEL = "model.safetensors"  # of a finished run
-LOCK = "lock"  # held by the process that trains in a folder
+from laconic.spec.captioners import form
+from laconic.spec.manifest import LAST, LOCK, LOG, MODEL, RECIPE, RESULT
 
 
 class Planned(Protocol):
@@ -133,7 +130,7 @@ def _check_result(result: Any) -> None:
 
 def _begun(folder: Path) -> bool:
     """Whether something has been trained in the folder."""
-    return any((folder / name).exists() for name in ("log.jsonl", "last.pt", RESULT))
+    return any((folder / name).exists() for name in (LOG, LAST, RESULT))
 
 
 def _busy(folder: Path) -> bool:

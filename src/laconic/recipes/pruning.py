@@ -11,7 +11,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from laconic.captioner.image_captioner import ImageCaptioner, load
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import load
 from laconic.compress.masked.fisher import Fisher
 from laconic.compress.masked.frozen import Frozen, zeros
 from laconic.compress.masked.magnitude import Magnitude
@@ -25,11 +26,11 @@ from laconic.compress.masked.supermask import Supermask, learned
 from laconic.compress.sites import Where, prunable
 from laconic.config import expand
 from laconic.errors import ConfigError
+from laconic.spec.manifest import GATES, MODEL
 from laconic.training.batches import Batches
 from laconic.training.checkpoint import load_checkpoint, save_checkpoint
 from laconic.training.loop import cross_entropy
 
-GATES = "gates.pt"  # in the folder of a supermask run
 EMPTY = 0.01  # share of a ticket's weights that may be zero by chance
 # The share of the weights that gates keep above which being zero tells that the gates are those of another run.
 # Measured at 95 %: the run's own model none, packed compact 0.3 %, rounded plainly at most 5 %; another run's 71 %.
@@ -199,7 +200,7 @@ def _snip(pruning: Pruning, *_: object) -> Method:
 
 def _lottery(pruning: Pruning, captioner: ImageCaptioner, where: Where) -> Method:
     """Masks by the magnitudes at the end of the ticket's run; the weights are those this run begins with."""
-    trained = dict(load(expand(pruning.ticket) / "model.safetensors").named_parameters())
+    trained = dict(load(expand(pruning.ticket) / MODEL).named_parameters())
     resting = part(pruning.freeze)
     chosen = {
         name: trained[name]

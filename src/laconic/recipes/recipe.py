@@ -15,25 +15,20 @@ import torch
 
 from laconic import data
 from laconic.captioner.accounting import caption_operations, matrices, non_zeros
-from laconic.captioner.image_captioner import (
-    DecoderConfig,
-    EncoderConfig,
-    ImageCaptioner,
-    ModelConfig,
-    load,
-    outline,
-    save,
-)
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import folded, load, outline, save
 from laconic.config import expand
 from laconic.data import Dataset, Photos
 from laconic.data.regions import open_regions
-from laconic.decode.search import Decoding
+from laconic.decode.search import Decoding, check_length
 from laconic.errors import ConfigError
 from laconic.machine.distributed import broadcast, is_writer, writer_first
-from laconic.models.captioners import form
-from laconic.models.encoders import REGIONS, load_imagenet
-from laconic.recipes.folders import MODEL, RESULT, claim, write_json
-from laconic.recipes.pruning import GATES, Pruning, first_losses, make_pruner, save_gates
+from laconic.models.encoders import load_imagenet
+from laconic.recipes.folders import claim, write_json
+from laconic.recipes.pruning import Pruning, first_losses, make_pruner, save_gates
+from laconic.spec.captioners import form
+from laconic.spec.manifest import CAPTIONS, GATES, MODEL, RESULT
+from laconic.spec.model import REGIONS, DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
 from laconic.training.batches import Batches, Source, make_batches
 from laconic.training.distillation import Distillation, KnowledgeDistillation, load_teacher
@@ -69,9 +64,10 @@ class DataRecipe:
     val: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in {"min_count": 1, "max_length": 1, "train": 0, "val": 0}.items():
+        for name, least in {"min_count": 1, "train": 0, "val": 0}.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"data.{name} = {getattr(self, name)}; give at least {least}")
+        check_length("data.max_length", self.max_length)
 
 
 @dataclass(frozen=True)
@@ -341,14 +337,14 @@ def score_and_pack(
     )
     seconds = round(time.perf_counter() - started, 1)
     captioner.cpu()
-    write_json(folder / "captions.json", [{"image_id": k, "caption": v} for k, v in captions.items()])
-    model = folder / MODEL
+    write_json(folder / CAPTIONS, [{"image_id": k, "caption": v} for k, v in captions.items()])
+    model, packed = folder / MODEL, folded(captioner, exact=True)
     return {
         "scores": dict(scores),
-        "bytes": save(captioner, model, "exact", scores=dict(scores)),
-        "non_zeros": non_zeros(captioner),  # after packing, which folds batch norms: what the file holds
+        "bytes": save(packed, model, "exact", scores=dict(scores)),
+        "non_zeros": non_zeros(packed),
         "matrices": matrices(model),
-        "operations": asdict(caption_operations(captioner)),
+        "operations": asdict(caption_operations(packed)),
         "seconds": {"scoring": seconds},
     }
 

@@ -28,14 +28,16 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from laconic.captioner.image_captioner import ModelConfig, outline
+from laconic.captioner.packing import outline
 from laconic.config import expand, from_mapping, read_table
 from laconic.data import DATASETS
 from laconic.errors import ConfigError, PruningError
-from laconic.models.captioners import form
-from laconic.recipes.folders import MODEL, finished
+from laconic.recipes.folders import finished
 from laconic.recipes.pruning import METHODS, part
 from laconic.recipes.recipe import Recipe
+from laconic.spec.captioners import form
+from laconic.spec.manifest import MODEL
+from laconic.spec.model import ModelConfig
 from laconic.text import SPECIALS, Vocabulary
 
 MOST_RUNS = 1000

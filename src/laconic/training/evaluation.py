@@ -19,7 +19,7 @@ from laconic.errors import DataError
 from laconic.training.batches import Source
 
 BATCH = 64
-IMAGES = 32  # encoded at once: MobileNet's first layers take 10 MB an image
+IMAGES = 32  # read and captioned at once
 
 
 def caption_rows(
@@ -63,9 +63,7 @@ class Validator:
     def __call__(self, model: nn.Module) -> dict[str, float]:
         if not isinstance(model, ImageCaptioner):
             raise TypeError("a Validator scores an ImageCaptioner")
-        was_training = model.training
         captions = metrics.tokenize(caption_rows(model, self.source, self.rows, self.decoding))
-        model.train(was_training)
         return {"CIDEr": float(self.scorer.score(captions).mean())}
 
 
@@ -82,8 +80,7 @@ def evaluate(
     rows = _captioned(source, examples)
     if not len(rows):
         raise DataError("no image is readable and has captions: there is nothing to score against")
-    with torch.inference_mode():
-        captions = caption_rows(captioner, source, rows, decoding, progress)
+    captions = caption_rows(captioner, source, rows, decoding, progress)
     ids = [examples[int(row)].id for row in rows]
     results = dict(zip(ids, captions, strict=True))
     references = {id_: list(examples[int(r)].captions) for id_, r in zip(ids, rows, strict=True)}
@@ -100,7 +97,7 @@ def caption_images(
 ) -> Iterator[tuple[int, str]]:
     """(index, best caption) of every readable image, in order; the others are listed in `skipped`.
 
-    Images are read and encoded a few at a time, so memory does not grow with the data set.
+    Images are read a few at a time, so memory does not grow with the data set.
     """
     device = next(captioner.parameters()).device
     pictures = readable(examples, captioner.config.encoder.size, skipped)

@@ -24,6 +24,7 @@ from laconic.compress.masked.pruner import Pruner
 from laconic.errors import TrainingError
 from laconic.machine.distributed import barrier, broadcast, is_writer, parallel, rank, total, world
 from laconic.machine.files import write_text
+from laconic.spec import manifest
 from laconic.training.batches import Batch, Batches
 from laconic.training.checkpoint import load_checkpoint, save_checkpoint
 from laconic.training.settings import SCHEDULES, Training
@@ -86,15 +87,18 @@ class CrossEntropy:
 
 
 def make_optimizer(model: nn.Module, settings: Training) -> torch.optim.AdamW:
-    """AdamW over decoder and, unless frozen, encoder, each with its own learning rate."""
-    groups: dict[str, list[nn.Parameter]] = {"decoder": [], "encoder": []}
-    for name, parameter in model.named_parameters():
-        groups["encoder" if name.startswith("encoder.") else "decoder"].append(parameter)
+    """AdamW over decoder and, unless frozen, encoder, each with its own learning rate.
+
+    A model says by `parts()`, as ImageCaptioner does, which of its modules is which; one that does not is a decoder
+    throughout.
+    """
+    named = getattr(model, "parts", None)
+    parts: Mapping[str, nn.Module] = {"decoder": model} if named is None else named()
     rates = {"decoder": settings.learning_rate, "encoder": settings.encoder_learning_rate}
     chosen = [
-        {"params": params, "lr": rates[name], "peak": rates[name]}
-        for name, params in groups.items()
-        if params and rates[name] > 0
+        {"params": params, "lr": rate, "peak": rate}
+        for name, rate in rates.items()
+        if rate > 0 and name in parts and (params := list(parts[name].parameters()))
     ]
     return torch.optim.AdamW(chosen, weight_decay=settings.weight_decay, fused=True)
 
@@ -146,17 +150,17 @@ class Run:
 
     @property
     def last(self) -> Path:
-        return self.folder / "last.pt"
+        return self.folder / manifest.LAST
 
     @property
     def best_path(self) -> Path:
         """The checkpoint to ship, if any. It has its step in its name: a new one lies beside the old one until
         `last.pt` knows of it, so that a stop in between leaves the one that `last.pt` goes on from."""
-        return self.folder / f"best-{int(self.best.get('step', 0))}.pt"
+        return self.folder / manifest.best(int(self.best.get("step", 0)))
 
     @property
     def log(self) -> Path:
-        return self.folder / "log.jsonl"
+        return self.folder / manifest.LOG
 
     # The loop
 
@@ -211,7 +215,7 @@ class Run:
         if self._parallel is None or learning != self._learning:
             self._parallel = None  # lets go of its hooks before others come
             # what follows an encoder's grid is for the pooled feature alone
-            unread = not all(getattr(module, "reads_pooled", True) for module in self.model.modules())
+            unread = not getattr(self.model, "reads_pooled", True)
             self._parallel, self._learning = parallel(self.model, unread=unread), learning
         return self._parallel
 
@@ -238,7 +242,7 @@ class Run:
             save_checkpoint({"model": self.model.state_dict(), "scores": self.best}, self.best_path)
 
     def _drop_other_bests(self) -> None:
-        for path in self.folder.glob("best-*.pt"):
+        for path in self.folder.glob(manifest.BESTS):
             if path != self.best_path:
                 path.unlink(missing_ok=True)
 

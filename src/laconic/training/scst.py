@@ -9,8 +9,7 @@ The published reward strips the end of the sentence, so a caption that breaks of
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -18,18 +17,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from laconic.captioner.image_captioner import ImageCaptioner
-from laconic.compress.masked.masks import LearnedMask
 from laconic.decode.beams import Hypothesis
-from laconic.decode.search import Captioner, Decoding, Sampling, beam_search, greedy, sample
+from laconic.decode.search import MOST_BEAMS, Captioner, Decoding, Sampling, beam_search, check_length, greedy, sample
 from laconic.errors import ConfigError
 from laconic.machine.distributed import unwrapped
 from laconic.metrics.cider import Floats
 from laconic.metrics.rewards import Rewards, mean_of_others
+from laconic.models.evaluated import evaluated
 from laconic.models.layers import Features
-from laconic.text import BOS, EOS, Vocabulary, pad_groups
+from laconic.spec.tokens import BOS, EOS, PAD, SPECIAL
+from laconic.text import Vocabulary, pad_groups
 from laconic.training.batches import Batch
 from laconic.training.loop import Loss
 
@@ -65,8 +64,9 @@ class Scst:
         least = 2 if self.baseline == "others" or self.sampling == "beam" else 1
         if self.samples < least:
             raise ConfigError(f"scst: samples = {self.samples}; give at least {least}")
-        if self.max_length < 1:
-            raise ConfigError(f"scst: max_length = {self.max_length}; give at least 1")
+        if self.samples > MOST_BEAMS:
+            raise ConfigError(f"scst: samples = {self.samples}; give at most {MOST_BEAMS}")
+        check_length("scst: max_length", self.max_length)
         if not 0 < self.temperature < math.inf:
             raise ConfigError(f"scst: temperature = {self.temperature}; give more than 0")
         if self.sampling == "beam" and self.temperature != 1:
@@ -109,7 +109,7 @@ class SelfCritical:
         tokens = as_tokens(samples).to(batch.tokens.device)
         logits = model(batch.inputs, tokens).float() / self.options.temperature
         following = tokens[:, :, 1:]
-        log_probs = -F.cross_entropy(logits, following[following != 0], reduction="none")
+        log_probs = -F.cross_entropy(logits, following[following != PAD], reduction="none")
         lengths = [len(hypothesis.log_probs) for some in samples for hypothesis in some]
         advantages = torch.from_numpy(np.repeat(rewards - baseline, lengths)).to(log_probs)
         facts = {"reward": float(rewards.mean()), "baseline": float(baseline.mean())}
@@ -138,33 +138,20 @@ class SelfCritical:
     ) -> tuple[list[list[Hypothesis]], list[list[Hypothesis]]]:
         """Samples of each image, and its greedy caption where that is the baseline."""
         options = self.options
-        with _without_dropout(model), parametrize.cached():  # a mask is applied once, not at every word
-            features = model.features(inputs) if isinstance(model, ImageCaptioner) else cast(Features, inputs)
-            captioner = cast(Captioner[Any], model.decoder if isinstance(model, ImageCaptioner) else model)
-            decoding = Decoding(options.samples, options.max_length)
-            if options.sampling == "beam":
-                samples = beam_search(captioner, features, decoding)
-            else:
-                sampling = Sampling(options.samples, options.temperature, max_length=options.max_length)
-                rng = np.random.default_rng(int(torch.randint(2**62, ())))  # follows torch.manual_seed
-                samples = sample(captioner, features, sampling, rng)
-            baselines = greedy(captioner, features, decoding) if options.baseline == "greedy" else []
+        view = evaluated(model, as_drawn=True)  # no dropout, but this step's supermasks, as the second pass sees them
+        features = view.features(inputs) if isinstance(view, ImageCaptioner) else cast(Features, inputs)
+        captioner = cast(Captioner[Any], view.decoder if isinstance(view, ImageCaptioner) else view)
+        decoding = Decoding(options.samples, options.max_length)
+        if options.sampling == "beam":
+            samples = beam_search(captioner, features, decoding, SPECIAL)
+        else:
+            sampling = Sampling(options.samples, options.temperature, max_length=options.max_length)
+            rng = np.random.default_rng(int(torch.randint(2**62, ())))  # follows torch.manual_seed
+            samples = sample(captioner, features, sampling, rng, SPECIAL)
+        baselines = greedy(captioner, features, decoding, SPECIAL) if options.baseline == "greedy" else []
         # Up to torch 2.10 autocast would use the weights it has cast here, without gradients, in the second pass too.
         torch.clear_autocast_cache()
         return samples, baselines
-
-
-@contextmanager
-def _without_dropout(model: nn.Module) -> Iterator[None]:
-    """Everything as in evaluation, but supermasks as they are drawn for this step, which the second pass sees, too."""
-    learning = [module for module in model.modules() if module.training and not isinstance(module, LearnedMask)]
-    for module in learning:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in learning:
-            module.training = True
 
 
 def as_tokens(samples: list[list[Hypothesis]]) -> Tensor:
