@@ -65,7 +65,9 @@ def recomputed(hook: Any) -> str | None:
 
 
 def original(module: nn.Module, attribute: str) -> nn.Parameter:
-    """The trained tensor below all transforms."""
+    """The trained tensor below all transforms, where there are any."""
+    if not parametrize.is_parametrized(module, attribute):
+        return module.get_parameter(attribute)
     return module.parametrizations[attribute].original  # type: ignore
 
 

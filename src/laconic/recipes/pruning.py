@@ -136,7 +136,8 @@ def make_pruner(
         return None
     where = part(pruning.where)
     method = METHODS[pruning.method](pruning, captioner, where)
-    pruner = Pruner(captioner, method, steps=steps, where=where, freeze=part(pruning.freeze))
+    # An encoder whose learning rate is 0 stands still and is pruned where the recipe says so.
+    pruner = Pruner(captioner, method, steps=steps, where=where, freeze=part(pruning.freeze), frozen="prune")
     if method.needs_losses:
         pruner.sense(losses(pruning.batches))
     return pruner

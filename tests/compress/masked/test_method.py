@@ -278,6 +278,10 @@ def test_non_zeros_are_exact_wherever_the_training_stops(name, steps):
     method = METHODS[name]
     model, pruner, optimizer = begin(method)
     trained(method, steps, model, pruner, optimizer)
+    if steps == 0 and method.needs_moments:
+        with pytest.raises(PruningError, match="has had no gradient yet"):
+            pruner.finalize(force=True)
+        return
     target = pruner.target if isinstance(method, Frozen) else method.sparsity
     weights = {n: w for n, w in pruner.finalize(force=True).named_parameters() if w.ndim == 2}
     total = sum(w.numel() for w in weights.values())

@@ -19,10 +19,11 @@ from laconic.errors import PruningError
 
 
 class MaskedWeight:
-    """One weight under a mask, and all the places (module, attribute) that share it."""
+    """One weight under a mask, and all the places (module, attribute) that share it; `rests` where it is frozen."""
 
-    def __init__(self, sites: list[tuple[nn.Module, str]], mask: Mask) -> None:
-        self.sites, self.mask = sites, mask
+    def __init__(self, sites: list[tuple[nn.Module, str]], mask: Mask, rests: bool = True) -> None:
+        self.sites, self.mask, self.rests = sites, mask, rests
+        self.size = mask.keep.numel()
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -41,8 +42,9 @@ class MaskedWeight:
 
     @property
     def frozen(self) -> bool:
-        """Whether the user has frozen the weight or its gates."""
-        return not all(p.requires_grad for p in (self.parameter, *self.mask.parameters()))
+        """Whether the user has frozen the weight, so that it rests, or its gates."""
+        weight = (self.parameter,) if self.rests else ()
+        return not all(p.requires_grad for p in (*weight, *self.mask.parameters()))
 
 
 class Driver:
@@ -124,7 +126,7 @@ class Driver:
     @property
     def count(self) -> int:
         """Number of weights under a mask."""
-        return sum(weight.parameter.numel() for weight in self.weights.values())
+        return sum(weight.size for weight in self.weights.values())
 
     @property
     def kept_share(self) -> float:
@@ -141,9 +143,20 @@ class Driver:
         for mask in self.learned.values():
             mask.redraw()
 
+    def hold_frozen(self) -> set[str]:
+        """Notes what has been frozen; the names that are new. PruningError where nothing is left from the start."""
+        found = {name for name, weight in self.weights.items() if name not in self.held and weight.frozen}
+        self.held |= found
+        if len(found) == len(self.weights):
+            raise PruningError(
+                f"all that is to be pruned is frozen ({', '.join(list(self.weights)[:4])} ...): let it learn "
+                "(requires_grad), prune it once by magnitude, or give Pruner(frozen='prune')"
+            )
+        return found
+
     def share_under(self, sparsity: float, moving: Iterable[str]) -> float:
         """Share of all weights that is kept when the moving ones have reached a sparsity."""
         moving = set(moving)
         resting = sum(weight.kept for name, weight in self.weights.items() if name not in moving)
-        numbers = sum(self.weights[name].parameter.numel() for name in moving)
+        numbers = sum(self.weights[name].size for name in moving)
         return (resting + (1 - sparsity) * numbers) / self.count

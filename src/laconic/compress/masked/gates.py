@@ -103,7 +103,7 @@ class Gates(Driver):
         """The smallest gates go, or the largest come back; equal gates are ranked by the weights' magnitude."""
         moving = self.moving
         if not moving:
-            return
+            raise PruningError("nothing is left to prune: all of it has been frozen")
         gates = {name: mask.gates.detach() for name, mask in moving.items()}
         magnitudes = {name: self.weights[name].value.abs() for name in moving}
         for name, keep in keep_largest(gates, self.method.sparsity, ties=magnitudes).items():
@@ -150,14 +150,13 @@ class Gates(Driver):
         """Which masks have a gradient in this step, and which of them have been frozen."""
         if self._fed:
             return
-        for name, weight in self.weights.items():
-            if name not in self.held and weight.frozen:
-                self.held.add(name)
-                self.masks[name].freeze()
-        learning = {name: weight for name, weight in self.weights.items() if name not in self.held}
+        for name in self.hold_frozen():
+            self.masks[name].freeze()
+        learning = {name: weight.parameter for name, weight in self.weights.items() if name not in self.held}
+        gated = {name for name in learning if self.masks[name].gates.grad is not None}
         # That of the weight tells, since a loop's own penalty reaches every gate; but some optimizers drop it early.
-        self._fed = {name for name, weight in learning.items() if weight.parameter.grad is not None}
-        self._fed = self._fed or {name for name in learning if self.masks[name].gates.grad is not None}
+        fed = {name for name, weight in learning.items() if weight.grad is not None}
+        self._fed = fed | {name for name in gated if not fed or not learning[name].requires_grad}
         self.read |= self._fed
 
     def _sound(self) -> bool:

@@ -20,6 +20,8 @@ from laconic.compress.stacking import MASK, Transform
 
 Sampling = Literal["bernoulli", "round"]
 
+_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6 has the second only
+
 CAST_FROM = 1 << 17  # weights of a matrix from which on a product in autocast's type saves more than the cast costs
 
 
@@ -80,7 +82,7 @@ class LearnedMask(Transform):
     """A supermask (Zhou et al. 2019): one trainable gate per weight.
 
     Training multiplies the weight by a draw of Bernoulli(sigmoid(gates)) (or by its rounding), evaluation by
-    Round(sigmoid(gates)), that is gates > 0.
+    Round(sigmoid(gates)), that is gates > 0. A trace or an export of the evaluating model has that product alone.
 
     Args:
         weight: the tensor to be masked; gates take its shape, type and device.
@@ -163,7 +165,7 @@ class LearnedMask(Transform):
         return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
     def forward(self, weight: Tensor) -> Tensor:
-        if not self.training and torch.jit.is_tracing():  # type: ignore[attr-defined]  # in operations that others know
+        if not self.training and (torch.jit.is_tracing() or _exporting()):  # type: ignore[attr-defined]
             return weight * self.keep
         return _StraightThrough.apply(weight, self.gates, self._current(), self)  # type: ignore[no-any-return]
 

@@ -13,7 +13,7 @@ import contextlib
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,8 @@ class Pruner:
         steps: number of training steps of the whole run; methods with a schedule need it.
         where: predicate (name, weight) -> bool over the model's matrices; default all of them.
         freeze: predicate over the chosen ones: their zeros stay, nothing else of them is pruned or counted.
+        frozen: what is done with weights that do not learn, "rest" as below or "prune": their masks move all the same
+            (as in Zhou et al. 2019, arXiv 1905.01067, where gates alone learn).
 
     What the user freezes himself (`requires_grad_(False)`, before or after) rests, where the method prunes while the
     model trains: it keeps the mask it has, to the end, and counts with it, while the target holds for the others. So
@@ -63,6 +65,7 @@ class Pruner:
         steps: int | None = None,
         where: Where | None = None,
         freeze: Where | None = None,
+        frozen: Literal["rest", "prune"] = "rest",
     ) -> None:
         if steps is not None and steps < 1:
             raise PruningError(f"steps={steps}: give the number of training steps, at least 1")
@@ -95,7 +98,8 @@ class Pruner:
         self._mask()
         self.weights = sum(mask.keep.numel() for mask in self.active.values())
         try:
-            pruned = {name: MaskedWeight(self._sites[name], mask) for name, mask in self.active.items()}
+            rests = frozen == "rest"
+            pruned = {name: MaskedWeight(self._sites[name], mask, rests) for name, mask in self.active.items()}
             self.driver: Driver = method.drive(pruned, self.steps)
             self.driver.begin()
         except Exception:

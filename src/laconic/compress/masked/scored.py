@@ -83,7 +83,7 @@ class Ranked(Driver):
         schedule = self.method.schedule
         if schedule is None or self.settled(step - 1):
             return
-        self.held |= {name for name, weight in self.weights.items() if weight.frozen}
+        self.hold_frozen()
         moments = self._moments()  # at each step, so that it fails at the first
         sparsity = schedule.sparsity(self.method.sparsity, step, self.steps)
         if sparsity is not None:
@@ -97,6 +97,8 @@ class Ranked(Driver):
         self._require_losses()
         if not self.settled(step):
             self.prune(self.method.sparsity, moments=self._moments())
+            if self.weights.keys() == self.held | self._unscored:
+                raise PruningError("nothing can be pruned: all of it is frozen, or has had no gradient yet")
 
     def sense(self, losses: Iterable[Tensor]) -> None:
         """Masks by the gradients of `losses`, scalars that are asked for one at a time."""
