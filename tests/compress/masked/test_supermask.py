@@ -196,6 +196,8 @@ def test_impossible_sparsity(sparsity):
     ("options", "message"),
     [
         ({"weight": 0.0}, "weight = 0.0"),
+        ({"weight": 1e-300}, r"weight = 1e-300; give 1e-09 to 1e\+09"),
+        ({"learning_rate": 1e300}, r"learning_rate = 1e\+300; give 1e-09 to 1e\+09"),
         ({"learning_rate": -1.0}, "learning_rate = -1.0"),
         ({"epsilon": float("nan")}, "epsilon = nan"),
         ({"init": 1000.0}, "init = 1000.0.*at most 20"),
@@ -208,6 +210,18 @@ def test_impossible_sparsity(sparsity):
 def test_options_that_are_not_possible(options, message):
     with pytest.raises(PruningError, match=message):
         Supermask(0.5, **options)
+
+
+@pytest.mark.parametrize("options", [{"weight": w} for w in (1e-9, 1e9)] + [{"learning_rate": r} for r in (1e-9, 1e9)])
+def test_extreme_constants_reach_the_target_all_the_same(options):
+    layer = nn.Linear(9, 9)
+    optimizer = torch.optim.Adam(layer.parameters())
+    pruner = Pruner(layer, Supermask(0.5, **options), steps=40).attach(optimizer)
+    for _ in range(40):
+        layer(torch.randn(4, 9)).square().mean().backward()
+        optimizer.step()
+    pruner.finalize()
+    assert pruner.sparsity == 40 / 81
 
 
 @pytest.mark.parametrize(("options", "steps"), [({"settle": 0.89}, 100), ({"adaptive": True, "sampling": "round"}, 6)])
