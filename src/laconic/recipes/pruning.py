@@ -14,15 +14,15 @@ from torch import Tensor
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import load
 from laconic.compress.masked.fisher import Fisher
-from laconic.compress.masked.frozen import Frozen, zeros
-from laconic.compress.masked.magnitude import Magnitude
+from laconic.compress.masked.frozen import Frozen, masks_of
+from laconic.compress.masked.magnitude import Gradual, Magnitude
 from laconic.compress.masked.masks import Sampling
 from laconic.compress.masked.method import Method
 from laconic.compress.masked.pruner import Pruner
 from laconic.compress.masked.ranking import Scope, keep_largest, magnitudes
 from laconic.compress.masked.schedule import Cubic
 from laconic.compress.masked.snip import Snip
-from laconic.compress.masked.supermask import Supermask, learned
+from laconic.compress.masked.supermask import Supermask
 from laconic.compress.sites import Where, prunable
 from laconic.config import expand
 from laconic.errors import ConfigError
@@ -137,8 +137,9 @@ def make_pruner(
         return None
     where = part(pruning.where)
     method = METHODS[pruning.method](pruning, captioner, where)
-    pruner = Pruner(captioner, method, steps=steps, where=where, freeze=part(pruning.freeze))
-    if isinstance(method, Snip):
+    # An encoder whose learning rate is 0 stands still and is pruned where the recipe says so.
+    pruner = Pruner(captioner, method, steps=steps, where=where, freeze=part(pruning.freeze), frozen="prune")
+    if method.needs_losses:
         pruner.sense(losses(pruning.batches))
     return pruner
 
@@ -187,15 +188,17 @@ def _schedule(pruning: Pruning) -> Cubic:
 
 
 def _gradual(pruning: Pruning, *_: object) -> Method:
-    return Magnitude(pruning.sparsity, pruning.scope, _schedule(pruning), pruning.centred)
+    return Gradual(pruning.sparsity, pruning.scope, pruning.centred, _schedule(pruning))
 
 
 def _fisher(pruning: Pruning, *_: object) -> Method:
+    if pruning.scope == "distribution":
+        raise ConfigError('pruning.scope = "distribution" is no scope of "fisher"; give "blind" or "uniform"')
     return Fisher(pruning.sparsity, pruning.scope, _schedule(pruning))
 
 
 def _snip(pruning: Pruning, *_: object) -> Method:
-    return Snip(pruning.sparsity, pruning.signed)
+    return Snip(pruning.sparsity, pruning.signed, pruning.batches)
 
 
 def _lottery(pruning: Pruning, captioner: ImageCaptioner, where: Where) -> Method:
@@ -241,7 +244,7 @@ def _frozen(pruning: Pruning, captioner: ImageCaptioner, where: Where) -> Method
             f"{path}: {empty:,} of {kept:,} weights that these gates keep are zero in the captioner to start from; "
             "give the model of the same run as initial"
         )
-    return Frozen({**zeros(weights), **gates})
+    return Frozen({**masks_of(weights), **gates})
 
 
 def _kept(masks: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[int, int]:
@@ -252,7 +255,7 @@ def _kept(masks: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[i
 
 def save_gates(pruner: Pruner, path: Path) -> None:
     """Writes the gates of a supermask, in bfloat16 since their signs matter most; other methods have none."""
-    gates = {name: mask.gates.detach().bfloat16() for name, mask in learned(pruner).items()}
+    gates = {name: gate.bfloat16() for name, gate in pruner.gates().items()}
     if gates:
         save_checkpoint({"gates": gates}, path)
 

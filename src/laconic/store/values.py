@@ -57,7 +57,10 @@ def as_float(array: Array, stored: str) -> Array:
     target = FLOATS[stored]
     largest, limit = largest_of(array), float(np.finfo(target).max)
     if not math.isfinite(largest):
-        raise ValueError("holds values that are not finite; the training has diverged")
+        raise ValueError(
+            "holds values that are not finite: of weights whose training has diverged, or of a constant such as a mask "
+            "of -inf, which need not be stored (register_buffer(..., persistent=False))"
+        )
     if largest > limit:
         raise ValueError(f"holds {largest:g}, float16 ends at {limit:g}; use values='exact'")
     flat = array.astype(target, order="C").reshape(-1)

@@ -146,7 +146,6 @@ class Run:
         self._saved_at = time.monotonic()
         self._shown_at = -math.inf
         self._parallel: nn.Module | None = None
-        self._learning: list[bool] = []
 
     @property
     def last(self) -> Path:
@@ -209,14 +208,11 @@ class Run:
         return mean, dict(zip(loss.facts, means, strict=True))
 
     def _wrapped(self) -> nn.Module:
-        """The model whose gradients are averaged over all processes, wrapped anew when masks have settled: what no
-        longer learns would be waited for."""
-        learning = [parameter.requires_grad for parameter in self.model.parameters()]
-        if self._parallel is None or learning != self._learning:
-            self._parallel = None  # lets go of its hooks before others come
+        """The model whose gradients are averaged over all processes."""
+        if self._parallel is None:
             # what follows an encoder's grid is for the pooled feature alone
             unread = not getattr(self.model, "reads_pooled", True)
-            self._parallel, self._learning = parallel(self.model, unread=unread), learning
+            self._parallel = parallel(self.model, unread=unread)
         return self._parallel
 
     def _end_of_epoch(self, epoch: int) -> None:

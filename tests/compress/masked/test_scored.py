@@ -1,0 +1,116 @@
+"""One driver for every score: a new method is one function, and moments are an optimizer's own or refused."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from laconic import config
+from laconic.compress.masked.fisher import Fisher
+from laconic.compress.masked.magnitude import Gradual, Magnitude
+from laconic.compress.masked.pruner import Pruner
+from laconic.compress.masked.ranking import Scores, keep_largest
+from laconic.compress.masked.schedule import Cubic
+from laconic.compress.masked.scored import Scored
+from laconic.compress.masked.snip import Snip
+from laconic.compress.masked.supermask import Supermask
+from laconic.errors import PruningError
+
+
+@dataclass(frozen=True)
+class Columns(Scored):
+    """A toy: weights of early columns go."""
+
+    needs_steps: ClassVar[bool] = True
+
+    sparsity: float
+    schedule: Cubic = field(default_factory=Cubic)
+
+    def scores(self, weights: Scores, gradients: Scores, moments: Scores) -> dict[str, Tensor]:
+        return {name: torch.arange(w.shape[1]).expand_as(w).float() for name, w in weights.items()}
+
+
+def test_a_new_method_is_one_function():
+    layer = nn.Linear(8, 5)
+    pruner = Pruner(layer, Columns(0.5), steps=20)
+    for _ in range(20):
+        pruner.step()
+    assert (pruner.finalize().weight != 0).all(0).tolist() == [False] * 4 + [True] * 4
+
+
+def test_options_are_read_from_tables():
+    table = {"sparsity": 0.8, "scope": "uniform", "schedule": {"start": 4, "end": 16, "interval": 3}}
+    assert config.from_mapping(table, Gradual, "here") == Gradual(0.8, "uniform", schedule=Cubic(4, 16, 3))
+    assert config.from_mapping(table, Fisher, "here") == Fisher(0.8, "uniform", Cubic(4, 16, 3))
+    assert config.from_mapping({"sparsity": 0.8, "batches": 2}, Snip, "here").batches == 2
+    for kind in (Supermask, Magnitude, Gradual, Fisher, Snip):
+        method = config.from_mapping({"sparsity": 0.8}, kind, "here")
+        assert config.from_mapping(config.to_mapping(method), kind, "here") == method
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Magnitude(0.5, centred=True), "leave it out"),
+        (lambda: Snip(0.5, batches=0), "batches = 0"),
+    ],
+)
+def test_options_that_are_not_possible(make, message):
+    with pytest.raises(PruningError, match=message):
+        make()
+
+
+def test_facts_tell_methods_apart():
+    facts = {
+        type(m).__name__: (m.needs_steps, m.needs_losses, m.needs_moments, m.needs_ticket, m.moves_masks)
+        for m in (Supermask(0.5), Magnitude(0.5), Gradual(0.5), Fisher(0.5), Snip(0.5))
+    }
+    assert facts == {
+        "Supermask": (True, False, False, False, True),
+        "Magnitude": (False, False, False, False, False),
+        "Gradual": (True, False, False, False, True),
+        "Fisher": (True, False, True, False, True),
+        "Snip": (False, True, False, False, False),
+    }
+
+
+def test_scores_that_are_not_numbers_are_named():
+    with pytest.raises(PruningError, match="b cannot be ranked"):
+        keep_largest({"a": torch.ones(3), "b": torch.tensor([1.0, torch.nan])}, 0.5)
+
+
+# Second moments
+
+
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "NAdam", "RAdam", "RMSprop"])
+def test_fisher_reads_the_moments_of_any_optimizer_that_has_some(task, kind):
+    model = task.net()
+    optimizer = getattr(torch.optim, kind)(model.parameters(), lr=1e-3)
+    pruner = Pruner(model, Fisher(0.9), steps=40).attach(optimizer)
+    task.train(model, optimizer, 40)
+    pruner.finalize()
+    assert pruner.sparsity == pytest.approx(0.9, abs=1e-4)
+    upper, lower = (int(half.count_nonzero()) for half in model[2].weight.chunk(2))
+    assert 0.5 < upper / lower < 2  # not by position
+
+
+@pytest.mark.parametrize("kind", ["Adamax", "SGD", "Adagrad", "Adafactor", "Rprop"])
+def test_fisher_refuses_optimizers_without_second_moments_by_name(task, kind):
+    model = task.net()
+    optimizer = getattr(torch.optim, kind)(model.parameters(), lr=1e-3)
+    with pytest.raises(PruningError, match=f"second moments, which {kind} lacks: attach the pruner to an Adam"):
+        Pruner(model, Fisher(0.9), steps=40).attach(optimizer)
+
+
+class Foreign(torch.optim.Adamax):
+    """An optimizer from elsewhere, of which nothing is known before it has made a step."""
+
+
+def test_an_unknown_optimizer_is_refused_at_its_first_step(task):
+    model = task.net()
+    optimizer = Foreign(model.parameters(), lr=1e-3)
+    Pruner(model, Fisher(0.9), steps=40).attach(optimizer)
+    with pytest.raises(PruningError, match="which Foreign lacks"):
+        task.train(model, optimizer, 1)
