@@ -24,7 +24,7 @@ from laconic.machine.files import write_text
 
 if TYPE_CHECKING:
     from laconic.metrics import CaptionQuality
-    from laconic.recipes.recipe import Watcher
+    from laconic.recipes.run import Watcher
     from laconic.store import Comparison, Inspection, TensorInfo
     from laconic.training import loop as train
 
@@ -49,7 +49,7 @@ def console_for(json_target: Path | None = None) -> Console:
 @contextmanager
 def watching(console: Console) -> "Iterator[Watcher]":
     """Shows a run as it goes: bars with time left in a terminal, a line now and then elsewhere."""
-    from laconic.recipes.recipe import Watcher
+    from laconic.recipes.run import Watcher
 
     def watcher(show: Show) -> Watcher:
         return Watcher(

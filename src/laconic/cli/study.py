@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from laconic.cli.console import Lines, console_for, training_facts
-from laconic.config import from_mapping, read_toml
-from laconic.errors import ConfigError, LaconicError
+from laconic.config import read_toml
+from laconic.errors import ConfigError
 
 if TYPE_CHECKING:
     from laconic.recipes.processes import Outcome, StudyWatcher
@@ -45,7 +45,6 @@ class Study:
 def study(options: Study) -> int:
     """Carries out a study; 1 where a run failed."""
     from laconic.recipes.folders import write_json
-    from laconic.recipes.processes import Workshop, carry_out
     from laconic.recipes.study import check_files, only, read_study
 
     if options.threads < 0:
@@ -57,6 +56,10 @@ def study(options: Study) -> int:
     runs = only(planned, options.only) if options.only else planned
     check_files(runs, folder)
     console = console_for()
+    from laconic.recipes.plan import check  # and with it torch, once the file itself is right
+
+    for run in planned:
+        check(run.recipe, f"{options.study}: run {run.name!r}")
     if options.check:
         for run in runs:
             needs = f"  after {', '.join(run.needs)}" if run.needs else ""
@@ -66,6 +69,8 @@ def study(options: Study) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written ({error}); give --out another folder") from None
+    from laconic.recipes.processes import Workshop, carry_out
+
     out = ["--out", str(options.out)] if options.out else []
     command = shlex.join(["laconic", "study", str(options.study), *out])
     write_json(folder / "study.json", {"command": command, "runs": [run.name for run in planned]})
@@ -175,12 +180,12 @@ def recipe_commands(folders: tuple[Path, ...]) -> list[tuple[object, str]]:
 
 def command_of(run: "FinishedRun", commands: list[tuple[object, str]]) -> str:
     """The command that repeats a run: of its study, else of a recipe with the same content; empty where unknown."""
-    from laconic.recipes.recipe import Recipe
+    from laconic.recipes.folders import DAMAGED, read_recipe
 
     if run.study_command:
         return run.study_command
     try:
-        recipe = from_mapping(run.recipe, Recipe, str(run.folder))
-    except LaconicError:
+        recipe = read_recipe(run.folder)
+    except DAMAGED:
         return ""
     return next((command for known, command in commands if known == recipe), "")

@@ -18,6 +18,7 @@ import numpy as np
 from laconic.decode.beams import Beams, Floats, Hypothesis, Ints
 from laconic.errors import ConfigError, TrainingError
 
+MAX_LENGTH = 1000  # tokens of a caption; the longest that people have written for a data set have some hundred
 MOST_BEAMS = 1000  # each offers as many words and more, so memory grows with the square
 State = TypeVar("State")
 
@@ -61,6 +62,11 @@ def _at_least_one(**values: int) -> None:
             raise ConfigError(f"{name} is {value}, must be at least 1")
 
 
+def _at_most(max_length: int) -> None:
+    if max_length > MAX_LENGTH:
+        raise ConfigError(f"max_length is {max_length}, must be at most {MAX_LENGTH:,}")
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How to search. Hypotheses are ranked by log-probability / length ** length_penalty.
@@ -76,6 +82,7 @@ class Decoding:
 
     def __post_init__(self) -> None:
         _at_least_one(beam=self.beam, max_length=self.max_length)
+        _at_most(self.max_length)
         if self.beam > MOST_BEAMS:
             raise ConfigError(f"beam is {self.beam}, must be at most {MOST_BEAMS}")
         if not 0 <= self.length_penalty <= 10:
@@ -98,6 +105,7 @@ class Sampling:
     def __post_init__(self) -> None:
         top_k = 1 if self.top_k is None else self.top_k
         _at_least_one(count=self.count, max_length=self.max_length, top_k=top_k)
+        _at_most(self.max_length)
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ConfigError(f"temperature is {self.temperature}, must be above 0; decode with beam 1 for 0")
 

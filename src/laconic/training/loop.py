@@ -111,6 +111,8 @@ class Run:
         pruner: already on the model, not yet attached.
         validate: gives scores, CIDEr among them, after each epoch.
         show: told about progress.
+        origin: digests of what a checkpoint belongs to, such as the vocabulary, by name; one of another origin is not
+            gone on from.
     """
 
     def __init__(
@@ -124,11 +126,13 @@ class Run:
         pruner: Pruner | None = None,
         validate: Validate | None = None,
         show: Show | None = None,
+        origin: Mapping[str, str] | None = None,
     ) -> None:
         self.model, self.settings, self.folder = model, settings, folder
         self.batches = batches if world() == 1 else batches.shared(rank(), world())
         self.objective = objective or CrossEntropy(settings.label_smoothing)
         self.pruner, self.validate, self.show = pruner, validate, show
+        self.origin = dict(origin or {})
         self.device = best_device()
         model.to(self.device)
         self.optimizer = make_optimizer(model, settings)
@@ -176,7 +180,7 @@ class Run:
             elif time.monotonic() - self._saved_at > 60 * self.settings.checkpoint_minutes:
                 self.save()
         self._parallel = None
-        if self.best_path.exists():
+        if self.best:
             self.model.load_state_dict(load_checkpoint(self.best_path)["model"])
         barrier()  # the writer may delete its checkpoints now
         return self.best or self.scores
@@ -196,13 +200,20 @@ class Run:
         tokens, *sums = total([loss.tokens * value for value in values], self.device)
         mean, *means = (value / tokens for value in sums)
         if not math.isfinite(mean):
-            raise TrainingError(f"loss is {mean} at step {self.step}: lower training.learning_rate and start again")
+            raise TrainingError(f"loss is {mean} at step {self.step}: {self._remedy()}")
         (loss.mean * (loss.tokens * world() / tokens)).backward()
         weights = [p for group in self.optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(weights, settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return mean, dict(zip(loss.facts, means, strict=True))
+
+    def _remedy(self) -> str:
+        """What can be done about a loss that is not finite."""
+        if self.step == 0:
+            return "nothing has been learned yet, so initial weights, teacher or features hold numbers that are not finite"
+        decay = " or training.weight_decay" if self.settings.weight_decay else ""
+        return f"lower training.learning_rate{decay} and start again"
 
     def _wrapped(self) -> nn.Module:
         """The model whose gradients are averaged over all processes, wrapped anew when masks have settled: what no
@@ -285,6 +296,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "best": self.best,
             "scores": self.scores,
+            "origin": self.origin,
         }
         if self.pruner is not None:
             state["pruner"] = self.pruner.state_dict()
@@ -292,32 +304,77 @@ class Run:
         self._drop_other_bests()
 
     def resume(self) -> None:
-        """Goes back to the last checkpoint, or to the start where there is none, and cuts the log there."""
+        """Goes back to the last checkpoint, or to the start where there is none, and cuts the log there.
+
+        Raises:
+            FormatError: where the checkpoint is damaged.
+            TrainingError: where it is that of another model, vocabulary or data, or what it goes on from is gone.
+        """
         if not self.last.exists():
             self._cut_log()
             return
         state = load_checkpoint(self.last)
+        self._check_origin(state.get("origin", {}))
         try:
+            counts = _counts(state, self.steps)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.pruner is not None:
                 self.pruner.load_state_dict(state["pruner"])
-            self.step, self.seconds = state["step"], state["seconds"]
-            self.best, self.scores = state["best"], state["scores"]
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise TrainingError(
-                f"{self.last}: checkpoint of another model or other settings ({error}); give --out another folder"
+                f"{self.last}: checkpoint of another model or other settings, or damaged "
+                f"({type(error).__name__}: {' '.join(str(error).split())}); give --out another folder"
             ) from error
+        self.step, self.seconds, self.best, self.scores = counts
+        if self.best and not self.best_path.exists():
+            raise TrainingError(
+                f"{self.best_path}: is gone, and {self.last.name} goes on from it; put it back, or give --out another "
+                "folder"
+            )
         self._cut_log()
+
+    def _check_origin(self, held: object) -> None:
+        """TrainingError where the checkpoint is of other words or data; older ones do not tell."""
+        for name, mine in self.origin.items():
+            theirs = held.get(name, mine) if isinstance(held, dict) else None
+            if theirs != mine:
+                raise TrainingError(
+                    f"{self.last}: the {name} has changed since this checkpoint was written; restore the data, or give "
+                    "--out another folder"
+                )
 
     def _cut_log(self) -> None:
         if not self.log.exists() or not is_writer():
             return
         kept = []
-        for line in self.log.read_text(encoding="utf8").splitlines():
+        lines = self.log.read_bytes().splitlines(keepends=True)
+        for number, line in enumerate(lines, 1):
             try:
                 if json.loads(line)["step"] <= self.step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError):
-                continue  # a line cut short by a kill
+                    kept.append(line.decode("utf8"))
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                if number == len(lines) and not line.endswith(b"\n"):
+                    continue  # cut short by a kill
+                raise TrainingError(
+                    f"{self.log}: line {number} is none of a training log ({type(error).__name__}); delete that line, "
+                    "or the file, which is a record only, and continue with --resume"
+                ) from None
         write_text(self.log, "".join(kept))
+
+
+def _counts(state: Mapping[str, Any], steps: int) -> tuple[int, float, dict[str, float], dict[str, float]]:
+    """Step, seconds, best and latest scores of a checkpoint; TypeError or ValueError where they are anything else."""
+    step, seconds, best, scores = (state[key] for key in ("step", "seconds", "best", "scores"))
+    if type(step) is not int or not isinstance(seconds, int | float):
+        raise TypeError("step or seconds is no number")
+    if not 0 <= step <= steps or not 0 <= seconds < math.inf:
+        raise ValueError(f"step {step} of {steps} after {seconds} seconds")
+    for held in (best, scores):
+        if not isinstance(held, dict) or not all(
+            isinstance(key, str) and isinstance(value, int | float) for key, value in held.items()
+        ):
+            raise TypeError("scores are no table of numbers")
+    if best and type(best.get("step")) is not int:
+        raise TypeError("the best scores have no step")
+    return step, float(seconds), best, scores

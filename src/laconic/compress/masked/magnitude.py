@@ -4,7 +4,7 @@ Sources: See, Luong, Manning 2016 (the three scopes), Zhu, Gupta 2017 (the cubic
 arXiv 2110.03298, section 4.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from laconic.compress.masked.method import Method, check_share
@@ -65,3 +65,10 @@ class Magnitude(Method):
         """
         scores = magnitudes(pruner.raw(), self.scope, self.centred)
         pruner.set_masks(keep_largest(scores, sparsity, self.scope))
+
+
+@dataclass(frozen=True)
+class Gradual(Magnitude):
+    """Magnitude pruning while the model trains (Zhu, Gupta 2017)."""
+
+    schedule: Cubic | None = field(default_factory=Cubic)

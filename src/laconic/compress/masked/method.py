@@ -4,7 +4,7 @@ A new method is one frozen dataclass that inherits the answers it does not care 
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
 
 class Method:
-    """A pruning method; the defaults are those of masks that never change."""
+    """A pruning method; the defaults are those of masks that never change.
+
+    Attributes:
+        needs_losses: `pruner.sense` is to be called with losses before the training.
+        needs_ticket: its masks come from another model.
+        moves_masks: what a masked part computes is not what it computes without the pruner.
+    """
+
+    needs_losses: ClassVar[bool] = False
+    needs_ticket: ClassVar[bool] = False
+    moves_masks: ClassVar[bool] = True
 
     def target(self, pruner: "Pruner") -> float:
         """Share of masked weights that end as zero, 0 <= s < 1."""

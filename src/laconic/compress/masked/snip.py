@@ -5,7 +5,7 @@ Saliency of a weight is |dL/dc| at c = 1, c being its mask: |w dL/dw|, of a loss
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,13 +26,19 @@ class Snip(Method):
         sparsity: share to remove.
         signed: ranks the signed gradient over its sum, as the Supermask Pruning code does by mistake; for
             comparison with its published numbers only.
+        batches: how many losses whoever drives the training gives to `sense`.
     """
 
     sparsity: float
     signed: bool = False
+    batches: int = 1
+
+    needs_losses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_share("sparsity", self.sparsity)
+        if self.batches < 1:
+            raise PruningError(f"Snip: batches = {self.batches}; give at least one")
 
     def target(self, pruner: "Pruner") -> float:
         return self.sparsity
