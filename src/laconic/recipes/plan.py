@@ -96,7 +96,7 @@ def plan(recipe: Recipe, place: Place) -> Plan:
     chosen = None if recipe.pruning.method == NONE else method_of(recipe.pruning.method, recipe.pruning.options)
     if chosen is not None and chosen.needs_ticket:
         check_ticket(expand(chosen.ticket), recipe)
-    changes = _encoder_changes(recipe, chosen)
+    changes = encoder_changes(recipe, chosen)
     torch.manual_seed(recipe.training.seed)
     train, val = splits(recipe.data)
     captioner = build(recipe, train).to(best_device())
@@ -197,7 +197,7 @@ def _check_stays_sparse(captioner: ImageCaptioner, recipe: Recipe) -> None:
             )
 
 
-def _encoder_changes(recipe: Recipe, chosen: Any) -> bool:
+def encoder_changes(recipe: Recipe, chosen: Any) -> bool:
     """Whether the encoder's features change in training: by its weights or by its masks."""
     # all methods but frozen masks take weights away that are there at the start
     changing = chosen is not None and (getattr(chosen, "prunes", True) or chosen.moves_masks)

@@ -319,6 +319,7 @@ class Run:
             counts = _counts(state, self.steps)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            _check_moments(self.optimizer)
             if self.pruner is not None:
                 self.pruner.load_state_dict(state["pruner"])
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -361,6 +362,14 @@ class Run:
                     "or the file, which is a record only, and continue with --resume"
                 ) from None
         write_text(self.log, "".join(kept))
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """ValueError where what an optimizer keeps of a weight is neither a number nor of the weight's shape."""
+    for weight, held in optimizer.state.items():
+        for name, value in held.items():
+            if not isinstance(value, Tensor) or (value.ndim and value.shape != weight.shape):
+                raise ValueError(f"{name} of a weight of shape {tuple(weight.shape)}")
 
 
 def _counts(state: Mapping[str, Any], steps: int) -> tuple[int, float, dict[str, float], dict[str, float]]:
