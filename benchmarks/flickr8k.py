@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from laconic import data
-from laconic.captioner.image_captioner import load
+from laconic.captioner.packing import load
 from laconic.cli import main
 from laconic.cli.console import console_for, watching
 from laconic.config import expand, read_toml

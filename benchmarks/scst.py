@@ -22,7 +22,8 @@ import torch
 
 from laconic.metrics.rewards import Rewards
 from laconic.models.layers import Features
-from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
+from laconic.models.soft_attention import SoftAttention
+from laconic.spec.captioners import SoftAttentionConfig
 from laconic.text import EOS, Vocabulary
 from laconic.training.batches import Batch
 from laconic.training.loop import make_optimizer

@@ -212,7 +212,7 @@ class Samples:
 
     def packed(self, values: str, calibration: list[int], folder: Path) -> tuple[int, int, Path]:
         """Bytes with and without the vocabulary, and the file of the captioner; calibrated on these images if any."""
-        from laconic.captioner.image_captioner import save
+        from laconic.captioner.packing import save
         from laconic.recipes.calibration import calibrate, hold_captions, own_batches
 
         captioner = copy.deepcopy(self.published)
@@ -231,7 +231,7 @@ class Samples:
         """Logit error, KL divergence, and the number of unchanged greedy captions of these images."""
         import torch
 
-        from laconic.captioner.image_captioner import load
+        from laconic.captioner.packing import load
         from laconic.decode.search import Decoding
 
         captioner, greedy = load(path), Decoding(1)

@@ -29,8 +29,9 @@ from laconic.compress.masked.supermask import Supermask
 from laconic.machine.compiler import compiled
 from laconic.machine.process import settle_in
 from laconic.models.layers import Features
-from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
-from laconic.models.up_down import UpDown, UpDownConfig
+from laconic.models.soft_attention import SoftAttention
+from laconic.models.up_down import UpDown
+from laconic.spec.captioners import SoftAttentionConfig, UpDownConfig
 from laconic.training.loop import cross_entropy, make_optimizer
 from laconic.training.settings import Training
 

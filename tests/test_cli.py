@@ -16,7 +16,8 @@ from PIL import Image
 from rich.console import Console
 
 from laconic import data, metrics, store
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import load, save
 from laconic.cli import VERBS, main
 from laconic.cli import console as console_module
 from laconic.cli.console import Lines, watching
@@ -27,6 +28,7 @@ from laconic.data.regions import Regions, write_regions
 from laconic.decode.search import Decoding
 from laconic.recipes import recipe as recipes
 from laconic.recipes.processes import Outcome
+from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
 from laconic.training.evaluation import evaluate, evaluate_images
 from laconic.training.features import PixelCache

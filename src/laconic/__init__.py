@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from laconic import data, metrics, store
-    from laconic.captioner.image_captioner import ImageCaptioner, load
+    from laconic.captioner.image_captioner import ImageCaptioner
+    from laconic.captioner.packing import load
     from laconic.compress.masked.fisher import Fisher
     from laconic.compress.masked.frozen import Frozen
     from laconic.compress.masked.magnitude import Magnitude
@@ -35,7 +36,7 @@ _HOME = {  # public name -> module that defines it; a module is its own home
     "Supermask": "laconic.compress.masked.supermask",
     "Vocabulary": "laconic.text",
     "data": "laconic.data",
-    "load": "laconic.captioner.image_captioner",
+    "load": "laconic.captioner.packing",
     "metrics": "laconic.metrics",
     "store": "laconic.store",
 }

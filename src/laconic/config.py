@@ -152,7 +152,9 @@ def expand(path: str) -> Path:
         return Path(expanded).expanduser()
     except RuntimeError:
         user = expanded.split("/")[0]
-        raise ConfigError(f"{path}: there is no user {user[1:]!r} here; a folder that is named {user} is ./{user}") from None
+        raise ConfigError(
+            f"{path}: there is no user {user[1:]!r} here; a folder that is named {user} is ./{user}"
+        ) from None
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:

@@ -11,10 +11,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from laconic.captioner.accounting import OperationCounter, Weights, caption_operations, coo_bytes, count_weights
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig
+from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.models.captioners import CAPTIONERS
 from laconic.models.encoders import build_encoder
-from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
+from laconic.models.soft_attention import SoftAttention
+from laconic.spec.captioners import SoftAttentionConfig
+from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import SPECIALS, Vocabulary
 
 PAPER_VOCABULARY = 9962
@@ -63,7 +65,7 @@ def shaped(shapes: dict[str, list[int]]) -> nn.Module:
 def test_models_of_the_papers_table_4(encoder, word, hidden, channels, millions):
     config = SoftAttentionConfig(PAPER_VOCABULARY, channels, channels, word=word, hidden=hidden)
     with torch.device("meta"):
-        decoder, network = SoftAttention(config), build_encoder(encoder, 32, norm=True)
+        decoder, network = SoftAttention(config), build_encoder(EncoderConfig(encoder, norm=True))
     total = sum(p.numel() for module in (decoder, network) for p in module.parameters())
     assert round(total / 1e6, 2) == millions
 

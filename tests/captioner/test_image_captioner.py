@@ -11,21 +11,16 @@ import torch
 from PIL import Image
 
 from laconic import store
-from laconic.captioner.image_captioner import (
-    DecoderConfig,
-    EncoderConfig,
-    ImageCaptioner,
-    ModelConfig,
-    load,
-    normalize,
-    save,
-    stack_regions,
-)
+from laconic.captioner.image_captioner import ImageCaptioner, stack_regions
+from laconic.captioner.packing import load, save
 from laconic.data import preprocess, read_image
 from laconic.data.regions import Regions
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError, FormatError
+from laconic.models.encoders import normalize
 from laconic.models.layers import Conv
+from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
+from laconic.spec.pixels import Normalization
 from laconic.text import SPECIALS, Vocabulary
 
 VOCABULARY = Vocabulary((*SPECIALS, *(f"word{i}" for i in range(26))))
@@ -63,7 +58,7 @@ def images() -> list[np.ndarray]:
 def test_normalize_equals_preprocess_of_the_data_layer():
     image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     square = np.ascontiguousarray(image[:24, :24])
-    found = normalize(torch.from_numpy(square)[None])
+    found = normalize(torch.from_numpy(square)[None], Normalization())
     assert found.dtype == torch.float32
     np.testing.assert_array_equal(found[0].numpy(), preprocess(square, 24))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from laconic import store
-from laconic.captioner.image_captioner import load
+from laconic.captioner.packing import load
 from laconic.cli.demo import DECODING, Demo, kept_by_layer, read_curves, recipes, run_demo
 from laconic.config import differences, to_mapping
 from laconic.data import read_image

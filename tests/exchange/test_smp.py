@@ -14,14 +14,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from laconic.captioner.image_captioner import ImageCaptioner, load, stack_regions
+from laconic.captioner.image_captioner import ImageCaptioner, stack_regions
+from laconic.captioner.packing import load
 from laconic.cli import main
 from laconic.data.regions import FEATURES, RegionFolder
 from laconic.decode.search import Decoding
 from laconic.errors import FormatError
 from laconic.exchange.smp import UP_DOWN_NAMES, convert, read_state, read_vocabulary
 from laconic.models.layers import Features
-from laconic.models.up_down import Recurrence, UpDown, UpDownConfig
+from laconic.models.up_down import Recurrence, UpDown
+from laconic.spec.captioners import UpDownConfig
 from laconic.text import EOS, pad
 
 IMAGES = ("184613", "384029", "391895", "522418", "57870")

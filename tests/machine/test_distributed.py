@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from laconic import data
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig
+from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.compress.masked.magnitude import Magnitude
 from laconic.compress.masked.pruner import Pruner
 from laconic.compress.masked.schedule import Cubic
@@ -31,6 +31,7 @@ from laconic.machine.distributed import (
     world,
     writer_first,
 )
+from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
 from laconic.training.batches import make_batches
 from laconic.training.checkpoint import load_checkpoint

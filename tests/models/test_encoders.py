@@ -12,7 +12,10 @@ from laconic.models.encoders import ENCODERS, build_encoder, load_imagenet
 from laconic.models.inception_v1 import InceptionV1
 from laconic.models.layers import fold_batch_norm
 from laconic.models.mobilenet import MobileNetV1
-from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
+from laconic.models.soft_attention import SoftAttention
+from laconic.spec.captioners import SoftAttentionConfig
+from laconic.spec.encoders import channels_of
+from laconic.spec.model import EncoderConfig
 
 CHANNELS = {  # grid at stride 16, grid at stride 32, pooled
     "mobilenet_v1": (512, 1024, 1024),
@@ -42,7 +45,7 @@ def test_inception_has_the_published_numbers():
 )
 def test_mobilenet_captioners_have_the_sizes_of_table_4(width, word, hidden, millions):
     encoder = MobileNetV1(width, norm=True)
-    channels = encoder.pooled_channels
+    channels = int(1024 * width)
     decoder = SoftAttention(SoftAttentionConfig(9962, channels, channels, word, hidden))
     assert round((count(encoder) + count(decoder)) / 1e6, 2) == millions
 
@@ -50,19 +53,19 @@ def test_mobilenet_captioners_have_the_sizes_of_table_4(width, word, hidden, mil
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize(("stride", "side"), [(16, 14), (32, 7)])
 def test_grids(name, stride, side):
-    encoder = build_encoder(name, stride, norm=False).eval()
+    encoder = build_encoder(EncoderConfig(name, stride=stride, norm=False)).eval()
     with torch.inference_mode():
         features = encoder(torch.zeros(1, 3, 224, 224))
     middle, last, pooled = CHANNELS[name]
     channels = middle if stride == 16 else last
     assert features.grid.shape == (1, side * side, channels)
     assert features.pooled.shape == (1, pooled)
-    assert (encoder.grid_channels, encoder.pooled_channels) == (channels, pooled)
+    assert channels_of(EncoderConfig(name, stride=stride)) == (channels, pooled)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_coarse_grid_averages_to_the_pooled_feature(name):
-    encoder = build_encoder(name, 32, norm=False).eval()
+    encoder = build_encoder(EncoderConfig(name, stride=32, norm=False)).eval()
     with torch.inference_mode():
         features = encoder(torch.rand(2, 3, 64, 32))
     assert features.grid.shape[1] == 2 * 1
@@ -72,7 +75,7 @@ def test_coarse_grid_averages_to_the_pooled_feature(name):
 @pytest.mark.parametrize("name", ["mobilenet_v1_025", "mobilenet_v2", "inception_v1"])
 def test_folding_a_whole_encoder_keeps_its_features(name):
     torch.manual_seed(0)
-    encoder = build_encoder(name, 16, norm=True)
+    encoder = build_encoder(EncoderConfig(name, stride=16, norm=True))
     images = torch.rand(4, 3, 64, 64) * 2 - 1
     with torch.no_grad():
         for _ in range(2):
@@ -80,7 +83,7 @@ def test_folding_a_whole_encoder_keeps_its_features(name):
         expected = encoder.eval()(images)
         fold_batch_norm(encoder)
         folded = encoder(images)
-    assert encoder.state_dict().keys() == build_encoder(name, 16, norm=False).state_dict().keys()
+    assert encoder.state_dict().keys() == build_encoder(EncoderConfig(name, stride=16, norm=False)).state_dict().keys()
     assert expected.grid.abs().max() > 0.1
     torch.testing.assert_close(folded.grid, expected.grid, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(folded.pooled, expected.pooled, rtol=1e-3, atol=1e-4)
@@ -145,7 +148,7 @@ def test_imagenet_weights_agree_with_a_direct_evaluation(name, file, reference, 
     for images in (photos[:2], photos[2:3, :, :97, :130]):  # odd sizes, too
         expected = reference(images.double(), arrays)
         for stride in (16, 32):
-            encoder = build_encoder(name, stride, norm=False).eval()
+            encoder = build_encoder(EncoderConfig(name, stride=stride, norm=False)).eval()
             load_imagenet(encoder, path)
             with torch.inference_mode():
                 features = encoder(images)
@@ -161,7 +164,7 @@ def test_imagenet_weights_agree_with_a_direct_evaluation(name, file, reference, 
 
 @pytest.fixture
 def small():
-    return build_encoder("mobilenet_v1_025", 32, norm=False)
+    return build_encoder(EncoderConfig("mobilenet_v1_025", stride=32, norm=False))
 
 
 def arrays_of(encoder: nn.Module) -> dict[str, np.ndarray]:
@@ -169,7 +172,7 @@ def arrays_of(encoder: nn.Module) -> dict[str, np.ndarray]:
 
 
 def test_weights_round_trip_and_other_arrays_are_passed_over(small, tmp_path):
-    saved = arrays_of(build_encoder("mobilenet_v1_025", 32, norm=False))
+    saved = arrays_of(build_encoder(EncoderConfig("mobilenet_v1_025", stride=32, norm=False)))
     np.savez(tmp_path / "w.npz", **saved, **{"classifier.weight": np.zeros((3, 4))})
     load_imagenet(small, tmp_path / "w.npz")
     assert all(np.array_equal(value, saved[name]) for name, value in arrays_of(small).items())
@@ -210,7 +213,7 @@ def hostile(kind: str, arrays: dict[str, np.ndarray], path) -> None:
 def test_wrong_weight_files_are_named_and_change_nothing(small, kind, tmp_path):
     before = {name: value.copy() for name, value in arrays_of(small).items()}
     path = tmp_path / "w.npz"
-    hostile(kind, arrays_of(build_encoder("mobilenet_v1_025", 32, norm=False)), path)
+    hostile(kind, arrays_of(build_encoder(EncoderConfig("mobilenet_v1_025", stride=32, norm=False))), path)
     with pytest.raises(FormatError, match=r"w\.npz") as raised:
         load_imagenet(small, path)
     if kind == "missing":
@@ -219,7 +222,7 @@ def test_wrong_weight_files_are_named_and_change_nothing(small, kind, tmp_path):
 
 
 def test_an_array_of_another_size_is_refused_before_memory_is_taken(small, tmp_path, monkeypatch):
-    arrays = arrays_of(build_encoder("mobilenet_v1_025", 32, norm=False))
+    arrays = arrays_of(build_encoder(EncoderConfig("mobilenet_v1_025", stride=32, norm=False)))
     np.savez_compressed(tmp_path / "w.npz", **arrays | {"conv0.weight": np.zeros(50_000_000, np.float32)})
     read: list[str] = []
     take = np.lib.npyio.NpzFile.__getitem__
@@ -230,7 +233,7 @@ def test_an_array_of_another_size_is_refused_before_memory_is_taken(small, tmp_p
 
 
 def test_wrong_dtype_does_not_slip_in(small, tmp_path):
-    arrays = arrays_of(build_encoder("mobilenet_v1_025", 32, norm=False))
+    arrays = arrays_of(build_encoder(EncoderConfig("mobilenet_v1_025", stride=32, norm=False)))
     np.savez(tmp_path / "w.npz", **{name: a.astype(np.float64) for name, a in arrays.items()})
     load_imagenet(small, tmp_path / "w.npz")
     assert {p.dtype for p in small.parameters()} == {torch.float32}
@@ -238,6 +241,6 @@ def test_wrong_dtype_does_not_slip_in(small, tmp_path):
 
 def test_unknown_names_and_strides_are_refused():
     with pytest.raises(ConfigError, match=r"resnet.*mobilenet_v2"):
-        build_encoder("resnet", 32, norm=False)
+        build_encoder(EncoderConfig("resnet", stride=32, norm=False))
     with pytest.raises(ConfigError, match="stride 8"):
-        build_encoder("mobilenet_v2", 8, norm=False)
+        build_encoder(EncoderConfig("mobilenet_v2", stride=8, norm=False))

@@ -6,6 +6,7 @@ import torch
 from laconic.models.captioners import CAPTIONERS
 from laconic.models.fold import fold_biases
 from laconic.models.layers import Features
+from laconic.spec import captioners as spec
 
 PARTS, LAYERS = ("encoder", "decoder"), (0, 1)
 SIZES = {"vocabulary": 11, "grid_channels": 5, "pooled_channels": 5}
@@ -28,8 +29,7 @@ EMPTIED = {
 @pytest.mark.parametrize("name", CAPTIONERS)
 def test_folding_changes_nothing(name):
     torch.manual_seed(0)
-    config, module = CAPTIONERS[name]
-    model = module(config(**SIZES, **SMALL[name])).eval()
+    model = CAPTIONERS[name](spec.CAPTIONERS[name](**SIZES, **SMALL[name])).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.4)

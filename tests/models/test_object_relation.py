@@ -17,7 +17,8 @@ from laconic.compress.masked.supermask import Supermask
 from laconic.decode.search import Decoding, decode
 from laconic.errors import ConfigError
 from laconic.models.layers import Features, cell_boxes
-from laconic.models.object_relation import ObjectRelation, ObjectRelationConfig
+from laconic.models.object_relation import ObjectRelation
+from laconic.spec.captioners import ObjectRelationConfig
 
 SMALL = ObjectRelationConfig(17, 6, 5, layers=2, width=16, feed_forward=24, heads=2, input_dropout=0.0, dropout=0.0)
 GOLDEN = ObjectRelationConfig(23, 12, 1, layers=2, width=16, feed_forward=32, heads=2)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from laconic.errors import ConfigError
 from laconic.models.layers import Features
-from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
+from laconic.models.soft_attention import SoftAttention
+from laconic.spec.captioners import SoftAttentionConfig
 
 SMALL = SoftAttentionConfig(
     17, grid_channels=6, pooled_channels=5, word=4, hidden=7, dropout=0.0, attention_dropout=0.0

@@ -11,7 +11,8 @@ from torch import Tensor
 from laconic.errors import ConfigError
 from laconic.models.layers import Features
 from laconic.models.unrolled import Order
-from laconic.models.up_down import UpDown, UpDownConfig
+from laconic.models.up_down import UpDown
+from laconic.spec.captioners import UpDownConfig
 
 SMALL = UpDownConfig(17, grid_channels=6, pooled_channels=5, word=4, hidden=7, attention=3, dropout=0.0)
 

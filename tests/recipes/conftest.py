@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig
 from laconic.decode.search import Decoding
 from laconic.recipes.recipe import DataRecipe, Recipe
 from laconic.recipes.run import run_recipe
+from laconic.spec.model import DecoderConfig, EncoderConfig
 from laconic.training.settings import Training
 
 

@@ -13,14 +13,14 @@ from PIL import Image
 from torch import nn
 
 from laconic import data, store
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import load, save
 from laconic.cli import main
 from laconic.config import to_mapping
 from laconic.data.regions import Regions, write_regions
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError
 from laconic.models.captioners import CAPTIONERS
-from laconic.models.encoders import REGIONS
 from laconic.recipes.calibration import (
     ERRORS,
     PIXEL_ERRORS,
@@ -32,6 +32,7 @@ from laconic.recipes.calibration import (
     training_batches,
 )
 from laconic.recipes.recipe import DataRecipe, Recipe
+from laconic.spec.model import REGIONS, DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import BOS, EOS, Vocabulary
 
 SCENES = data.load("scenes", None, "train")

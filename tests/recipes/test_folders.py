@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from laconic.captioner.image_captioner import DecoderConfig
 from laconic.config import to_mapping
 from laconic.errors import ConfigError, TrainingError
 from laconic.recipes import folders
 from laconic.recipes.folders import LOCK, check_ticket, claim, sole_writer
 from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
+from laconic.spec.model import DecoderConfig
 from laconic.training.settings import Training
 
 DENSE = Recipe(data=DataRecipe("scenes"), decoder=DecoderConfig(options={"word": 12}), training=Training(epochs=3))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, load, save
+from laconic.captioner.packing import load, save
 from laconic.compress.masked.magnitude import Magnitude
 from laconic.compress.masked.pruner import Pruner
 from laconic.data import Scenes, readable, write_karpathy
@@ -17,6 +17,7 @@ from laconic.errors import ConfigError, DataError
 from laconic.recipes.plan import Place, build, check, plan, splits
 from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
 from laconic.recipes.run import run_recipe
+from laconic.spec.model import DecoderConfig, EncoderConfig
 from laconic.training.checkpoint import save_checkpoint
 
 PLACE = Place(Path("run"), Path("cache"))

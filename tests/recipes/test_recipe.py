@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from laconic.captioner.image_captioner import EncoderConfig
 from laconic.config import from_mapping, read_toml, to_mapping
 from laconic.decode.search import MAX_LENGTH
 from laconic.errors import ConfigError
 from laconic.recipes.plan import check
 from laconic.recipes.recipe import CUBIC, FLAT, DataRecipe, Pruning, Recipe
+from laconic.spec.model import EncoderConfig
 from laconic.training.settings import Training
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from laconic import store
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, load
+from laconic.captioner.packing import load
 from laconic.compress.masked.pruner import Pruner
 from laconic.data.regions import read_regions
 from laconic.decode.search import Decoding
@@ -19,6 +19,7 @@ from laconic.recipes.methods import METHODS, method_class, method_of
 from laconic.recipes.plan import Place, build, encoder_changes, plan, splits
 from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
 from laconic.recipes.run import Watcher, first_losses, run_recipe
+from laconic.spec.model import DecoderConfig, EncoderConfig
 from laconic.training.checkpoint import load_checkpoint
 from laconic.training.settings import Scst, Training
 

@@ -149,7 +149,8 @@ def test_a_teacher_is_the_model_of_a_run_before(read, tmp_path):
 
 
 def test_an_inline_base_and_names_that_the_axes_give(read):
-    text = '[base]\ndata.name = "scenes"\npruning.method = "supermask"\n[[grid]]\nvary.pruning.options.init = [1, 2.5]\nvary.data.min_count = [1]\n'
+    base = '[base]\ndata.name = "scenes"\npruning.method = "supermask"\n'
+    text = f"{base}[[grid]]\nvary.pruning.options.init = [1, 2.5]\nvary.data.min_count = [1]\n"
     runs = read(text)
     assert [run.name for run in runs] == ["1_1", "2.5_1"]
     assert [run.recipe.pruning.options["init"] for run in runs] == [1.0, 2.5]

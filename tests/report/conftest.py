@@ -9,9 +9,11 @@ import torch
 
 from laconic import data
 from laconic.captioner.accounting import non_zeros
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, save
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import save
 from laconic.config import to_mapping
 from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
+from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
 from laconic.training.settings import Training
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from laconic.captioner.accounting import caption_operations, matrices
-from laconic.captioner.image_captioner import load
+from laconic.captioner.packing import load
 from laconic.cli import main
 from laconic.errors import ConfigError, MissingError
 from laconic.report.compose import write_report

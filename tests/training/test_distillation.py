@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, load, save
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import load, save
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError
 from laconic.models.layers import Features
 from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
 from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
 from laconic.recipes.run import run_recipe
+from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
 from laconic.training.batches import make_batches
 from laconic.training.distillation import Distillation, KnowledgeDistillation, distillation_loss, load_teacher

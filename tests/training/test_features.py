@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from laconic.captioner.image_captioner import EncoderConfig, normalize
 from laconic.data import Example, load
 from laconic.data.regions import Regions, open_regions, write_regions
 from laconic.errors import ConfigError, TrainingError
-from laconic.models.encoders import build_encoder
+from laconic.models.encoders import build_encoder, normalize
 from laconic.models.layers import Conv
+from laconic.spec.model import EncoderConfig
+from laconic.spec.pixels import Normalization
 from laconic.training import features, image_cache
 from laconic.training.features import PixelCache, RegionSource, cache_features, cache_key, cache_pixels
 
@@ -29,7 +30,7 @@ COUNT = 11
 def encoder():
     """Random weights under which images matter."""
     torch.manual_seed(0)
-    encoder = build_encoder(CONFIG.name, CONFIG.stride, CONFIG.norm)
+    encoder = build_encoder(CONFIG)
     with torch.no_grad():
         for conv in encoder.modules():
             if isinstance(conv, Conv):
@@ -72,7 +73,7 @@ def test_both_views_equal_the_encoder_to_half_precision(encoder, tmp_path):
     batch = cache.batch(rows, mirrored)
     shown = np.stack([pixels[r][:, ::-1] if m else pixels[r] for r, m in zip(rows, mirrored, strict=True)])
     with torch.inference_mode():
-        expected = encoder.eval()(normalize(torch.from_numpy(shown)))
+        expected = encoder.eval()(normalize(torch.from_numpy(shown), Normalization()))
     for found, wanted in ((batch.grid, expected.grid), (batch.pooled, expected.pooled)):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
@@ -225,7 +226,7 @@ def test_shapes_are_what_the_encoder_gives(tmp_path):
     """Sizes that no stride divides, too."""
     for size, stride in ((50, 16), (33, 32), (64, 16)):
         config = EncoderConfig("mobilenet_v1_025", size, stride)
-        encoder = build_encoder(config.name, stride, norm=False)
+        encoder = build_encoder(config)
         cache = cache_features(encoder, config, examples()[:2], tmp_path)
         assert cache.grid.shape[2] == (-(-size // stride)) ** 2
         assert cache.valid.all()

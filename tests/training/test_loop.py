@@ -21,7 +21,8 @@ from laconic.compress.masked.pruner import Pruner
 from laconic.compress.masked.supermask import Supermask
 from laconic.errors import ConfigError, FormatError, TrainingError
 from laconic.models.layers import Features
-from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
+from laconic.models.soft_attention import SoftAttention
+from laconic.spec.captioners import SoftAttentionConfig
 from laconic.training import loop as train
 from laconic.training.batches import Batches
 from laconic.training.checkpoint import load_checkpoint

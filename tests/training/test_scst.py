@@ -14,9 +14,9 @@ from laconic.decode.search import Decoding, greedy
 from laconic.errors import ConfigError
 from laconic.metrics.rewards import Rewards
 from laconic.models.captioners import build_captioner
-from laconic.models.encoders import Regions
 from laconic.models.layers import Features
-from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
+from laconic.models.soft_attention import SoftAttention
+from laconic.spec.captioners import CAPTIONERS, SoftAttentionConfig
 from laconic.text import Vocabulary
 from laconic.training.batches import Batch, make_batches
 from laconic.training.loop import Run, cross_entropy
@@ -139,7 +139,7 @@ def test_the_second_pass_sees_what_the_search_saw(sampling, pruned, monkeypatch)
 @pytest.mark.parametrize("pruned", [False, True])
 def test_samples_are_drawn_without_dropout(name, options, pruned):
     torch.manual_seed(0)
-    model = build_captioner(name, options, len(VOCABULARY), Regions(3)).train()
+    model = build_captioner(name, CAPTIONERS[name](len(VOCABULARY), 3, 3, **options)).train()
     if pruned:
         Pruner(model, Supermask(0.5, init=1.0), steps=10)
     rng = np.random.default_rng(1)

@@ -29,8 +29,9 @@ from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.compress.sites import prunable
 from laconic.errors import PruningError
 from laconic.models.layers import Features
+from laconic.spec.model import REGIONS
 
-REGIONS = 36  # of an image, as of the bottom-up features with a fixed number
+REGIONS_PER_IMAGE = 36  # of an image, as of the bottom-up features with a fixed number
 WORDS = 9  # of the caption whose operations are counted, as in the paper's Table 4
 COO_INDEX_BYTES = 16  # row and column as int64, PyTorch's COO layout
 _ATEN = torch.ops.aten
@@ -116,7 +117,7 @@ def caption_operations(captioner: ImageCaptioner, words: int = WORDS) -> Operati
     """Operations for one image and a greedy caption of `words` words: words + 1 steps, the last gives the end.
 
     Which words does not matter, so none are searched for. A captioner of region
-    features is given REGIONS of them, and its encoder's work is 0.
+    features is given REGIONS_PER_IMAGE of them, and its encoder's work is 0.
     """
     captioner.eval()
     with torch.inference_mode():
@@ -128,14 +129,13 @@ def caption_operations(captioner: ImageCaptioner, words: int = WORDS) -> Operati
 
 
 def _features(captioner: ImageCaptioner) -> Features:
-    """Those of a black image, or of REGIONS regions that are each the whole of it."""
+    """Those of a black image, or of REGIONS_PER_IMAGE regions that are each the whole of it."""
     device = next(captioner.parameters()).device
     config = captioner.config.encoder
-    if any(True for _ in captioner.encoder.parameters()):
+    if config.name != REGIONS:
         return captioner.encode(torch.zeros(1, config.size, config.size, 3, dtype=torch.uint8, device=device))
-    channels: int = captioner.encoder.grid_channels  # type: ignore[assignment]
-    grid = torch.zeros(1, REGIONS, channels, device=device)
-    boxes = torch.tensor([0.0, 0.0, 1.0, 1.0], device=device).expand(1, REGIONS, 4)
+    grid = torch.zeros(1, REGIONS_PER_IMAGE, config.channels, device=device)
+    boxes = torch.tensor([0.0, 0.0, 1.0, 1.0], device=device).expand(1, REGIONS_PER_IMAGE, 4)
     return Features(grid, grid.mean(1), boxes)
 
 

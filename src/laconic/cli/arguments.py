@@ -16,11 +16,11 @@ import tyro
 from tyro.conf import arg
 
 from laconic.errors import ConfigError
+from laconic.spec.manifest import MODEL, RECIPE, RESULT
 
 if TYPE_CHECKING:
     from laconic.captioner.image_captioner import ImageCaptioner
 
-MODEL = "model.safetensors"  # of a finished run's folder
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -84,9 +84,9 @@ def model_file(path: Path) -> Path:
     model = path / MODEL
     if model.is_file():
         return model
-    if (path / "result.json").exists():
+    if (path / RESULT).exists():
         raise ConfigError(f"{path}: its {MODEL} is gone; delete the folder and train the run again")
-    if (path / "recipe.json").exists():
+    if (path / RECIPE).exists():
         raise ConfigError(f"{path}: holds an unfinished run; continue it with `laconic train ... --resume`")
     raise ConfigError(f"{path}: no {MODEL} in it; give a packed file or the folder of a finished run")
 
@@ -96,7 +96,7 @@ def open_captioner(path: Path) -> "ImageCaptioner":
     source = model_file(path)
     import torch
 
-    from laconic.captioner.image_captioner import load
+    from laconic.captioner.packing import load
 
     return load(source).to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from laconic.errors import ConfigError
 from laconic.machine.files import write_text
+from laconic.spec.manifest import MODEL
 
 if TYPE_CHECKING:
     from laconic.metrics import CaptionQuality
@@ -163,7 +164,7 @@ def run_table(result: Mapping[str, Any]) -> Table:
     for part in ("encoder", "decoder"):
         kept, weights = counts[part], counts[f"{part}_weights"]
         table.add_row(f"{part} non-zeros", f"{kept:,} of {weights:,} ({kept / max(1, weights):.1%})")
-    table.add_row("model.safetensors", f"{result['bytes']:,} bytes")
+    table.add_row(MODEL, f"{result['bytes']:,} bytes")
     table.add_section()
     for stage, seconds in result["seconds"].items():
         table.add_row(stage, f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s")

@@ -31,7 +31,7 @@ def convert(options: Convert) -> None:
     if options.calibrate and options.values not in STEPPED:
         raise ConfigError(f"--calibrate: values {options.values} need none; give --values fine or compact")
     from laconic import store
-    from laconic.captioner.image_captioner import save
+    from laconic.captioner.packing import save
     from laconic.exchange.smp import convert as read_run
     from laconic.recipes.calibration import named_batches
 

@@ -18,7 +18,7 @@ from rich import box
 from rich.table import Table
 
 from laconic import data, store
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, load, save
+from laconic.captioner.packing import load, save
 from laconic.cli.console import console_for, watching
 from laconic.config import to_mapping
 from laconic.data import read_image
@@ -38,6 +38,8 @@ from laconic.report.page import (
     write_page,
 )
 from laconic.report.runs import read_log
+from laconic.spec.manifest import LOG, MODEL, RESULT
+from laconic.spec.model import DecoderConfig, EncoderConfig
 from laconic.training.evaluation import evaluate
 from laconic.training.features import PixelCache
 from laconic.training.settings import Training
@@ -147,13 +149,13 @@ def pack_and_score(demo: Demo) -> tuple[Contender, Contender]:
     files = packed(demo)
     contenders = []
     for name, values in zip(MODELS, ("exact", "half"), strict=True):
-        captioner = load(demo.out / name / "model.safetensors")
-        result = json.loads((demo.out / name / "result.json").read_text(encoding="utf8"))
+        captioner = load(demo.out / name / MODEL)
+        result = json.loads((demo.out / name / RESULT).read_text(encoding="utf8"))
         save(captioner, files[name], values, scores=result["scores"])
         captioner = load(files[name])
         source = PixelCache.read(val, captioner.config.encoder.size)
         scores, _ = evaluate(captioner, source, val, DECODING, names=("Bleu", "CIDEr"))
-        contenders.append(contender(name, files[name], scores, demo.out / name / "log.jsonl"))
+        contenders.append(contender(name, files[name], scores, demo.out / name / LOG))
     dense, pruned = contenders
     return dense, pruned
 
@@ -247,7 +249,7 @@ def numbers(demo: Demo, contenders: Sequence[Contender], layers: Sequence[Layer]
     """Everything measured, for demo.json."""
     models = {}
     for model in contenders:
-        result = json.loads((demo.out / model.name / "result.json").read_text(encoding="utf8"))
+        result = json.loads((demo.out / model.name / RESULT).read_text(encoding="utf8"))
         measured = {
             "CIDEr": model.cider,
             "Bleu_4": model.bleu4,

@@ -54,7 +54,7 @@ def pack(options: Pack) -> None:
     model: Packed | ImageCaptioner = packed
     steps = None
     if options.values not in ("exact", packed.precision):  # what is written as it was keeps every bit
-        from laconic.captioner.image_captioner import fold, load
+        from laconic.captioner.packing import fold, load
 
         captioner = model = load(source)
         if options.values in STEPPED and (options.calibrate or options.images):

@@ -97,7 +97,7 @@ def evaluate(options: Evaluate) -> None:
 
 def _regions(options: Evaluate, captioner: "ImageCaptioner") -> "RegionStore | None":
     from laconic.data.regions import open_regions
-    from laconic.models.encoders import REGIONS
+    from laconic.spec.model import REGIONS
 
     encoder = captioner.config.encoder
     if (encoder.name == REGIONS) != bool(options.regions):

@@ -14,6 +14,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 from laconic.cli.console import Lines, console_for, training_facts
 from laconic.config import read_toml
 from laconic.errors import ConfigError
+from laconic.spec.manifest import STUDY
 
 if TYPE_CHECKING:
     from laconic.recipes.processes import Outcome, StudyWatcher
@@ -73,7 +74,7 @@ def study(options: Study) -> int:
 
     out = ["--out", str(options.out)] if options.out else []
     command = shlex.join(["laconic", "study", str(options.study), *out])
-    write_json(folder / "study.json", {"command": command, "runs": [run.name for run in planned]})
+    write_json(folder / STUDY, {"command": command, "runs": [run.name for run in planned]})
     shop = Workshop(folder, options.cache, options.jobs, options.threads)
     with showing(console, len(runs)) as watch:
         outcomes = carry_out(runs, shop, watch)

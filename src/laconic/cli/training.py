@@ -13,12 +13,10 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from laconic.cli.console import console_for, list_skipped, run_table, watching
 from laconic.config import from_mapping, read_toml
 from laconic.errors import ConfigError
+from laconic.spec.manifest import MODEL
 
 if TYPE_CHECKING:
     from laconic.recipes.recipe import DataRecipe, Recipe
-
-
-SIZES = ("vocabulary", "grid_channels", "pooled_channels")  # of a captioner: follow from its vocabulary and encoder
 
 
 def run_demo(options: Any) -> None:
@@ -62,7 +60,6 @@ def train(options: Train) -> None:
     """Carries out a recipe and shows what came of it; under torchrun, one process of several shows it."""
     from laconic.machine.distributed import is_writer, process_group
     from laconic.machine.process import settle_in
-    from laconic.recipes.folders import MODEL
     from laconic.recipes.recipe import Recipe
     from laconic.recipes.run import run_recipe
 
@@ -152,8 +149,8 @@ def _value(words: Sequence[str], option: str) -> str | None:
 
 def _with_options(recipe: "Recipe") -> "Recipe":
     """The recipe with typed options in the place of the dictionaries, those that it sets with its values."""
-    from laconic.models.captioners import CAPTIONERS
     from laconic.recipes.methods import NONE, method_class
+    from laconic.spec.captioners import CAPTIONERS, SIZES
 
     decoder, pruning = recipe.decoder, recipe.pruning
     if decoder.name in CAPTIONERS:

@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from laconic.errors import DataError
+from laconic.spec.pixels import Normalization
 
 Pixels = NDArray[np.uint8]
 """An image: uint8, shape (height, width, 3), RGB."""
@@ -59,11 +60,8 @@ def resize(image: Pixels, size: int) -> Pixels:
 
 
 def preprocess(image: Pixels, size: int) -> NDArray[np.float32]:
-    """The encoders' input: float32 (3, size, size), RGB / 127.5 - 1 as in TensorFlow-slim."""
-    scaled = resize(image, size).transpose(2, 0, 1).astype(np.float32, order="C")
-    scaled /= np.float32(127.5)
-    scaled -= np.float32(1)
-    return scaled
+    """The usual encoders' input: float32 (3, size, size), RGB / 127.5 - 1 as in TensorFlow-slim."""
+    return Normalization()(resize(image, size))
 
 
 def exif_orientation(exif: bytes) -> int:

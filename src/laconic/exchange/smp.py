@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, ImageCaptioner, ModelConfig, outline
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import outline
 from laconic.errors import ConfigError, FormatError
-from laconic.models.encoders import REGIONS
+from laconic.spec.model import REGIONS, DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import PIECE_START, SPECIALS, Vocabulary
 from laconic.training.checkpoint import load_tensors
 

@@ -23,7 +23,6 @@ class ConvNet(nn.Module):
             self.add_module(f"conv{i}", Conv(inputs, outputs, 3, 2, norm=norm))
             inputs = outputs
         self.layers = len(channels)
-        self.grid_channels = self.pooled_channels = inputs
 
     def forward(self, images: Tensor) -> Features:
         x = images

@@ -1,7 +1,8 @@
 """The table of encoders, and loading of published ImageNet weights.
 
-An encoder is an nn.Module: images (N, 3, H, W), RGB / 127.5 - 1, to Features, with attributes `grid_channels` and
-`pooled_channels`. `Regions` stands where a detector's features come from files and nothing is left to encode.
+An encoder is an nn.Module made with `stride=` and `norm=`: images (N, 3, H, W), normalised as its row of
+laconic.spec.encoders says, to Features of the channels that stand there. `Regions` stands where a detector's features
+come from files and nothing is left to encode.
 """
 
 import zipfile
@@ -20,6 +21,9 @@ from laconic.models.convnet import ConvNet
 from laconic.models.inception_v1 import InceptionV1
 from laconic.models.layers import Features
 from laconic.models.mobilenet import MobileNetV1, MobileNetV2
+from laconic.spec.encoders import check_encoder
+from laconic.spec.model import REGIONS, EncoderConfig
+from laconic.spec.pixels import Normalization
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v1": MobileNetV1,
@@ -30,9 +34,6 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "convnet": ConvNet,
 }
 
-REGIONS = "regions"
-MAX_CHANNELS = 65536
-
 # What numpy and zipfile raise on damaged, encrypted, lying or altogether different files.
 UNREADABLE = (
     OSError, ValueError, TypeError, KeyError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error
@@ -40,32 +41,27 @@ UNREADABLE = (
 
 
 class Regions(nn.Module):
-    """The place of an encoder whose work is done: no weights; `pooled` is the mean of the regions, which are all
-    `channels` wide."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.grid_channels = self.pooled_channels = channels
+    """The place of an encoder whose work is done: no weights; `pooled` is the mean of the regions."""
 
     def forward(self, images: Tensor) -> Features:
         raise ConfigError("this captioner reads region features, not photos; give it .npy files of regions")
 
 
-def build_encoder(name: str, stride: int, norm: bool, channels: int = 2048) -> nn.Module:
-    """An encoder by name: a row of ENCODERS, or "regions".
+def build_encoder(config: EncoderConfig) -> nn.Module:
+    """The encoder of that name with initial weights; ConfigError where there is no such one."""
+    check_encoder(config)
+    return Regions() if config.name == REGIONS else ENCODERS[config.name](stride=config.stride, norm=config.norm)
 
-    `stride` 16 or 32 of its grid; `norm` keeps batch norm for training from scratch; `channels` is the width of
-    regions, which an image encoder has no use for.
-    """
-    if name == REGIONS:
-        if not 1 <= channels <= MAX_CHANNELS:
-            raise ConfigError(f"encoder channels {channels} are not possible; give 1 to {MAX_CHANNELS}")
-        return Regions(channels)
-    if name not in ENCODERS:
-        raise ConfigError(f"encoder {name!r} is unknown; choose one of {', '.join([*ENCODERS, REGIONS])}")
-    if stride not in (16, 32):
-        raise ConfigError(f"encoder stride {stride} is not possible; choose 16 (finer) or 32")
-    return ENCODERS[name](stride=stride, norm=norm)
+
+def normalize(pixels: Tensor, how: Normalization) -> Tensor:
+    """uint8 (N, H, W, 3) to an encoder's float32 (N, 3, H, W), channels last in memory; the same as `how(pixels)`."""
+    planes = pixels.permute(0, 3, 1, 2).to(torch.float32)
+    return planes.div_(_factor(how.scale, planes)).sub_(_factor(how.shift, planes))
+
+
+def _factor(values: tuple[float, ...], planes: Tensor) -> float | Tensor:
+    """One number where all channels have the same, which is faster, else one for each."""
+    return values[0] if len(set(values)) == 1 else planes.new_tensor(values)[:, None, None]
 
 
 def load_imagenet(encoder: nn.Module, path: Path) -> None:

@@ -69,8 +69,6 @@ class InceptionV1(nn.Module):
             self.add_module(f"mixed_{name}", block)
             inputs = block.channels
         self.grid_block = {16: "4f", 32: "5c"}[stride]
-        self.grid_channels = {16: 832, 32: 1024}[stride]
-        self.pooled_channels = inputs
 
     def forward(self, images: Tensor) -> Features:
         x = max_pool(self.conv1a(images), 3, 2)

@@ -87,8 +87,6 @@ class MobileNetV1(nn.Module):
             self.add_module(f"block{i}", SeparableBlock(inputs, outputs, s, norm))
             inputs = outputs
         self.grid_block = {16: 11, 32: 13}[stride]
-        self.grid_channels = channels[self.grid_block - 1]
-        self.pooled_channels = channels[-1]
 
     def forward(self, images: Tensor) -> Features:
         x = self.conv0(images)
@@ -117,8 +115,6 @@ class MobileNetV2(nn.Module):
                 inputs, i = outputs, i + 1
         self.head = Conv(inputs, 1280, norm=norm)
         self.blocks, self.stride = i, stride
-        self.grid_channels = {16: 576, 32: 1280}[stride]
-        self.pooled_channels = 1280
 
     def forward(self, images: Tensor) -> Features:
         x = self.conv0(images)

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.errors import ConfigError
 from laconic.models.box_geometry import EMBEDDING, embed_geometry, relative_geometry
 from laconic.models.dropout import dropout
 from laconic.models.layers import Features, cell_boxes
@@ -31,49 +30,9 @@ from laconic.models.transformer import (
     Packing,
     sinusoids,
 )
+from laconic.spec.captioners import ObjectRelationConfig
 
-MAX_LAYERS = 100  # layers are Python objects: a damaged file must not ask for a billion
 LEAST_RELATION = 1e-6
-
-
-@dataclass(frozen=True)
-class ObjectRelationConfig:
-    """Sizes and regularisation; the defaults are the paper's dense model.
-
-    Attributes:
-        vocabulary: number of words, specials included.
-        grid_channels, pooled_channels: of the encoder's Features; the pooled ones are not used.
-        layers: of the encoder, and as many of the decoder.
-        width, feed_forward, heads: of every layer.
-        input_dropout: on the embedded regions (0.5 dense, 0.1 sparse in the paper).
-        dropout: everywhere else, attention maps included (0.1 dense, 0.1 / 3 sparse in the paper).
-        plus_one: sides of relative boxes grow by 1 before they are compared, as published; see `relative_geometry`.
-    """
-
-    vocabulary: int
-    grid_channels: int
-    pooled_channels: int
-    layers: int = 6
-    width: int = 512
-    feed_forward: int = 2048
-    heads: int = 8
-    input_dropout: float = 0.5
-    dropout: float = 0.1
-    plus_one: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("vocabulary", "grid_channels", "pooled_channels", "layers", "width", "feed_forward", "heads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"object_relation: {name} = {getattr(self, name)}; give at least 1")
-        if self.layers > MAX_LAYERS:
-            raise ConfigError(f"object_relation: layers = {self.layers}; give at most {MAX_LAYERS}")
-        if self.width % (2 * self.heads):
-            raise ConfigError(
-                f"object_relation: width = {self.width} with heads = {self.heads}; give a multiple of {2 * self.heads}"
-            )
-        for name in ("input_dropout", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"object_relation: {name} = {getattr(self, name)}; give 0 <= {name} < 1")
 
 
 class Memory(NamedTuple):
@@ -103,7 +62,6 @@ class State:
 class ObjectRelation(nn.Module):
     """Object Relation Transformer; parameters as in the paper (55,443,777 at full size, vocabulary 10,001)."""
 
-    reads_boxes = True
     reads_pooled = False
 
     def __init__(self, config: ObjectRelationConfig) -> None:

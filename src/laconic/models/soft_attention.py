@@ -9,49 +9,18 @@ matrix costs one masking per training step.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.errors import ConfigError
 from laconic.models.dropout import dropout
 from laconic.models.layers import Features
 from laconic.models.output import best_words
 from laconic.models.unrolled import Order, UnrolledAttention, UnrolledLinear, UnrolledMix, lstm_cell
-
-
-@dataclass(frozen=True)
-class SoftAttentionConfig:
-    """Sizes and regularisation; the defaults are the paper's dense model.
-
-    Attributes:
-        vocabulary: number of words, specials included.
-        grid_channels, pooled_channels: of the encoder's Features.
-        word, hidden: embedding size; size of the recurrent state and of the attention.
-        cell: "lstm" or "gru".
-        dropout: on the recurrent input and output (0.35 dense, 0.11 sparse in the paper).
-        attention_dropout: on the attention map (0.1 dense, 0.03 sparse in the paper).
-    """
-
-    vocabulary: int
-    grid_channels: int
-    pooled_channels: int
-    word: int = 256
-    hidden: int = 512
-    cell: Literal["lstm", "gru"] = "lstm"
-    dropout: float = 0.35
-    attention_dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("vocabulary", "grid_channels", "pooled_channels", "word", "hidden"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"soft_attention: {name} = {getattr(self, name)}; give at least 1")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"soft_attention: {name} = {getattr(self, name)}; give 0 <= {name} < 1")
+from laconic.spec.captioners import SoftAttentionConfig
 
 
 class Memory(NamedTuple):

@@ -16,38 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.errors import ConfigError
 from laconic.models.dropout import dropout
 from laconic.models.layers import Features
 from laconic.models.output import best_words
 from laconic.models.unrolled import Order, UnrolledAttention, UnrolledLinear, UnrolledMix, lstm_cell
-
-
-@dataclass(frozen=True)
-class UpDownConfig:
-    """Sizes and regularisation; the defaults are the paper's dense model.
-
-    Attributes:
-        vocabulary: number of words, specials included.
-        grid_channels, pooled_channels: of the encoder's Features.
-        word, hidden, attention: size of the embedding, of both LSTMs and the embedded regions, of the attention.
-        dropout: on embedded words and regions and on the output (0.5 dense, 0.1 sparse in the paper).
-    """
-
-    vocabulary: int
-    grid_channels: int
-    pooled_channels: int
-    word: int = 1000
-    hidden: int = 1000
-    attention: int = 512
-    dropout: float = 0.5
-
-    def __post_init__(self) -> None:
-        for name in ("vocabulary", "grid_channels", "pooled_channels", "word", "hidden", "attention"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"up_down: {name} = {getattr(self, name)}; give at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"up_down: dropout = {self.dropout}; give 0 <= dropout < 1")
+from laconic.spec.captioners import UpDownConfig
 
 
 class Memory(NamedTuple):

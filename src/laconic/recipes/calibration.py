@@ -20,17 +20,18 @@ import torch
 from torch import Tensor
 
 from laconic import data
-from laconic.captioner.image_captioner import Image, ImageCaptioner, fold
+from laconic.captioner.image_captioner import Image, ImageCaptioner
+from laconic.captioner.packing import fold
 from laconic.compress.quantized.after_training import quantize
 from laconic.config import expand
 from laconic.data.images import EXTENSIONS
 from laconic.data.regions import open_regions, region_readers
 from laconic.decode.search import SPECIAL, Decoding
 from laconic.errors import ConfigError, DataError
-from laconic.models.encoders import REGIONS
 from laconic.models.layers import Features
 from laconic.recipes.folders import DAMAGED, read_recipe
 from laconic.recipes.plan import splits
+from laconic.spec.model import REGIONS
 from laconic.text import PAD, pad_groups
 from laconic.training.features import RegionSource
 from laconic.training.scst import as_tokens

@@ -11,13 +11,11 @@ from filelock import FileLock, Timeout
 from laconic.config import check_plain, differences, from_mapping, to_mapping
 from laconic.errors import ConfigError, TrainingError
 from laconic.machine.files import write_text
-from laconic.models.captioners import form
 from laconic.recipes.older import in_todays_form, is_old, without_defaults
 from laconic.recipes.recipe import Recipe
+from laconic.spec.captioners import form
+from laconic.spec.manifest import LAST, LOCK, LOG, MODEL, RECIPE, RESULT
 
-RECIPE, RESULT = "recipe.json", "result.json"
-MODEL = "model.safetensors"  # of a finished run
-LOCK = "lock"  # held by the process that trains in a folder
 MAX_BYTES = 1 << 20  # of a recipe
 
 DAMAGED = (OSError, ValueError, TypeError, AttributeError, RecursionError, ConfigError)
@@ -149,7 +147,7 @@ def _check_result(result: Any) -> None:
 
 def _begun(folder: Path) -> bool:
     """Whether something has been trained in the folder."""
-    return any((folder / name).exists() for name in ("log.jsonl", "last.pt", RESULT))
+    return any((folder / name).exists() for name in (LOG, LAST, RESULT))
 
 
 def _busy(folder: Path) -> bool:

@@ -14,19 +14,21 @@ import torch
 
 from laconic import data
 from laconic.captioner.accounting import non_zeros
-from laconic.captioner.image_captioner import ImageCaptioner, ModelConfig, load, outline
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import load, outline
 from laconic.compress.masked.method import Method
 from laconic.compress.sites import Where
 from laconic.config import digest, expand
 from laconic.data import DATASETS, Dataset, Photos
 from laconic.data.regions import RegionStore, open_regions
 from laconic.errors import ConfigError, PruningError
-from laconic.models.captioners import form
-from laconic.models.encoders import REGIONS, load_imagenet
+from laconic.models.encoders import load_imagenet
 from laconic.recipes.folders import check_ticket
 from laconic.recipes.methods import NONE, method_of
 from laconic.recipes.recipe import DataRecipe, Part, Recipe
 from laconic.recipes.tickets import OfCaptioner
+from laconic.spec.captioners import form
+from laconic.spec.model import REGIONS, ModelConfig
 from laconic.text import SPECIALS, Vocabulary
 from laconic.training.distillation import KnowledgeDistillation, load_teacher
 from laconic.training.loop import CrossEntropy, Objective, best_device

@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 from laconic.errors import LaconicError
 from laconic.machine.process import settle_in
-from laconic.recipes.folders import MODEL, finished
+from laconic.recipes.folders import finished
 from laconic.recipes.recipe import Recipe
 from laconic.recipes.run import Watcher, run_recipe
 from laconic.recipes.study import StudyRun
+from laconic.spec.manifest import MODEL
 from laconic.training.loop import Progress
 
 TELL_EVERY = 0.5  # seconds between two reports of a run

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig
 from laconic.decode.search import MAX_LENGTH, Decoding
 from laconic.errors import ConfigError
-from laconic.models.encoders import REGIONS
 from laconic.recipes.methods import METHODS, NONE, Name
+from laconic.spec.model import REGIONS, DecoderConfig, EncoderConfig
 from laconic.training.settings import Distillation, Scst, Training
 
 Part = Literal["none", "all", "encoder", "decoder"]

@@ -17,15 +17,16 @@ from typing import Any
 from torch import Tensor
 
 from laconic.captioner.accounting import caption_operations, matrices, non_zeros
-from laconic.captioner.image_captioner import ImageCaptioner, load, save
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import load, save
 from laconic.compress.masked.masks import LearnedMask
 from laconic.compress.masked.pruner import Pruner
 from laconic.data import Dataset
 from laconic.machine.distributed import broadcast, is_writer, writer_first
-from laconic.recipes.folders import MODEL, RESULT, claim, write_json
+from laconic.recipes.folders import claim, write_json
 from laconic.recipes.plan import Place, Plan, plan
 from laconic.recipes.recipe import Recipe
-from laconic.recipes.tickets import GATES
+from laconic.spec.manifest import CAPTIONS, GATES, MODEL, RESULT
 from laconic.training.batches import Batches, Source, make_batches
 from laconic.training.checkpoint import save_checkpoint
 from laconic.training.evaluation import Validator, evaluate
@@ -175,7 +176,7 @@ def conclude(
     scoring = partial(watch.stage, "scoring")
     scores, captions = evaluate(captioner, sources["val"], plan.val, plan.recipe.decoding, progress=scoring)
     seconds["scoring"] = round(time.perf_counter() - started, 1)
-    write_json(folder / "captions.json", [{"image_id": k, "caption": v} for k, v in captions.items()])
+    write_json(folder / CAPTIONS, [{"image_id": k, "caption": v} for k, v in captions.items()])
     result = {
         "scores": dict(scores),
         **pack(captioner, folder / MODEL, dict(scores)),

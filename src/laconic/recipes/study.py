@@ -31,9 +31,10 @@ from typing import Any
 from laconic import data
 from laconic.config import expand, from_mapping, read_table
 from laconic.errors import ConfigError, DataError
-from laconic.models.captioners import form
-from laconic.recipes.folders import MODEL, finished
+from laconic.recipes.folders import finished
 from laconic.recipes.recipe import Recipe
+from laconic.spec.captioners import form
+from laconic.spec.manifest import MODEL
 
 MOST_RUNS = 1000
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")

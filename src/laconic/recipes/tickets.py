@@ -12,17 +12,17 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from laconic.captioner.image_captioner import ImageCaptioner, load
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import load
 from laconic.compress.masked.frozen import Frozen, zeros
 from laconic.compress.masked.method import Method, check_share
 from laconic.compress.masked.ranking import Scope, keep_largest, magnitudes
 from laconic.compress.sites import Where, prunable
 from laconic.config import expand
 from laconic.errors import ConfigError
-from laconic.recipes.folders import MODEL
+from laconic.spec.manifest import GATES, MODEL
 from laconic.training.checkpoint import load_checkpoint
 
-GATES = "gates.pt"  # in the folder of a supermask run
 EMPTY = 0.01  # share of a ticket's weights that may be zero by chance
 # The share of the weights that gates keep above which being zero tells that the gates are those of another run.
 # Measured at 95 %: the run's own model none, packed compact 0.3 %, rounded plainly at most 5 %; another run's 71 %.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from laconic.captioner.accounting import WORDS, Operations, caption_operations
-from laconic.captioner.image_captioner import load
+from laconic.captioner.packing import load
 from laconic.errors import ConfigError, DataError, LaconicError
 from laconic.machine.files import write_text
 from laconic.metrics import caption_quality

@@ -16,12 +16,13 @@ from typing import Any
 from laconic.captioner.accounting import Operations, matrices
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError, LaconicError
-from laconic.models.captioners import form
 from laconic.recipes.pruning import Pruning
+from laconic.spec.captioners import form
+from laconic.spec.manifest import CAPTIONS, LOG, MODEL, RECIPE, RESULT, STUDY
 from laconic.training.distillation import Distillation
 from laconic.training.settings import Training
 
-FILES = ("recipe.json", "result.json", "captions.json")
+FILES = (RECIPE, RESULT, CAPTIONS)
 MAX_JSON = 64 << 20  # bytes
 DAMAGED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)  # what reading damaged JSON raises
 DEFAULTS = {  # for what older recipes lack
@@ -143,7 +144,7 @@ class FinishedRun:
     def recipe_beside(self, name: str) -> Mapping[str, Any]:
         """Recipe of the run of this name in the same folder; empty where there is none, or it cannot be read."""
         try:
-            recipe = _table(self.folder.parent / name / "recipe.json")
+            recipe = _table(self.folder.parent / name / RECIPE)
             int(recipe["training"]["epochs"]), dict(recipe.get("pruning", {}))  # what is asked of it is there
         except DAMAGED:
             return {}
@@ -151,7 +152,7 @@ class FinishedRun:
 
     @property
     def model(self) -> Path:
-        return self.folder / "model.safetensors"
+        return self.folder / MODEL
 
     @cached_property
     def matrices(self) -> tuple[Matrix, ...]:
@@ -201,27 +202,27 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
 def _run_folders(given: Path) -> Iterator[Path]:
     if not given.is_dir():
         raise ConfigError(f"{given}: no such folder; give the folder of a run, or one that holds runs")
-    if (given / "recipe.json").exists():
+    if (given / RECIPE).exists():
         yield given
         return
-    inside = sorted(path.parent for path in given.glob("*/recipe.json"))
+    inside = sorted(path.parent for path in given.glob(f"*/{RECIPE}"))
     if not inside:
         raise ConfigError(f"{given}: no run in it; give the folder of a run, or one that holds runs")
     yield from inside
 
 
 def _read(folder: Path) -> FinishedRun:
-    recipe, result = _table(folder / "recipe.json"), _table(folder / "result.json")
-    study = folder.parent / "study.json"
+    recipe, result = _table(folder / RECIPE), _table(folder / RESULT)
+    study = folder.parent / STUDY
     command = ""
     if study.is_file():
         planned = _table(study)
         command = str(planned["command"]) if folder.name in planned["runs"] else ""
-    run = FinishedRun(folder.name, folder, recipe, result, tuple(read_log(folder / "log.jsonl")), command)
+    run = FinishedRun(folder.name, folder, recipe, result, tuple(read_log(folder / LOG)), command)
     if not run.matrices:
         raise ValueError("it has no matrix")
     if not captions_of(run):
-        raise ValueError("captions.json is empty")
+        raise ValueError(f"{CAPTIONS} is empty")
     # whatever a report asks for is there, or the run is left out
     captioner_key(run), captioner_title(run), run.seed, run.distilled
     [recipe["data"][key] for key in ("root", "train", "val")]
@@ -279,7 +280,7 @@ def _named(runs: Sequence[FinishedRun]) -> Iterator[FinishedRun]:
 
 def captions_of(run: FinishedRun) -> dict[int | str, str]:
     """Caption of each validation image. Raises DataError where the run's file of them is missing or damaged."""
-    path = run.folder / "captions.json"
+    path = run.folder / CAPTIONS
     try:
         return {row["image_id"]: str(row["caption"]) for row in json.loads(_text(path))}
     except DAMAGED as error:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.captioner.image_captioner import ImageCaptioner, load
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import load
 from laconic.errors import ConfigError
 from laconic.models.layers import fold_batch_norm
 from laconic.training.batches import Batch

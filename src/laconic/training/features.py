@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from laconic.captioner.image_captioner import EncoderConfig, normalize, stack_regions
+from laconic.captioner.image_captioner import stack_regions
 from laconic.config import digest
 from laconic.data import Dataset, Skipped, readable
 from laconic.data.regions import RegionStore
 from laconic.errors import ConfigError, DataError
+from laconic.models.encoders import normalize
 from laconic.models.layers import Features
+from laconic.spec.encoders import cells_of, channels_of, normalization_of
+from laconic.spec.model import EncoderConfig
 from laconic.training.image_cache import Arrays, Column, Job, Progress, images_digest, open_rows
 
 FORMAT = 1  # raise when preprocessing or layout changes
@@ -161,24 +164,24 @@ def cache_features(
 
     def write(arrays: Arrays, rows: list[int], pixels: np.ndarray) -> None:
         with torch.inference_mode():
-            images = normalize(torch.from_numpy(pixels).to(device))
+            images = normalize(torch.from_numpy(pixels).to(device), normalization_of(config))
             for view in range(views):
                 features = encoder(images.flip(3) if view else images)
                 arrays["grid"][view, rows] = features.grid.cpu().numpy()
                 arrays["pooled"][view, rows] = features.pooled.cpu().numpy()
 
-    columns = feature_columns(encoder, config, len(examples), views)
+    columns = feature_columns(config, len(examples), views)
     key = cache_key(encoder, config, examples, mirror)
     cached = open_rows(folder / key, Job(examples, config.size, columns, write, progress))
     return FeatureCache(cached.arrays["grid"], cached.arrays["pooled"], cached.valid, cached.skipped)
 
 
-def feature_columns(encoder: nn.Module, config: EncoderConfig, images: int, views: int) -> dict[str, Column]:
+def feature_columns(config: EncoderConfig, images: int, views: int) -> dict[str, Column]:
     """The arrays of a FeatureCache."""
-    side = -(-config.size // config.stride)
+    grid, pooled = channels_of(config)
     return {
-        "grid": Column((views, images, side * side, encoder.grid_channels), np.float16),  # type: ignore[arg-type]
-        "pooled": Column((views, images, encoder.pooled_channels), np.float16),  # type: ignore[arg-type]
+        "grid": Column((views, images, cells_of(config), grid), np.float16),
+        "pooled": Column((views, images, pooled), np.float16),
     }
 
 

@@ -24,6 +24,7 @@ from laconic.compress.masked.pruner import Pruner
 from laconic.errors import TrainingError
 from laconic.machine.distributed import barrier, broadcast, is_writer, parallel, rank, total, world
 from laconic.machine.files import write_text
+from laconic.spec import manifest
 from laconic.training.batches import Batch, Batches
 from laconic.training.checkpoint import load_checkpoint, save_checkpoint
 from laconic.training.settings import SCHEDULES, Training
@@ -150,17 +151,17 @@ class Run:
 
     @property
     def last(self) -> Path:
-        return self.folder / "last.pt"
+        return self.folder / manifest.LAST
 
     @property
     def best_path(self) -> Path:
         """The checkpoint to ship, if any. It has its step in its name: a new one lies beside the old one until
         `last.pt` knows of it, so that a stop in between leaves the one that `last.pt` goes on from."""
-        return self.folder / f"best-{int(self.best.get('step', 0))}.pt"
+        return self.folder / manifest.best(int(self.best.get("step", 0)))
 
     @property
     def log(self) -> Path:
-        return self.folder / "log.jsonl"
+        return self.folder / manifest.LOG
 
     # The loop
 
@@ -211,7 +212,9 @@ class Run:
     def _remedy(self) -> str:
         """What can be done about a loss that is not finite."""
         if self.step == 0:
-            return "nothing has been learned yet, so initial weights, teacher or features hold numbers that are not finite"
+            return (
+                "nothing has been learned yet, so initial weights, teacher or features hold numbers that are not finite"
+            )
         decay = " or training.weight_decay" if self.settings.weight_decay else ""
         return f"lower training.learning_rate{decay} and start again"
 
@@ -222,7 +225,7 @@ class Run:
         if self._parallel is None or learning != self._learning:
             self._parallel = None  # lets go of its hooks before others come
             # what follows an encoder's grid is for the pooled feature alone
-            unread = not all(getattr(module, "reads_pooled", True) for module in self.model.modules())
+            unread = not getattr(self.model, "reads_pooled", True)
             self._parallel, self._learning = parallel(self.model, unread=unread), learning
         return self._parallel
 
@@ -249,7 +252,7 @@ class Run:
             save_checkpoint({"model": self.model.state_dict(), "scores": self.best}, self.best_path)
 
     def _drop_other_bests(self) -> None:
-        for path in self.folder.glob("best-*.pt"):
+        for path in self.folder.glob(manifest.BESTS):
             if path != self.best_path:
                 path.unlink(missing_ok=True)
 

@@ -1,0 +1,199 @@
+"""The options of every captioner, their table, and what each captioner reads. Knows no modules.
+
+A captioner's config dataclass has `vocabulary`, `grid_channels` and `pooled_channels`, which follow from vocabulary
+and encoder; the rest is up to the user. Three facts that others decide by are stated on the class, see CaptionerConfig.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, Literal, Protocol
+
+from laconic.config import from_mapping
+from laconic.errors import ConfigError
+from laconic.spec.encoders import cells_of, channels_of
+from laconic.spec.model import REGIONS, ModelConfig
+
+MOST_LAYERS = 100  # layers are Python objects: a damaged file must not ask for a billion
+
+
+class CaptionerConfig(Protocol):
+    """What the configuration of any captioner says of it.
+
+    Attributes:
+        reads_boxes: it has to be told where the regions of a detector lie.
+        reads_pooled: it reads the pooled feature, not the grid alone.
+        most_positions: regions or cells of an image, where memory grows with their square; None: as many as there are.
+    """
+
+    reads_boxes: ClassVar[bool]
+    reads_pooled: ClassVar[bool]
+    most_positions: ClassVar[int | None]
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    @property
+    def grid_channels(self) -> int: ...
+
+    @property
+    def pooled_channels(self) -> int: ...
+
+
+SIZES = ("vocabulary", "grid_channels", "pooled_channels")
+
+
+@dataclass(frozen=True)
+class SoftAttentionConfig:
+    """Sizes and regularisation; the defaults are the paper's dense model.
+
+    Attributes:
+        vocabulary: number of words, specials included.
+        grid_channels, pooled_channels: of the encoder's Features.
+        word, hidden: embedding size; size of the recurrent state and of the attention.
+        cell: "lstm" or "gru".
+        dropout: on the recurrent input and output (0.35 dense, 0.11 sparse in the paper).
+        attention_dropout: on the attention map (0.1 dense, 0.03 sparse in the paper).
+    """
+
+    reads_boxes: ClassVar[bool] = False
+    reads_pooled: ClassVar[bool] = True
+    most_positions: ClassVar[int | None] = None
+
+    vocabulary: int
+    grid_channels: int
+    pooled_channels: int
+    word: int = 256
+    hidden: int = 512
+    cell: Literal["lstm", "gru"] = "lstm"
+    dropout: float = 0.35
+    attention_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_sizes("soft_attention", self, *SIZES, "word", "hidden")
+        _check_dropouts("soft_attention", self, "dropout", "attention_dropout")
+
+
+@dataclass(frozen=True)
+class UpDownConfig:
+    """Sizes and regularisation; the defaults are the paper's dense model.
+
+    Attributes:
+        vocabulary: number of words, specials included.
+        grid_channels, pooled_channels: of the encoder's Features.
+        word, hidden, attention: size of the embedding, of both LSTMs and the embedded regions, of the attention.
+        dropout: on embedded words and regions and on the output (0.5 dense, 0.1 sparse in the paper).
+    """
+
+    reads_boxes: ClassVar[bool] = False
+    reads_pooled: ClassVar[bool] = True
+    most_positions: ClassVar[int | None] = None
+
+    vocabulary: int
+    grid_channels: int
+    pooled_channels: int
+    word: int = 1000
+    hidden: int = 1000
+    attention: int = 512
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_sizes("up_down", self, *SIZES, "word", "hidden", "attention")
+        _check_dropouts("up_down", self, "dropout")
+
+
+@dataclass(frozen=True)
+class ObjectRelationConfig:
+    """Sizes and regularisation; the defaults are the paper's dense model.
+
+    Attributes:
+        vocabulary: number of words, specials included.
+        grid_channels, pooled_channels: of the encoder's Features; the pooled ones are not used.
+        layers: of the encoder, and as many of the decoder.
+        width, feed_forward, heads: of every layer.
+        input_dropout: on the embedded regions (0.5 dense, 0.1 sparse in the paper).
+        dropout: everywhere else, attention maps included (0.1 dense, 0.1 / 3 sparse in the paper).
+        plus_one: sides of relative boxes grow by 1 before they are compared, as published; see
+            laconic.models.box_geometry.
+    """
+
+    reads_boxes: ClassVar[bool] = True
+    reads_pooled: ClassVar[bool] = False
+    most_positions: ClassVar[int | None] = 1024  # 0.7 GB for the relations of one image
+
+    vocabulary: int
+    grid_channels: int
+    pooled_channels: int
+    layers: int = 6
+    width: int = 512
+    feed_forward: int = 2048
+    heads: int = 8
+    input_dropout: float = 0.5
+    dropout: float = 0.1
+    plus_one: bool = True
+
+    def __post_init__(self) -> None:
+        _check_sizes("object_relation", self, *SIZES, "layers", "width", "feed_forward", "heads")
+        if self.layers > MOST_LAYERS:
+            raise ConfigError(f"object_relation: layers = {self.layers}; give at most {MOST_LAYERS}")
+        if self.width % (2 * self.heads):
+            raise ConfigError(
+                f"object_relation: width = {self.width} with heads = {self.heads}; give a multiple of {2 * self.heads}"
+            )
+        _check_dropouts("object_relation", self, "input_dropout", "dropout")
+
+
+CAPTIONERS: dict[str, type[CaptionerConfig]] = {
+    "soft_attention": SoftAttentionConfig,
+    "up_down": UpDownConfig,
+    "object_relation": ObjectRelationConfig,
+}
+
+
+def captioner_config(model: ModelConfig, vocabulary: int) -> CaptionerConfig:
+    """The captioner's own configuration, for a vocabulary of that size and the encoder beside it.
+
+    Raises ConfigError for unknown names and options, and where the two do not go together.
+    """
+    name, encoder = model.decoder.name, model.encoder
+    kind, channels = _row(name), channels_of(encoder)
+    sizes = dict(zip(SIZES, (vocabulary, *channels), strict=True))
+    config = from_mapping({**model.decoder.options, **sizes}, kind, f"captioner {name}")
+    if encoder.name != REGIONS and config.most_positions is not None and cells_of(encoder) > config.most_positions:
+        raise ConfigError(
+            f"captioner {name} relates all cells of the grid, and encoder size {encoder.size} with stride "
+            f"{encoder.stride} has {cells_of(encoder):,}; the limit is {config.most_positions:,}: give a smaller size"
+        )
+    return config
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """What the captioner's options are where nobody sets them; ConfigError for unknown names."""
+    kind: Any = _row(name)
+    return {f.name: f.default for f in fields(kind) if f.default is not MISSING}
+
+
+def form(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a captioner the function that it is, weights apart: its kind, and its options but for dropout.
+
+    Raises ConfigError for unknown names.
+    """
+    every = {**default_options(name), **options}
+    return {"name": name, "options": {key: value for key, value in every.items() if not key.endswith("dropout")}}
+
+
+def _row(name: str) -> type[CaptionerConfig]:
+    if name not in CAPTIONERS:
+        raise ConfigError(f"captioner {name!r} is unknown; choose one of {', '.join(CAPTIONERS)}")
+    return CAPTIONERS[name]
+
+
+def _check_sizes(captioner: str, config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{captioner}: {name} = {getattr(config, name)}; give at least 1")
+
+
+def _check_dropouts(captioner: str, config: Any, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise ConfigError(f"{captioner}: {name} = {getattr(config, name)}; give 0 <= {name} < 1")

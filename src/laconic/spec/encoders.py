@@ -1,0 +1,81 @@
+"""The table of encoders: what each gives to a captioner and how it wants its pixels. Knows no modules.
+
+An encoder reads images and gives a grid of cells and one pooled feature (laconic.models.layers.Features). With the name
+"regions" a detector has done that already, and features come from files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from laconic.errors import ConfigError
+from laconic.spec.model import REGIONS, EncoderConfig
+from laconic.spec.pixels import LEAST_SIDE, MOST_SIDE, Normalization
+
+MOST_CHANNELS = 65536  # of regions
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """What an encoder is to others.
+
+    Attributes:
+        grid: stride of the grid -> its channels; strides that are not there are not possible.
+        pooled: channels of the pooled feature.
+        normalization: of the pixels it reads.
+    """
+
+    grid: Mapping[int, int]
+    pooled: int
+    normalization: Normalization = field(default_factory=Normalization)
+
+
+ENCODERS: dict[str, EncoderFacts] = {
+    "mobilenet_v1": EncoderFacts({16: 512, 32: 1024}, 1024),
+    "mobilenet_v1_050": EncoderFacts({16: 256, 32: 512}, 512),
+    "mobilenet_v1_025": EncoderFacts({16: 128, 32: 256}, 256),
+    "mobilenet_v2": EncoderFacts({16: 576, 32: 1280}, 1280),
+    "inception_v1": EncoderFacts({16: 832, 32: 1024}, 1024),
+    "convnet": EncoderFacts({16: 128, 32: 128}, 128),
+}
+
+
+class Channels(NamedTuple):
+    """Widths of an encoder's Features."""
+
+    grid: int
+    pooled: int
+
+
+def check_encoder(encoder: EncoderConfig) -> None:
+    """ConfigError unless there is such an encoder, and it can see images so."""
+    if encoder.name == REGIONS:
+        if not 1 <= encoder.channels <= MOST_CHANNELS:
+            raise ConfigError(f"encoder channels {encoder.channels} are not possible; give 1 to {MOST_CHANNELS}")
+    elif encoder.name not in ENCODERS:
+        known = ", ".join([*ENCODERS, REGIONS])
+        raise ConfigError(f"encoder {encoder.name!r} is unknown; choose one of {known}")
+    elif encoder.stride not in ENCODERS[encoder.name].grid:
+        strides = " or ".join(map(str, sorted(ENCODERS[encoder.name].grid)))
+        raise ConfigError(f"encoder stride {encoder.stride} is not possible; choose {strides} (the smaller is finer)")
+    if not LEAST_SIDE <= encoder.size <= MOST_SIDE:
+        raise ConfigError(f"encoder size {encoder.size} is not possible; give {LEAST_SIDE} to {MOST_SIDE}")
+
+
+def channels_of(encoder: EncoderConfig) -> Channels:
+    """Widths of the Features that an encoder gives; raises as `check_encoder`."""
+    check_encoder(encoder)
+    if encoder.name == REGIONS:
+        return Channels(encoder.channels, encoder.channels)
+    facts = ENCODERS[encoder.name]
+    return Channels(facts.grid[encoder.stride], facts.pooled)
+
+
+def cells_of(encoder: EncoderConfig) -> int:
+    """Cells of the grid that an encoder makes of an image: ceil(size / stride) squared."""
+    return (-(-encoder.size // encoder.stride)) ** 2
+
+
+def normalization_of(encoder: EncoderConfig) -> Normalization:
+    """How an encoder wants its pixels; of regions, which have none, the default."""
+    return Normalization() if encoder.name == REGIONS else ENCODERS[encoder.name].normalization

@@ -1,0 +1,17 @@
+"""The names of files in the folder of a run, and of the one beside such folders."""
+
+MODEL = "model.safetensors"  # the packed captioner of a finished run
+RECIPE = "recipe.json"  # what was asked for
+RESULT = "result.json"  # what came out: there once a run is finished
+CAPTIONS = "captions.json"  # of the validation images
+LOG = "log.jsonl"  # one line per logged step and per epoch
+GATES = "gates.pt"  # of a supermask
+LAST = "last.pt"  # the checkpoint to go on from
+BESTS = "best-*.pt"  # checkpoints to ship, each with its step in its name
+LOCK = "lock"  # held by the process that trains in the folder
+STUDY = "study.json"  # beside the folders of a study's runs
+
+
+def best(step: int) -> str:
+    """Name of the checkpoint to ship that was made at `step`."""
+    return BESTS.replace("*", str(step))
