@@ -5,13 +5,14 @@ import sys
 from typing import get_args, get_type_hints
 
 import pytest
-from laconic.recipes.pruning import METHODS, Pruning
 
 import laconic
 from laconic.cli.convert import Convert
 from laconic.cli.pack import Pack
 from laconic.cli.scores import Evaluate, Score
 from laconic.metrics import METRICS, STANDARD
+from laconic.recipes.methods import METHODS
+from laconic.recipes.recipe import Pruning
 from laconic.store.values import VALUES
 
 PROMISED = {

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from laconic.captioner.packing import load
     from laconic.compress.masked.fisher import Fisher
     from laconic.compress.masked.frozen import Frozen
-    from laconic.compress.masked.magnitude import Magnitude
+    from laconic.compress.masked.magnitude import Gradual, Magnitude
     from laconic.compress.masked.pruner import Pruner
     from laconic.compress.masked.schedule import Cubic
     from laconic.compress.masked.snip import Snip
@@ -28,6 +28,7 @@ _HOME = {  # public name -> module that defines it; a module is its own home
     "Decoding": "laconic.decode.search",
     "Fisher": "laconic.compress.masked.fisher",
     "Frozen": "laconic.compress.masked.frozen",
+    "Gradual": "laconic.compress.masked.magnitude",
     "ImageCaptioner": "laconic.captioner.image_captioner",
     "LaconicError": "laconic.errors",
     "Magnitude": "laconic.compress.masked.magnitude",
@@ -46,6 +47,7 @@ __all__ = [
     "Decoding",
     "Fisher",
     "Frozen",
+    "Gradual",
     "ImageCaptioner",
     "LaconicError",
     "Magnitude",

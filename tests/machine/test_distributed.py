@@ -14,9 +14,8 @@ import torch
 
 from laconic import data
 from laconic.captioner.image_captioner import ImageCaptioner
-from laconic.compress.masked.magnitude import Magnitude
+from laconic.compress.masked.magnitude import Gradual
 from laconic.compress.masked.pruner import Pruner
-from laconic.compress.masked.schedule import Cubic
 from laconic.compress.masked.supermask import Supermask
 from laconic.decode.search import Decoding
 from laconic.machine.distributed import (
@@ -78,7 +77,7 @@ def make_run(case: str, folder: Path) -> Run:
     if case == "supermask":
         pruner = Pruner(model, Supermask(0.7, settle=0.5), steps=steps)
     elif case == "gradual":
-        pruner = Pruner(model, Magnitude(0.7, schedule=Cubic()), steps=steps)
+        pruner = Pruner(model, Gradual(0.7), steps=steps)
     elif case == "scst":  # hypotheses of a beam search are the same however the batch is shared
         objective = SelfCritical(Scst(samples=3, sampling="beam", max_length=10), captions, vocabulary)
     validate = Validator.of(source, scenes, Decoding(1))

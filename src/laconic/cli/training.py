@@ -154,7 +154,7 @@ def _with_options(recipe: "Recipe") -> "Recipe":
 
     decoder, pruning = recipe.decoder, recipe.pruning
     if decoder.name in CAPTIONERS:
-        form = _form(CAPTIONERS[decoder.name][0], decoder.options, f"captioner {decoder.name}", SIZES)
+        form = _form(CAPTIONERS[decoder.name], decoder.options, f"captioner {decoder.name}", SIZES)
         recipe = replace(recipe, decoder=_typed(decoder, form))
     kind = Nothing if pruning.method == NONE else method_class(pruning.method)
     form = _form(kind, pruning.options, f'pruning.options of "{pruning.method}"')
@@ -202,18 +202,18 @@ def _typed(table: Any, form: Any) -> Any:
 
 def _without_defaults(recipe: "Recipe", file: "Recipe") -> "Recipe":
     """The inverse of `_with_options`: of options only what the file wrote or the command line changed."""
+    written = file.decoder.options if file.decoder.name == recipe.decoder.name else {}
     return replace(
         recipe,
-        decoder=_untyped(recipe.decoder, file.decoder),
-        pruning=_untyped(recipe.pruning, file.pruning),
+        decoder=_untyped(recipe.decoder, type(file.decoder), written),
+        pruning=_untyped(recipe.pruning, type(file.pruning), file.pruning.options),
     )
 
 
-def _untyped(table: Any, file: Any) -> Any:
-    kind = type(file)
+def _untyped(table: Any, kind: type, written: Mapping[str, Any]) -> Any:
     values = {one.name: getattr(table, one.name) for one in fields(kind)}
     if is_dataclass(table.options):
-        values["options"] = _set(table.options, file.options)
+        values["options"] = _set(table.options, written)
     return kind(**values)
 
 

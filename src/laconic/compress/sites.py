@@ -4,11 +4,12 @@ Knows nothing of masks.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from laconic.compress.stacking import recomputed
 from laconic.errors import PruningError
 
 Where = Callable[[str, Tensor], bool]
@@ -18,9 +19,10 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tuple[nn.Module, str]]]:
     """Weights to mask: name of the first site -> all sites (module, parameter name); tied weights have several, and
-    are chosen where `where` accepts one of their names.
+    are chosen where `where` accepts one of their names. A weight that is computed from other parameters counts once,
+    under the name by which the layer reads it.
 
-    Raises PruningError where nothing matches.
+    Raises PruningError where nothing matches, and for a lazy module that has no weights yet.
     """
     sites: dict[int, tuple[str, list[tuple[nn.Module, str]]]] = {}
     chosen: set[int] = set()
@@ -28,7 +30,7 @@ def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tup
     for prefix, module in model.named_modules():
         if isinstance(module, NORMS) or "parametrizations" in prefix.split("."):
             continue
-        for attribute, weight in _matrices(module):
+        for attribute, weight in _matrices(module, prefix):
             name = f"{prefix}.{attribute}" if prefix else attribute
             seen.append(name)
             sites.setdefault(id(weight), (name, []))[1].append((module, attribute))
@@ -44,12 +46,23 @@ def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tup
     return dict(found for key, found in sites.items() if key in chosen)
 
 
-def _matrices(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """A module's own parameters of two or more dimensions, masked ones too; attention's bias_k is a bias."""
-    own: dict[str, Any] = dict(module.named_parameters(recurse=False, remove_duplicate=False))
+def _matrices(module: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    """A module's own tensors of two or more dimensions by the names its forward pass reads, with the trained tensor
+    below each; attention's bias_k is a bias."""
+    own: dict[str, Tensor | None] = dict(module.named_parameters(recurse=False, remove_duplicate=False))
     if parametrize.is_parametrized(module):
-        held = module.parametrizations
-        own |= {name: held[name].original for name in held if hasattr(held[name], "original")}  # type: ignore
+        for name, held in module.parametrizations.items():  # type: ignore
+            own[name] = max(held.parameters(recurse=False), key=Tensor.numel, default=None)
+    for name in filter(None, map(recomputed, module._forward_pre_hooks.values())):
+        parts = [own.pop(part) for part in (f"{name}_g", f"{name}_v", f"{name}_orig") if part in own]
+        own[name] = parts[-1] if parts else None
     for name, parameter in own.items():
-        if parameter.ndim >= 2 and not name.startswith("bias"):
+        if name.startswith("bias") or parameter is None:
+            continue
+        if is_lazy(parameter):
+            raise PruningError(
+                f"{prefix}.{name}".lstrip(".") + f" has no shape yet ({type(module).__name__}): run the model once on "
+                "a batch before it is pruned"
+            )
+        if parameter.ndim >= 2:
             yield name, parameter

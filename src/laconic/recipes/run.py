@@ -19,10 +19,10 @@ from torch import Tensor
 from laconic.captioner.accounting import caption_operations, matrices, non_zeros
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import load, save
-from laconic.compress.masked.masks import LearnedMask
 from laconic.compress.masked.pruner import Pruner
 from laconic.data import Dataset
 from laconic.machine.distributed import broadcast, is_writer, writer_first
+from laconic.metrics import caption_quality
 from laconic.recipes.folders import claim, write_json
 from laconic.recipes.plan import Place, Plan, plan
 from laconic.recipes.recipe import Recipe
@@ -72,11 +72,10 @@ def run(plan: Plan, watch: Watcher) -> dict[str, Any]:
     if plan.place.resume:
         training.resume()
     training.fit()
-    gates = finalize(training.pruner, plan.captioner)
+    if training.pruner is not None:
+        training.pruner.finalize()
     if not is_writer():
         return broadcast({})
-    if gates:
-        save_checkpoint({"gates": gates}, plan.place.folder / GATES)
     seconds["training"] = round(training.seconds, 1)
     return broadcast(conclude(plan, training, sources, seconds, watch))
 
@@ -150,35 +149,22 @@ def first_losses(plan: Plan, batches: Batches, count: int) -> Iterator[Tensor]:
         yield cross_entropy(logits, batch.tokens, plan.training.label_smoothing)
 
 
-def finalize(pruner: Pruner | None, captioner: ImageCaptioner) -> dict[str, Tensor]:
-    """The ordinary captioner again, at its target. Gives the gates that decided, where masks were learned or drawn.
-
-    They are in bfloat16, since their signs matter most.
-    """
-    if pruner is None:
-        return {}
-    pruner.trim()
-    gates: dict[int, tuple[str, Tensor]] = {}
-    for path, mask in captioner.named_modules():
-        if isinstance(mask, LearnedMask):  # named_modules gives one that tied weights share once
-            module, _, place = path.partition(".parametrizations.")
-            gates[id(mask)] = f"{module}.{place.split('.')[0]}", mask.gates.detach().bfloat16()
-    pruner.finalize()
-    return dict(gates.values())
-
-
 def conclude(
     plan: Plan, training: Run, sources: Mapping[str, Source], seconds: dict[str, float], watch: Watcher
 ) -> dict[str, Any]:
     """Scores and packs what was trained; writes and returns the result, and removes the checkpoints."""
     folder, captioner = plan.place.folder, plan.captioner
+    if training.pruner is not None and (gates := training.pruner.gates()):  # in bfloat16: their signs matter most
+        save_checkpoint({"gates": {name: gate.bfloat16() for name, gate in gates.items()}}, folder / GATES)
     started = time.perf_counter()
     scoring = partial(watch.stage, "scoring")
     scores, captions = evaluate(captioner, sources["val"], plan.val, plan.recipe.decoding, progress=scoring)
     seconds["scoring"] = round(time.perf_counter() - started, 1)
     write_json(folder / CAPTIONS, [{"image_id": k, "caption": v} for k, v in captions.items()])
+    learned = {caption for i in range(len(plan.train)) for caption in plan.train[i].captions}
     result = {
         "scores": dict(scores),
+        "quality": asdict(caption_quality(list(captions.values()), learned)),
         **pack(captioner, folder / MODEL, dict(scores)),
         "seconds": {key: seconds[key] for key in ("scoring", "features", "training")},
         "best": training.best,

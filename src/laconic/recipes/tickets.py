@@ -14,7 +14,7 @@ from torch import Tensor
 
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import load
-from laconic.compress.masked.frozen import Frozen, zeros
+from laconic.compress.masked.frozen import Frozen, masks_of
 from laconic.compress.masked.method import Method, check_share
 from laconic.compress.masked.ranking import Scope, keep_largest, magnitudes
 from laconic.compress.sites import Where, prunable
@@ -123,7 +123,7 @@ class FrozenMasks(OfCaptioner):
                 f"{path}: {empty:,} of {kept:,} weights that these gates keep are zero in the captioner to start from; "
                 "give the model of the same run as initial"
             )
-        return Frozen({**zeros(weights), **gates})
+        return Frozen({**masks_of(weights), **gates})
 
 
 def _gates(path: Path, captioner: ImageCaptioner) -> dict[str, Tensor]:

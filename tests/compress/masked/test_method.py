@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from laconic.compress.masked.fisher import Fisher
-from laconic.compress.masked.frozen import Frozen, zeros
-from laconic.compress.masked.magnitude import Magnitude
+from laconic.compress.masked.frozen import Frozen, masks_of
+from laconic.compress.masked.magnitude import Gradual, Magnitude
 from laconic.compress.masked.method import Method
 from laconic.compress.masked.pruner import Pruner
 from laconic.compress.masked.ranking import keep_largest, magnitudes
@@ -90,7 +90,7 @@ def test_hard_pruning_gives_the_published_masks(net, arrays, kind, sparsity):
 @pytest.mark.parametrize("sparsity", SPARSITIES)
 @pytest.mark.parametrize("kind", ["blind", "uniform"])
 def test_gradual_pruning_ends_with_the_published_masks(net, arrays, kind, sparsity):
-    pruner = Pruner(net, Magnitude(sparsity, kind, Cubic(start=1, end=4, interval=1)), steps=6)
+    pruner = Pruner(net, Gradual(sparsity, kind, schedule=Cubic(start=1, end=4, interval=1)), steps=6)
     seen = []
     for _ in range(6):
         pruner.step()
@@ -211,7 +211,7 @@ def test_a_schedule_that_cannot_reach_its_target_is_refused(net, options):
     with pytest.raises(
         PruningError, match=r"do not fit a training of 300 steps; give start \+ interval <= end <= steps"
     ):
-        Pruner(net, Magnitude(0.9, schedule=Cubic(**options)), steps=300)
+        Pruner(net, Gradual(0.9, schedule=Cubic(**options)), steps=300)
     assert Cubic(start=10, end=30, interval=7).over(30) == (10, 24, 7)
 
 
@@ -240,9 +240,9 @@ METHODS = {
     "hard": Magnitude(0.7),
     "hard uniform": Magnitude(0.7, "uniform"),
     "hard distribution": Magnitude(0.7, "distribution"),
-    "gradual": Magnitude(0.7, schedule=Cubic()),
-    "gradual uniform": Magnitude(0.7, "uniform", Cubic()),
-    "gradual distribution": Magnitude(0.7, "distribution", Cubic()),
+    "gradual": Gradual(0.7),
+    "gradual uniform": Gradual(0.7, "uniform"),
+    "gradual distribution": Gradual(0.7, "distribution"),
     "fisher": Fisher(0.7),
     "fisher uniform": Fisher(0.7, "uniform"),
     "snip": Snip(0.7),
@@ -278,8 +278,8 @@ def test_non_zeros_are_exact_wherever_the_training_stops(name, steps):
     method = METHODS[name]
     model, pruner, optimizer = begin(method)
     trained(method, steps, model, pruner, optimizer)
-    target = method.target(pruner)
-    weights = {n: w for n, w in pruner.finalize().named_parameters() if w.ndim == 2}
+    target = pruner.target if isinstance(method, Frozen) else method.sparsity
+    weights = {n: w for n, w in pruner.finalize(force=True).named_parameters() if w.ndim == 2}
     total = sum(w.numel() for w in weights.values())
     non_zeros = sum(int(w.count_nonzero()) for w in weights.values())
     if "uniform" in name:
@@ -329,17 +329,17 @@ def test_gradual_pruning_brings_weights_back():
     layer = nn.Linear(4, 1, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.1, 1.0, 2.0, 3.0]]))
-    pruner = Pruner(layer, Magnitude(0.25, schedule=Cubic(1, 2, 1)), steps=4)
-    pruner.method.prune(pruner, 0.25)
+    pruner = Pruner(layer, Gradual(0.25, schedule=Cubic(1, 2, 1)), steps=4)
+    pruner.driver.prune(0.25)
     assert pruner.masks()["weight"].tolist() == [[False, True, True, True]]
     with torch.no_grad():
         pruner.raw()["weight"][0, 3] = 0.01
-    pruner.method.prune(pruner, 0.25)
+    pruner.driver.prune(0.25)
     assert pruner.masks()["weight"].tolist() == [[True, True, True, False]]
 
 
 def test_methods_with_a_schedule_need_the_number_of_steps():
-    for method in (Supermask(0.5), Magnitude(0.5, schedule=Cubic())):
+    for method in (Supermask(0.5), Gradual(0.5), Fisher(0.5)):
         with pytest.raises(PruningError, match=f"{type(method).__name__} needs steps="):
             Pruner(nn.Linear(3, 3), method)
     assert Pruner(nn.Linear(10, 10), Magnitude(0.5)).finalize().weight.count_nonzero() == 50
@@ -392,4 +392,4 @@ def test_given_masks_must_fit():
     with pytest.raises(PruningError, match=r"no mask of shape \(3, 2\) for weight"):
         Pruner(nn.Linear(2, 3), Frozen({"weight": torch.ones(2, 3, dtype=torch.bool)}))
     sparse = {"weight": torch.tensor([[0.0, 1.0]])}
-    assert zeros(sparse)["weight"].tolist() == [[False, True]]
+    assert masks_of(sparse)["weight"].tolist() == [[False, True]]

@@ -6,52 +6,42 @@ the mean square of the gradient, which Adam keeps anyway.
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from laconic.compress.masked.magnitude import Magnitude
-from laconic.compress.masked.ranking import keep_largest
+from laconic.compress.masked.method import check_share
+from laconic.compress.masked.ranking import Scores
 from laconic.compress.masked.schedule import Cubic
+from laconic.compress.masked.scored import Scored
 from laconic.errors import PruningError
-
-if TYPE_CHECKING:
-    from laconic.compress.masked.pruner import Pruner
 
 
 @dataclass(frozen=True)
-class Fisher(Magnitude):
-    """Weights of small w^2 E[g^2] go, gradually; the Pruner must be attached to an Adam.
+class Fisher(Scored):
+    """Weights of small w^2 E[g^2] go, gradually; the Pruner must be attached to an optimizer that keeps E[g^2].
 
     For a MobileNet whose batch norm is folded, for one: 30 or 50 % of it pruned at once move the logits less than half
     as far as by magnitude, 10 % farther (docs/LOG.md, What a MobileNet-V2 encoder bears).
-    `scope` is "blind" or "uniform".
+
+    Attributes:
+        sparsity: share to remove.
+        scope: "blind" ranks all weights together, "uniform" each tensor on its own.
+        schedule: when, and how many.
     """
 
-    schedule: Cubic | None = field(default_factory=Cubic)
+    needs_steps: ClassVar[bool] = True
+    needs_moments: ClassVar[bool] = True
+    moves_masks: ClassVar[bool] = True  # type: ignore[misc]
+
+    sparsity: float
+    scope: Literal["blind", "uniform"] = "blind"
+    schedule: Cubic = field(default_factory=Cubic)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.schedule is None or self.scope == "distribution" or self.centred:
-            raise PruningError("Fisher takes a schedule, and scope 'blind' or 'uniform'")
+        check_share("sparsity", self.sparsity)
+        if self.scope not in ("blind", "uniform"):
+            raise PruningError(f"Fisher: scope = {self.scope!r}; give 'blind' or 'uniform'")
 
-    def prune(self, pruner: "Pruner", sparsity: float) -> None:
-        """Masks by the present weights and moments; weights pruned before have moments that fade away."""
-        scores = {name: _score(pruner, weight) for name, weight in pruner.raw().items()}
-        pruner.set_masks(keep_largest(scores, sparsity, self.scope))
-
-    def attach(self, pruner: "Pruner", optimizer: torch.optim.Optimizer) -> None:
-        if "betas" not in optimizer.defaults:
-            raise PruningError("Fisher reads second moments, which this optimizer lacks: attach the pruner to an Adam")
-        trained = {id(held) for group in optimizer.param_groups for held in group["params"]}
-        for name, weight in pruner.raw().items():
-            if id(weight) not in trained:
-                raise PruningError(f"Fisher reads Adam's second moments, {name} has none: train it or leave it out")
-
-
-def _score(pruner: "Pruner", weight: Tensor) -> Tensor:
-    if pruner.optimizer is None:
-        raise PruningError("Fisher reads Adam's second moments: attach the pruner to an Adam")
-    moments: Tensor | float = pruner.optimizer.state.get(weight, {}).get("exp_avg_sq", 0.0)  # 0: no loss depends on it
-    return weight.detach().square() * moments
+    def scores(self, weights: Scores, gradients: Scores, moments: Scores) -> dict[str, Tensor]:
+        return {name: weights[name].square() * moment for name, moment in moments.items()}

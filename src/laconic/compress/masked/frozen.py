@@ -9,17 +9,14 @@ where that training began.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from laconic.compress.masked.driver import Driver, MaskedWeight
 from laconic.compress.masked.masks import FixedMask, LearnedMask, Mask
 from laconic.compress.masked.method import Method
 from laconic.errors import PruningError
-
-if TYPE_CHECKING:
-    from laconic.compress.masked.pruner import Pruner
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +30,10 @@ class Frozen(Method):
 
     masks: Mapping[str, Tensor] | None = None
 
-    def target(self, pruner: "Pruner") -> float:
-        return pruner.sparsity
+    @property
+    def moves_masks(self) -> bool:  # type: ignore[override]
+        """Whether masks go on being drawn from gates."""
+        return any(mask.is_floating_point() for mask in (self.masks or {}).values())
 
     def mask(self, name: str, weight: Tensor) -> Mask:
         if self.masks is None:
@@ -50,14 +49,10 @@ class Frozen(Method):
         mask.freeze("bernoulli")
         return mask
 
-    def update(self, pruner: "Pruner") -> None:
-        for mask in pruner.active.values():
-            if isinstance(mask, LearnedMask):
-                mask.redraw()
-
-    resume = update
+    def drive(self, weights: Mapping[str, MaskedWeight], steps: int) -> Driver:
+        return Driver(weights, steps)
 
 
-def zeros(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def masks_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Masks of a sparse model: true where a weight is not zero."""
     return {name: weight.detach().to(torch.bool) for name, weight in weights.items()}

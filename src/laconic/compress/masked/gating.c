@@ -108,10 +108,19 @@ void gradients_bfloat16(size_t n, const bfloat16 *restrict grad, const float *re
     }
 }
 
-void add_slope(size_t n, const float *restrict gates, float *restrict grad, float factor)
+/* Tells whether all of grad is finite then. */
+int64_t add_slope(size_t n, const float *restrict gates, float *restrict grad, float factor)
 {
-    for (size_t i = 0; i < n; i++)
-        grad[i] += factor * slope(gates[i]);
+    uint32_t largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        float sum = grad[i] + factor * slope(gates[i]);
+        uint32_t bits;
+        memcpy(&bits, &sum, sizeof bits);
+        bits &= 0x7fffffff; /* those of |sum|, in the order of |sum| */
+        largest = bits > largest ? bits : largest;
+        grad[i] = sum;
+    }
+    return largest < 0x7f800000;
 }
 
 int64_t count_open(size_t n, const float *restrict gates)

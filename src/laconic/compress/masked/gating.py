@@ -147,14 +147,23 @@ def sigmoid_slope(gates: Tensor, grad: Tensor) -> Tensor:
     return torch.ops.aten.sigmoid_backward(grad, gates.abs().neg_().sigmoid_())  # type: ignore[no-any-return]
 
 
-def add_slope(gates: Tensor, factor: Tensor, grad: Tensor) -> None:
-    """grad += factor * s(G) (1 - s(G)); factor is a scalar."""
+def add_slope(gates: Tensor, factor: Tensor, grad: Tensor) -> bool:
+    """grad += factor * s(G) (1 - s(G)), and whether all of it is finite then; factor is a scalar."""
     on_cpu = gates.device.type == "cpu"  # a GPU would have to be waited for
-    if on_cpu and _natively("add_slope", gates, out=[grad], scalars=[ctypes.c_float(factor.item())]):
-        return
+    if on_cpu:
+        scalars = [ctypes.c_float(factor.item())]
+        if finite := _natively("add_slope", gates, out=[grad], scalars=scalars, restype=ctypes.c_int64):
+            return all(finite)
     factor = factor.to(gates.dtype)
     for result, some in pieces(grad, gates):
         result.add_(sigmoid_slope(some, factor.expand_as(some)))
+    return all_finite([grad])
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether no element is infinite or not a number, in one pass: zero times any such is not a number."""
+    sums = [torch.stack([(some * 0).sum() for (some,) in pieces(tensor)]).sum() for tensor in tensors]
+    return not sums or bool(torch.stack(sums).sum().isfinite())
 
 
 def _natively(

@@ -9,15 +9,18 @@ of arXiv 2110.03298). An LSTM cell unrolled over twenty time steps therefore see
 Knows nothing of sparsity targets, losses or optimizers.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from laconic.compress.masked.gating import PIECE, add_slope, draw_bernoulli, multiply, straight_through
+from laconic.compress.masked.gating import add_slope, draw_bernoulli, multiply, straight_through
+from laconic.compress.stacking import MASK, Transform
 
 Sampling = Literal["bernoulli", "round"]
+
+CAST_FROM = 1 << 17  # weights of a matrix from which on a product in autocast's type saves more than the cast costs
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -39,12 +42,14 @@ class _StraightThrough(torch.autograd.Function):
         weight, gates, keep = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         grad_weight = torch.empty_like(weight) if wanted[0] else None
-        grad_gates = ctx.mask.empty_gradient() if wanted[1] else None
+        # Masks that stand still leave the gates in the graph: processes that train together wait for all parameters
+        # that were there at the start, and are content to hear that there is no gradient.
+        grad_gates = ctx.mask.empty_gradient() if wanted[1] and not ctx.mask.still else None
         straight_through(grad, weight, gates, keep, grad_weight, grad_gates, ctx.mask.slope)
         return grad_weight, grad_gates, None, None
 
 
-class FixedMask(nn.Module):
+class FixedMask(Transform):
     """A mask that only its owner changes: weight * keep, in training and evaluation alike.
 
     Pruned weights get a gradient of zero and are kept, so a later mask can bring them back. What the optimizer adds
@@ -55,6 +60,7 @@ class FixedMask(nn.Module):
         keep: bool, shape of the weight; None keeps everything.
     """
 
+    order: ClassVar[int] = MASK
     keep: Tensor
 
     def __init__(self, weight: Tensor, keep: Tensor | None = None) -> None:
@@ -70,7 +76,7 @@ class FixedMask(nn.Module):
         return weight * self.keep
 
 
-class LearnedMask(nn.Module):
+class LearnedMask(Transform):
     """A supermask (Zhou et al. 2019): one trainable gate per weight.
 
     Training multiplies the weight by a draw of Bernoulli(sigmoid(gates)) (or by its rounding), evaluation by
@@ -85,11 +91,13 @@ class LearnedMask(nn.Module):
     Attributes:
         products: nothing but matrix products reads the weight. Where autocast is on, the masked weight of a large
             matrix then has the type that autocast would give it anyway.
+        still: the gates do not learn (any longer), whatever `requires_grad` says of them.
 
     Draws have their own seed, so processes that train one model together agree on the masks while each has a dropout
     of its own; `seed` is that of the next draw.
     """
 
+    order: ClassVar[int] = MASK
     gates: nn.Parameter
     seed: Tensor
 
@@ -100,6 +108,7 @@ class LearnedMask(nn.Module):
         self.sampling = sampling
         self.slope = slope
         self.products = False
+        self.still = False
         self._spent: Tensor | None = None
         self._draw: Tensor | None = None
         self._stale = False
@@ -117,19 +126,24 @@ class LearnedMask(nn.Module):
 
     def freeze(self, sampling: Sampling = "round") -> None:
         """The gates no longer learn; training uses what evaluation keeps, or goes on drawing from them."""
-        self.gates.requires_grad_(False)
+        self.still = True
         self.gates.grad = self._spent = None
+        self.sampling = sampling
+
+    def unfreeze(self, sampling: Sampling) -> None:
+        """The gates learn again, under draws or their rounding."""
+        self.still = False
         self.sampling = sampling
 
     def redraw(self) -> None:
         """Forgets the draw; the next access in training makes a new one, in the same memory."""
         self._stale = True
 
-    def add_gradient(self, factor: Tensor) -> None:
-        """Adds factor * s(G) (1 - s(G)) to the gates' gradient; factor is a scalar."""
+    def add_gradient(self, factor: Tensor) -> bool:
+        """Adds factor * s(G) (1 - s(G)) to the gates' gradient, factor a scalar; whether all of that is finite then."""
         if self.gates.grad is None:
             self.gates.grad = self.empty_gradient().zero_()
-        add_slope(self.gates.detach(), factor, self.gates.grad)
+        return add_slope(self.gates.detach(), factor, self.gates.grad)
 
     def forget_gradient(self) -> None:
         """The gradient has been used; the next one is written into its memory."""
@@ -144,11 +158,13 @@ class LearnedMask(nn.Module):
     def product_type(self, weight: Tensor) -> torch.dtype:
         """Type of the masked weight."""
         kind = weight.device.type
-        if not self.products or weight.numel() < PIECE or weight.dtype != torch.float32:
+        if not self.products or weight.numel() < CAST_FROM or weight.dtype != torch.float32:
             return weight.dtype
         return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
     def forward(self, weight: Tensor) -> Tensor:
+        if not self.training and torch.jit.is_tracing():  # type: ignore[attr-defined]  # in operations that others know
+            return weight * self.keep
         return _StraightThrough.apply(weight, self.gates, self._current(), self)  # type: ignore[no-any-return]
 
     def _current(self) -> Tensor:

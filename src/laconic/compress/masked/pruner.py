@@ -11,14 +11,16 @@ biases and norms are left alone. `where(name, weight)` chooses otherwise. Knows 
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
+from laconic.compress import stacking
+from laconic.compress.masked.driver import Driver, MaskedWeight
 from laconic.compress.masked.frozen import Frozen
 from laconic.compress.masked.masks import LearnedMask, Mask
 from laconic.compress.masked.method import Method
@@ -26,9 +28,9 @@ from laconic.compress.sites import Where, prunable
 from laconic.errors import PruningError
 
 TOLERANCE = 0.05
-BETAS = (0.9, 0.999)  # of the gates' Adam, where the optimizer of the weights has none
 # Modules that need their matrices for matrix products only
 PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNCellBase)
+_TAGS = itertools.count()  # tell whose masks those of a copy are
 
 
 class Pruner:
@@ -41,8 +43,16 @@ class Pruner:
         where: predicate (name, weight) -> bool over the model's matrices; default all of them.
         freeze: predicate over the chosen ones: their zeros stay, nothing else of them is pruned or counted.
 
+    What the user freezes himself (`requires_grad_(False)`, before or after) rests, where the method prunes while the
+    model trains: it keeps the mask it has, to the end, and counts with it, while the target holds for the others. So
+    does a weight that never gets a gradient, where the method goes by gradients (Supermask, Fisher).
+
+    Masks stack on what laconic has put on a weight already: a mask given before stays, and what it has pruned ranks
+    last; see laconic.compress.stacking. Tied weights share one mask.
+
     Raises:
-        PruningError: where no weight matches, a weight already carries a parametrization, or steps < 1.
+        PruningError: where no weight matches, where a weight has no shape yet or is computed from other parameters
+            (weight norm, spectral norm), or steps < 1.
     """
 
     def __init__(
@@ -56,24 +66,23 @@ class Pruner:
     ) -> None:
         if steps is not None and steps < 1:
             raise PruningError(f"steps={steps}: give the number of training steps, at least 1")
+        if steps is None and method.needs_steps:
+            raise PruningError(f"{type(method).__name__} needs steps=, the number of training steps")
         self.model = model
         self.method = method
         self.steps = steps or 1
-        self._scheduled = steps is not None
         self.steps_done = 0
-        self.sensed = False
-        self._sites = prunable(model, where)
-        for name, sites in self._sites.items():
-            if any(parametrize.is_parametrized(*site) for site in sites):
-                raise PruningError(f"{name} is already pruned or parametrized; finalize that first")
-        self._order = {site[0]: list(site[0]._parameters) for s in self._sites.values() for site in s}
-        self._hook: RemovableHandle | None = None
-        self._zero_grads: tuple[Callable[..., None], Callable[..., None]]
         self.optimizer: torch.optim.Optimizer | None = None
+        self._hooks: list[RemovableHandle] = []
+        self._zero_grads: tuple[Callable[..., None], Callable[..., None]]
         self._finalized = False
+        self._tag = next(_TAGS)
+        self._sites = prunable(model, where)
         self.active: dict[str, Mask] = {}
         self._frozen: dict[str, Mask] = {}
         for name, sites in self._sites.items():
+            for site in sites:
+                stacking.refuse_foreign(name, *site)
             weight = getattr(*sites[0])
             if freeze is not None and freeze(name, weight):
                 self._frozen[name] = Frozen().mask(name, weight)
@@ -81,16 +90,14 @@ class Pruner:
                 self.active[name] = method.mask(name, weight)
         if not self.active:
             raise PruningError(f"no weight to prune: `freeze` holds all of {', '.join(list(self._frozen)[:8])}")
-        for name, mask in {**self.active, **self._frozen}.items():
-            if isinstance(mask, LearnedMask):
-                mask.products = all(isinstance(module, PRODUCTS) for module, _ in self._sites[name])
-            for module, attribute in self._sites[name]:
-                # unsafe: the check would make a draw, and a mask changes neither shape nor type
-                parametrize.register_parametrization(module, attribute, mask, unsafe=True)
+        self._refuse_sparse()
+        self._order = {site[0]: list(site[0]._parameters) for s in self._sites.values() for site in s}
+        self._mask()
         self.weights = sum(mask.keep.numel() for mask in self.active.values())
         try:
-            method.begin(self)
-            self.gate_optimizer = method.gate_optimizer(self, BETAS)
+            pruned = {name: MaskedWeight(self._sites[name], mask) for name, mask in self.active.items()}
+            self.driver: Driver = method.drive(pruned, self.steps)
+            self.driver.begin()
         except Exception:
             self._unmask()  # the model may be pruned by another try
             raise
@@ -101,22 +108,38 @@ class Pruner:
         """Hooks into `optimizer.step()`: each one adds the method's penalty to the gates and updates the masks.
 
         Gates that the optimizer already holds (it was built from `model.parameters()` after pruning) are taken
-        out of it: they need their own learning rate and no weight decay. Betas are inherited. `optimizer.zero_grad()`
-        clears them all the same. `scaler` is what scales the loss, where something does: it only unscales what an
-        optimizer holds.
+        out of it: they need their own learning rate and no weight decay. Two betas are inherited.
+        `optimizer.zero_grad()` clears them all the same. `scaler` is what scales the loss, where something does: it
+        only unscales what an optimizer holds. A step within a step (of an optimizer that wraps another) is none of the
+        training's.
+
+        Raises:
+            PruningError: where the method cannot go with this optimizer, or the optimizer does not tell of its steps.
         """
-        self.method.attach(self, optimizer)
+        if not isinstance(getattr(optimizer, "_optimizer_step_post_hooks", None), dict):
+            inside = ".optimizer" if hasattr(optimizer, "optimizer") else ""
+            raise PruningError(
+                f"{type(optimizer).__name__} does not tell of its steps as a torch.optim.Optimizer does; attach the "
+                f"optimizer that it wraps{inside and f' ({inside})'}, or call pruner.step() after each step yourself"
+            )
+        self.driver.attach(optimizer)
+        self._detach()
         gates = {id(p) for mask in self.active.values() for p in mask.parameters()}
-        for group in optimizer.param_groups:
-            group["params"] = [p for p in group["params"] if id(p) not in gates]
-        self.gate_optimizer = self.method.gate_optimizer(self, optimizer.defaults.get("betas", BETAS))
+        for group in optimizer.param_groups:  # in place: some optimizers keep a reference to this list
+            group["params"][:] = [p for p in group["params"] if id(p) not in gates]
+        depth = 0
+
+        def before(*_: object) -> None:
+            nonlocal depth
+            depth += 1
 
         def after(*_: object) -> None:
-            if scaler is None or self._unscale(scaler.get_scale()):
-                self.method.add_gradient(self)
+            nonlocal depth
+            depth -= 1
+            if depth == 0 and (scaler is None or self._unscale(scaler.get_scale())):
+                self.driver.add_penalty(self.steps_done)
                 self.step()
 
-        self._detach()
         zero_grad = optimizer.zero_grad
 
         def zero_all(set_to_none: bool = True) -> None:
@@ -125,30 +148,29 @@ class Pruner:
 
         optimizer.zero_grad = zero_all  # type: ignore[method-assign]
         self._zero_grads = zero_grad, zero_all
-        self._hook = optimizer.register_step_post_hook(after)
+        self._hooks = [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
         self.optimizer = optimizer
         return self
 
     def penalty(self) -> Tensor | None:
         """The method's loss at the present step, for loops that add it to their own; None where it has none."""
-        return self.method.loss(self)
+        return self.driver.penalty(self.steps_done)
 
     def step(self) -> None:
         """One training step is over: the method updates the masks."""
         self.steps_done += 1
-        self.method.update(self)
+        self.driver.update(self.steps_done)
 
     def sense(self, losses: Iterable[Tensor]) -> None:
         """Prunes by the gradients of `losses`, one scalar a batch (SNIP); call it before the training."""
-        self.method.sense(self, losses)
-        self.sensed = True
+        self.driver.sense(losses)
+
+    # Looking
 
     @property
     def settled(self) -> bool:
         """Whether the masks stand still."""
-        return self.method.settled(self)
-
-    # Looking
+        return self.driver.settled(self.steps_done)
 
     @property
     def sparsity(self) -> float:
@@ -161,31 +183,35 @@ class Pruner:
         held = {**self.active, **self._frozen}
         return {name: held[name].keep for name in self._sites}
 
+    def gates(self) -> dict[str, Tensor]:
+        """Name of each weight whose mask is learned -> its gates, detached."""
+        return {name: m.gates.detach() for name, m in self.active.items() if isinstance(m, LearnedMask)}
+
     def raw(self) -> dict[str, nn.Parameter]:
         """Name of each weight that is being pruned -> the weight without its mask."""
-        return {name: self._raw(name) for name in self.active}
+        return {name: stacking.original(*self._sites[name][0]) for name in self.active}
+
+    @property
+    def gate_optimizer(self) -> torch.optim.Optimizer | None:
+        """That of learned masks; its constants are the Pruner's business."""
+        return self.driver.optimizer
 
     def statistics(self) -> dict[str, float]:
         """Numbers for a training log: the sparsity, and what the method tells."""
-        return {"sparsity": self.sparsity, **self.method.statistics(self)}
+        return {"sparsity": self.sparsity, **self.driver.statistics(self.steps_done)}
+
+    @property
+    def target(self) -> float:
+        """Share of the masked weights that `finalize` sets to zero."""
+        return 1 - self.driver.target
 
     @property
     def near_target(self) -> bool:
         """Whether the non-zeros are within 5 % of the target, so that trimming changes little (the paper's rule)."""
-        target = 1 - self.method.target(self)
+        target = self.driver.target
         return abs(1 - self.sparsity - target) <= TOLERANCE * target
 
     # Changing
-
-    def set_masks(self, masks: Mapping[str, Tensor]) -> None:
-        """Keeps the weights where `masks` (name -> bool) is true."""
-        for name, keep in masks.items():
-            self.active[name].set(keep)
-
-    def require_steps(self, method: Method) -> None:
-        """PruningError where the length of the training is not known."""
-        if not self._scheduled:
-            raise PruningError(f"{type(method).__name__} needs steps=, the number of training steps")
 
     @contextlib.contextmanager
     def trimmed(self) -> Iterator[None]:
@@ -199,24 +225,31 @@ class Pruner:
                 mask.load_state_dict(before[name])
 
     def trim(self) -> None:
-        """Sets the number of kept weights to exactly N - int(s N)."""
-        self.method.trim(self)
+        """Sets the number of kept weights to exactly N - int(s N), of those that do not rest."""
+        self.driver.trim(self.steps_done)
 
-    def finalize(self) -> nn.Module:
+    def finalize(self, copy_of_model: nn.Module | None = None, *, force: bool = False) -> nn.Module:
         """Trims to the exact target, bakes the masks in and gives the ordinary module back, keys and all.
 
         The optimizer goes on as if there had been no pruner; `sparsity` and `masks()` still tell what was done.
 
+        Args:
+            copy_of_model: a copy (`copy.deepcopy`, `AveragedModel(model).module`) made while the masks were on; it is
+                finalized by its own masks in the model's place, which goes on as it was.
+            force: also where the steps done do not fit `steps`, which cuts to the target at once.
+
         Raises:
-            PruningError: where it has been called before.
+            PruningError: where it has been called before; where trimming now would cut what was to be pruned in the
+                steps to come; where more steps were done than announced.
         """
+        if copy_of_model is not None:
+            return self._twin(copy_of_model)._bake_copy(force)
         if self._finalized:
             raise PruningError("this pruner is finalized already; make a new one to prune further")
+        if not force:
+            self._check_steps()
         self.trim()
-        with torch.no_grad():
-            for name, keep in self.masks().items():
-                self._raw(name).mul_(keep)
-        self._unmask()
+        self._bake()
         self._detach()
         self._finalized = True
         return self.model
@@ -224,35 +257,111 @@ class Pruner:
     # Saving
 
     def state_dict(self) -> dict[str, Any]:
-        """Step and the gates' optimizer; the masks themselves are in the model's state."""
-        optimizer = None if self.gate_optimizer is None else self.gate_optimizer.state_dict()
-        return {"steps_done": self.steps_done, "sensed": self.sensed, "optimizer": optimizer}
+        """Step and the driver's state, gates' optimizer included; the masks themselves are in the model's state."""
+        return {"steps_done": self.steps_done, **self.driver.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave; the model's state is loaded separately."""
-        self.steps_done, self.sensed = state["steps_done"], state["sensed"]
-        if self.gate_optimizer is not None:
-            self.gate_optimizer.load_state_dict(state["optimizer"])
-        self.method.resume(self)
+        """Restores what `state_dict` gave; the model's state is loaded separately, before or after, as is `attach`."""
+        self.steps_done = state["steps_done"]
+        self.driver.load_state_dict(state, self.steps_done)
 
     # Parts
 
+    def _refuse_sparse(self) -> None:
+        for name, mask in self.active.items():
+            for module, _ in self._sites[name]:
+                if isinstance(mask, LearnedMask) and getattr(module, "sparse", False):
+                    raise PruningError(
+                        f"{name} has sparse gradients, of which gates cannot learn; make its {type(module).__name__} "
+                        "with sparse=False, or leave it out by `where`"
+                    )
+
+    def _check_steps(self) -> None:
+        done = f"{self.steps_done} of {self.steps} steps done, sparsity {self.sparsity:.4g} of {self.target:.4g}"
+        if not self.method.needs_steps:
+            return
+        if self.steps_done > self.steps:
+            raise PruningError(
+                f"{done}: more steps than announced, so the masks settled early; give Pruner(steps=) the number of "
+                "times the optimizer steps, or call finalize(force=True) to take the model as it is"
+            )
+        if self.settled:
+            return
+        if self.steps_done < self.steps:
+            attached = "" if self.optimizer else " (the pruner is attached to no optimizer)"
+            raise PruningError(
+                f"{done}{attached}: finalizing would cut the rest at once; train on, give Pruner(steps=) the number of "
+                "times the optimizer steps, or call finalize(force=True)"
+            )
+
+    def _twin(self, model: nn.Module) -> "Pruner":
+        """A pruner of the same state on the masks of a copy."""
+        paths = {id(module): path for path, module in self.model.named_modules()}
+        twin = copy.copy(self)
+        twin.model, twin._hooks, twin.optimizer, twin._finalized = model, [], None, False
+        twin._sites, twin.active, twin._frozen, twin._order = {}, {}, {}, {}
+        for name, sites in self._sites.items():
+            try:
+                own = [(model.get_submodule(paths[id(module)]), attribute) for module, attribute in sites]
+            except AttributeError:
+                own = []
+            found = [t for site in own[:1] for t in stacking.transforms(*site) if getattr(t, "tag", None) == self._tag]
+            if not found:
+                raise PruningError(
+                    f"{name} has no mask of this pruner in what is to be finalized; give a copy that was made of the "
+                    "model while it was being pruned (of an AveragedModel its .module)"
+                )
+            twin._sites[name] = own
+            (twin.active if name in self.active else twin._frozen)[name] = cast(Mask, found[0])
+            twin._order |= {copied: self._order[module] for (copied, _), (module, _) in zip(own, sites, strict=True)}
+        twin.driver = self.driver.onto({name: MaskedWeight(twin._sites[name], m) for name, m in twin.active.items()})
+        return twin
+
+    def _bake_copy(self, force: bool) -> nn.Module:
+        """What `finalize` does, where only the masks tell how far the pruning had come."""
+        if not force and not self.near_target:
+            raise PruningError(
+                f"this copy has a sparsity of {self.sparsity:.4g} of {self.target:.4g}: finalizing would cut the rest "
+                "at once; copy the model when pruner.near_target is true, or call finalize(copy, force=True)"
+            )
+        if abs(self.sparsity - self.target) * self.weights > len(self.active):  # int() may leave one a tensor
+            self.driver.trim(0)
+        self._bake()
+        return self.model
+
+    def _bake(self) -> None:
+        with torch.no_grad():
+            for name, keep in self.masks().items():
+                stacking.original(*self._sites[name][0]).mul_(keep)
+        self._unmask()
+
+    def _mask(self) -> None:
+        for name, mask in {**self.active, **self._frozen}.items():
+            if isinstance(mask, LearnedMask):
+                mask.products = all(isinstance(module, PRODUCTS) for module, _ in self._sites[name])
+            mask.tag = self._tag
+            for module, attribute in self._sites[name]:
+                stacking.install(module, attribute, mask)
+
     def _detach(self) -> None:
         """Leaves the optimizer as it was before `attach`."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+        for hook in self._hooks:
+            hook.remove()
+        if self._hooks and self.optimizer is not None:
             before, ours = self._zero_grads
-            if self.optimizer is not None and self.optimizer.zero_grad is ours:  # else another pruner came after
+            if self.optimizer.zero_grad is ours:  # else another pruner came after
                 self.optimizer.zero_grad = before  # type: ignore[method-assign]
+        self._hooks = []
 
     def _unmask(self) -> None:
         """The ordinary module again, with the weights as they are without their masks."""
-        for sites in self._sites.values():
-            shared = self._parameter(*sites[0])
+        for name, sites in self._sites.items():
+            mask = {**self.active, **self._frozen}[name]
+            shared = stacking.original(*sites[0])
             for module, attribute in sites:
-                parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
-                setattr(module, attribute, shared)
+                stacking.remove(module, attribute, mask)
+                if not stacking.transforms(module, attribute):
+                    setattr(module, attribute, shared)
         for module, names in self._order.items():  # optimizers and files know parameters by their order
             own = module._parameters
             own.update({name: own.pop(name) for name in names if name in own})
@@ -270,10 +379,3 @@ class Pruner:
             return True
         self._forget_gradients()
         return False
-
-    def _raw(self, name: str) -> nn.Parameter:
-        return self._parameter(*self._sites[name][0])
-
-    @staticmethod
-    def _parameter(module: nn.Module, attribute: str) -> nn.Parameter:
-        return module.parametrizations[attribute].original  # type: ignore

@@ -27,10 +27,13 @@ def keep_largest(
         ties: second criterion for equal scores; without it the first in order stay.
 
     Raises:
-        PruningError: unless 0 <= sparsity <= 1.
+        PruningError: unless 0 <= sparsity <= 1, and for scores that are not numbers.
     """
     if not 0 <= sparsity <= 1:
         raise PruningError(f"sparsity {sparsity} is not possible; give a share of the weights, 0 <= sparsity <= 1")
+    for name, tensor in scores.items():
+        if tensor.isnan().any():
+            raise PruningError(f"{name} cannot be ranked: its scores are not numbers, so the training has diverged")
     if scope == "uniform":
         return {
             name: _keep(tensor.flatten(), sparsity, None if ties is None else ties[name].flatten()).view_as(tensor)
