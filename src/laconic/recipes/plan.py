@@ -233,7 +233,7 @@ def _masks(chosen: Any, captioner: ImageCaptioner, recipe: Recipe) -> Masks:
 
 def _origin(captioner: ImageCaptioner, train: Dataset) -> dict[str, str]:
     captions = ((str(train[i].id), train[i].captions) for i in range(len(train)))
-    return {"vocabulary": digest(captioner.vocabulary.words), "training captions": digest(list(captions))}
+    return {"vocabulary": digest(captioner.vocabulary.words), "set of training captions": digest(list(captions))}
 
 
 def _first(examples: Dataset, count: int) -> Dataset:

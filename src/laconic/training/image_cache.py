@@ -106,19 +106,19 @@ def open_rows(where: Path, job: Job) -> Rows:
     Raises:
         TrainingError: where the disk is too small, or the cache cannot be written or is damaged.
     """
-    state = _read_state(where)
-    if state is None or state["done"] < len(job.examples):
-        try:
+    try:
+        state = _read_state(where)
+        if state is None or state["done"] < len(job.examples):
             where.mkdir(parents=True, exist_ok=True)
             with FileLock(where / "lock"):  # a second run on the same images waits for the first
                 state = _read_state(where) or {"done": 0, "skipped": []}
                 if state["done"] < len(job.examples):
                     _fill(where, job, state)
-        except OSError as error:
-            raise TrainingError(
-                f"{where}: the cache cannot be written ({error}); free the disk or give --cache another folder"
-            ) from error
-        state = _read_state(where)
+            state = _read_state(where)
+    except OSError as error:
+        raise TrainingError(
+            f"{where}: the cache cannot be written ({error}); free the disk or give --cache another folder"
+        ) from error
     skipped = tuple(Skipped(*entry) for entry in state["skipped"])  # type: ignore[index]
     try:
         arrays = {name: np.load(where / f"{name}.npy", mmap_mode="r") for name in job.all_columns}
@@ -184,7 +184,7 @@ def _read_state(where: Path) -> dict[str, Any] | None:
     try:
         state = json.loads((where / "state.json").read_text(encoding="utf8"))
         return {"done": int(state["done"]), "skipped": [(n, r) for n, r in state["skipped"]]}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(where, error) from None

@@ -344,8 +344,8 @@ class Run:
             theirs = held.get(name, mine) if isinstance(held, dict) else None
             if theirs != mine:
                 raise TrainingError(
-                    f"{self.last}: the {name} has changed since this checkpoint was written; restore the data, or give "
-                    "--out another folder"
+                    f"{self.last}: was written with another {name}; restore the data of then, or give --out another "
+                    "folder"
                 )
 
     def _cut_log(self) -> None:
