@@ -218,9 +218,7 @@ def test_lines_cut_short_by_a_kill_leave_the_log(tmp_path):
 def test_a_line_that_is_none_of_a_log_is_named(line, tmp_path):
     run = make_run(tmp_path, "dense")
     run.log.write_text(f'{{"step": 0}}\n{line}\n{{"step": 1}}\n')
-    with pytest.raises(
-        TrainingError, match=r"log\.jsonl: line 2 is none of a training log .*delete that line"
-    ):
+    with pytest.raises(TrainingError, match=r"log\.jsonl: line 2 is none of a training log .*delete that line"):
         run.resume()
     assert line in run.log.read_text()
 

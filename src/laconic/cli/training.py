@@ -179,7 +179,7 @@ def _form(kind: type, given: Mapping[str, Any], where: str, leave_out: Sequence[
     missing = [one.name for one in known if one.default is MISSING and one.default_factory is MISSING]
     asked = {name: tyro.MISSING for name in missing if name not in given}
     typed = make_dataclass(kind.__name__, [(name, type_, field(default=None)) for name, type_, _ in copies])
-    read = from_mapping(given, typed, where)
+    read: Any = from_mapping(given, typed, where)
     return made(**asked, **{name: getattr(read, name) for name in given})
 
 

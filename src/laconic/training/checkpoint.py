@@ -23,7 +23,7 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     failed: list[OSError] = []
     try:
         with atomically(path) as file:
-            torch.save({"format": FORMAT, **state}, _Told(file, failed))
+            torch.save({"format": FORMAT, **state}, _Told(file, failed))  # type: ignore[arg-type]
     except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError about its own books
         reason = failed[0] if failed else error
         kept = "the previous checkpoint is intact" if path.exists() else "nothing was kept"
