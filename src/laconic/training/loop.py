@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from laconic.compress.masked.pruner import Pruner
 from laconic.errors import TrainingError
 from laconic.machine.distributed import barrier, broadcast, is_writer, parallel, rank, total, world
-from laconic.machine.files import write_text
 from laconic.spec import manifest
 from laconic.training.batches import Batch, Batches
 from laconic.training.checkpoint import load_checkpoint, save_checkpoint
+from laconic.training.resuming import check_moments, check_origin, counts_of, cut_log
 from laconic.training.settings import SCHEDULES, Training
 
 SELECTION = "CIDEr"  # the score that picks the best checkpoint
@@ -314,15 +314,16 @@ class Run:
             TrainingError: where it is that of another model, vocabulary or data, or what it goes on from is gone.
         """
         if not self.last.exists():
-            self._cut_log()
+            if is_writer():
+                cut_log(self.log, self.step)
             return
         state = load_checkpoint(self.last)
-        self._check_origin(state.get("origin", {}))
+        check_origin(self.last, state.get("origin", {}), self.origin)
         try:
-            counts = _counts(state, self.steps)
+            counts = counts_of(state, self.steps)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            _check_moments(self.optimizer)
+            check_moments(self.optimizer)
             if self.pruner is not None:
                 self.pruner.load_state_dict(state["pruner"])
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -336,57 +337,5 @@ class Run:
                 f"{self.best_path}: is gone, and {self.last.name} goes on from it; put it back, or give --out another "
                 "folder"
             )
-        self._cut_log()
-
-    def _check_origin(self, held: object) -> None:
-        """TrainingError where the checkpoint is of other words or data; older ones do not tell."""
-        for name, mine in self.origin.items():
-            theirs = held.get(name, mine) if isinstance(held, dict) else None
-            if theirs != mine:
-                raise TrainingError(
-                    f"{self.last}: was written with another {name}; restore the data of then, or give --out another "
-                    "folder"
-                )
-
-    def _cut_log(self) -> None:
-        if not self.log.exists() or not is_writer():
-            return
-        kept = []
-        lines = self.log.read_bytes().splitlines(keepends=True)
-        for number, line in enumerate(lines, 1):
-            try:
-                if json.loads(line)["step"] <= self.step:
-                    kept.append(line.decode("utf8"))
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
-                if number == len(lines) and not line.endswith(b"\n"):
-                    continue  # cut short by a kill
-                raise TrainingError(
-                    f"{self.log}: line {number} is none of a training log ({type(error).__name__}); delete that line, "
-                    "or the file, which is a record only, and continue with --resume"
-                ) from None
-        write_text(self.log, "".join(kept))
-
-
-def _check_moments(optimizer: torch.optim.Optimizer) -> None:
-    """ValueError where what an optimizer keeps of a weight is neither a number nor of the weight's shape."""
-    for weight, held in optimizer.state.items():
-        for name, value in held.items():
-            if not isinstance(value, Tensor) or (value.ndim and value.shape != weight.shape):
-                raise ValueError(f"{name} of a weight of shape {tuple(weight.shape)}")
-
-
-def _counts(state: Mapping[str, Any], steps: int) -> tuple[int, float, dict[str, float], dict[str, float]]:
-    """Step, seconds, best and latest scores of a checkpoint; TypeError or ValueError where they are anything else."""
-    step, seconds, best, scores = (state[key] for key in ("step", "seconds", "best", "scores"))
-    if type(step) is not int or not isinstance(seconds, int | float):
-        raise TypeError("step or seconds is no number")
-    if not 0 <= step <= steps or not 0 <= seconds < math.inf:
-        raise ValueError(f"step {step} of {steps} after {seconds} seconds")
-    for held in (best, scores):
-        if not isinstance(held, dict) or not all(
-            isinstance(key, str) and isinstance(value, int | float) for key, value in held.items()
-        ):
-            raise TypeError("scores are no table of numbers")
-    if best and type(best.get("step")) is not int:
-        raise TypeError("the best scores have no step")
-    return step, float(seconds), best, scores
+        if is_writer():
+            cut_log(self.log, self.step)
