@@ -13,8 +13,7 @@ from typing import Any
 from flickr8k import describe, read_options, write
 
 from laconic.cli import main
-from laconic.config import from_mapping
-from laconic.recipes.recipe import Recipe
+from laconic.recipes.folders import read_recipe
 
 STUDY = Path("recipes/studies/flickr8k_encoder.toml")
 RUNS = ("dense", "dense_tuned", "decoder_smp_95", "A2_smp", "A2_smp_84", "A2_smp_91")
@@ -22,7 +21,7 @@ RUNS = ("dense", "dense_tuned", "decoder_smp_95", "A2_smp", "A2_smp_84", "A2_smp
 
 def row(folder: Path) -> dict[str, Any]:
     """A run of the study, finished, as a row of the table."""
-    recipe = from_mapping(json.loads((folder / "recipe.json").read_text(encoding="utf8")), Recipe, str(folder))
+    recipe = read_recipe(folder)
     result = json.loads((folder / "result.json").read_text(encoding="utf8"))
     weights = result["non_zeros"]["encoder_weights"] + result["non_zeros"]["decoder_weights"]
     kept = result["non_zeros"]["encoder"] + result["non_zeros"]["decoder"]

@@ -22,7 +22,8 @@ from laconic.cli import main
 from laconic.cli.console import console_for, watching
 from laconic.config import expand, read_toml
 from laconic.recipes.folders import write_json
-from laconic.recipes.recipe import Recipe, run
+from laconic.recipes.recipe import Recipe
+from laconic.recipes.run import run_recipe
 from laconic.training.evaluation import evaluate_images
 
 RECIPES = {  # file name -> name in the table; each may begin with what those before it have trained
@@ -39,7 +40,7 @@ def carry_out(name: str, options: argparse.Namespace) -> dict[str, Any]:
     recipe = read_toml(path, Recipe)
     folder = options.runs / name
     with watching(console_for()) as watch:
-        result = run(recipe, folder, options.cache, resume=True, watch=watch)
+        result = run_recipe(recipe, folder, options.cache, resume=True, watch=watch)
     found = describe(folder, recipe, result)
     return {"recipe": name, "name": RECIPES[name], **found, "command": f"laconic train {path}"}
 
@@ -50,7 +51,7 @@ def describe(folder: Path, recipe: Recipe, result: dict[str, Any]) -> dict[str, 
     counts, seconds = result["non_zeros"], result["seconds"]
     weights = counts["encoder_weights"] + counts["decoder_weights"]
     return {
-        "sparsity": recipe.pruning.sparsity,
+        "sparsity": recipe.pruning.options.get("sparsity", 0.0),
         "epochs": recipe.training.epochs,
         "CIDEr": round(100 * result["scores"]["CIDEr"], 2),
         "Bleu_4": round(100 * result["scores"]["Bleu_4"], 2),

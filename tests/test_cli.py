@@ -28,6 +28,7 @@ from laconic.data.regions import Regions, write_regions
 from laconic.decode.search import Decoding
 from laconic.machine.process import cores
 from laconic.recipes import recipe as recipes
+from laconic.recipes import run as running
 from laconic.recipes.processes import Outcome
 from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
@@ -51,8 +52,8 @@ word = 16
 hidden = 32
 [pruning]
 method = "supermask"
-sparsity = 0.8
 where = "all"
+options.sparsity = 0.8
 [training]
 epochs = 1
 batch = 16
@@ -213,6 +214,12 @@ def test_a_process_fails_with_one_line_and_code_2(tmp_path: Path) -> None:
         ("train recipe.toml --training.epochs many", "'many'"),
         ("train recipe.toml --training.epochs", "--training.epochs"),
         ("train recipe.toml --pruning.method magic", "'magic'"),
+        ("train recipe.toml --pruning.sparsity 0.5", "--pruning.sparsity is now --pruning.options.sparsity"),
+        ("train recipe.toml --pruning.learning-rate=5", "now --pruning.options.learning_rate"),
+        ("train recipe.toml --pruning.interval 5", "now --pruning.options.schedule.interval"),
+        ("train --pruning.method gradual recipe.toml --pruning.options.init 2", "--pruning.options.init"),
+        ("train recipe.toml --pruning.method lottery", "--pruning.options.ticket"),
+        ("train recipe.toml --pruning.options.scope blind", "--pruning.options.scope"),
         ("train recipe.toml --threads -1", "--threads -1"),
         ("train recipe.toml --out run", "run: "),
         ("train recipe.toml --out list.json", "list.json: is a file"),
@@ -498,7 +505,7 @@ def test_from_recipe_to_captions(here: Path, capsys: pytest.CaptureFixture[str])
 def watch_run(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[tuple[recipes.Recipe, Path, Path, bool]]:
     calls: list[tuple[recipes.Recipe, Path, Path, bool]] = []
 
-    def run(recipe: recipes.Recipe, folder: Path, cache: Path, *, resume: bool, watch: Any) -> Any:
+    def run_recipe(recipe: recipes.Recipe, folder: Path, cache: Path, *, resume: bool, watch: Any) -> Any:
         calls.append((recipe, folder, cache, resume))
         if isinstance(answer, BaseException):
             raise answer
@@ -506,7 +513,7 @@ def watch_run(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[tuple[recipe
         (folder / "model.safetensors").touch()
         return answer
 
-    monkeypatch.setattr(recipes, "run", run)
+    monkeypatch.setattr(running, "run_recipe", run_recipe)
     return calls
 
 
@@ -527,7 +534,7 @@ def test_every_key_of_a_recipe_is_an_option(
     words = "train --training.epochs 7 small.toml --decoder.options.cell gru --data.root r -o o --resume"
     assert main(words.split()) == 0
     recipe, folder, cache, resume = calls[0]
-    assert (recipe.training.epochs, recipe.data.root, recipe.pruning.sparsity) == (7, "r", 0.8)
+    assert (recipe.training.epochs, recipe.data.root, recipe.pruning.options) == (7, "r", {"sparsity": 0.8})
     # Defaults stay unsaid, so that the run is the same one whoever starts it.
     assert recipe.decoder.options == {"word": 16, "hidden": 32, "cell": "gru"}
     assert (folder, cache, resume) == (Path("o"), Path("cache"), True)
@@ -538,10 +545,27 @@ def test_every_key_of_a_recipe_is_an_option(
     assert calls[1][0] == read_toml(here / "small.toml", recipes.Recipe)
 
 
+PRUNED = '[pruning]\nmethod = "supermask"\noptions.sparsity = 0.9\n'
+NO_WEIGHT = {"sparsity": 0.9, "weight": None}
+
+
 @pytest.mark.parametrize(
     ("recipe", "words", "key", "value"),
     [
-        ('[pruning]\nmethod = "supermask"\nsparsity = 0.9', "--pruning.method gradual", "pruning.method", "gradual"),
+        (PRUNED, "--pruning.method gradual", "pruning.method", "gradual"),
+        (PRUNED, "--pruning.method gradual", "pruning.options", {"sparsity": 0.9}),
+        (PRUNED, "--pruning.method none", "pruning.options", {}),
+        (PRUNED, "--pruning.options.sparsity 0.8", "pruning.options", {"sparsity": 0.8}),
+        (PRUNED, "--pruning.options.weight 3", "pruning.options", {"sparsity": 0.9, "weight": 3.0}),
+        (PRUNED + "options.weight = 3.0", "--pruning.options.weight None", "pruning.options", NO_WEIGHT),
+        (PRUNED + "options.init = 5.0", "", "pruning.options", {"sparsity": 0.9, "init": 5.0}),
+        (
+            PRUNED,
+            "--pruning.method fisher --pruning.options.schedule.start 4",
+            "pruning.options",
+            {"sparsity": 0.9, "schedule": {"start": 4}},
+        ),
+        ("", "--pruning.method snip --pruning.options.sparsity=0.5", "pruning.options", {"sparsity": 0.5}),
         ('[decoder]\nname = "object_relation"', "--decoder.options.layers 1", "decoder.options", {"layers": 1}),
         *(
             ("", words, "decoder.options", {"attention_dropout": 0.3})

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -128,6 +128,48 @@ def test_differences_name_the_path_of_each_value():
     new = {"a": 1, "b": {"c": 4, "d": 3}, "fresh": 6}
     assert differences(old, new) == ["b.c: 2 -> 4", "fresh: None -> 6", "gone: 5 -> None"]
     assert differences(new, new) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"name = 'a'\nsteps = {'1' * 5000}", "an integer has too many digits"),
+        (f"name = 'a'\nsteps = 0x{'1' * 5000}", "an integer has more than 128 bits"),
+        (f"name = 'a'\ninner.rate = {'1' * 400}", "an integer has more than 128 bits"),
+        (f"options = {'[' * 5000}{']' * 5000}", "tables or lists lie more than 20 deep"),
+        (f"options = {'{a=' * 50}1{'}' * 50}", "tables or lists lie more than 20 deep"),
+        (f"{'.'.join('a' * 90)} = 1", "tables or lists lie more than 20 deep"),
+        (f"{'.'.join('a' * 200_000)} = 1", "a key has more than 100 dots"),
+        (f"[{'.'.join('a' * 200_000)}]", "a key has more than 100 dots"),
+        ("#" * (1 << 20) + "#", "larger than 1,048,576 bytes"),
+    ],
+    ids=range(9),
+)
+def test_what_no_person_wrote_is_refused_in_one_line(text, message, tmp_path):
+    with pytest.raises(ConfigError, match=rf"recipe\.toml: .*{message}"):
+        read_toml(write(tmp_path, text), Outer)
+
+
+def test_dots_of_comments_and_texts_are_no_keys(tmp_path):
+    dots = "." * 500
+    assert read_toml(write(tmp_path, f"# {dots}\nname = 'a'\n"), Outer) == Outer("a")
+
+
+@dataclass(frozen=True)
+class Moved:
+    options: dict[str, Any] = field(default_factory=dict)
+    MOVED: ClassVar[dict[str, str]] = {"rate": "options.rate"}
+
+
+def test_a_key_that_has_moved_is_named_with_its_place():
+    with pytest.raises(ConfigError, match=r"^run 'a': pruning\.rate is now pruning\.options\.rate$"):
+        from_mapping({"rate": 1.0}, Moved, "run 'a': pruning")
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/x", "~nosuchuser", "a\0b"])
+def test_paths_that_cannot_be(path):
+    with pytest.raises(ConfigError, match=r"there is no user 'nosuchuser' here|no path can hold a NUL"):
+        expand(path)
 
 
 def test_paths_expand_home_and_variables(monkeypatch, tmp_path):

@@ -11,7 +11,8 @@ from laconic.cli.convert import Convert
 from laconic.cli.pack import Pack
 from laconic.cli.scores import Evaluate, Score
 from laconic.metrics import METRICS, STANDARD
-from laconic.recipes.pruning import METHODS, Pruning
+from laconic.recipes.methods import METHODS
+from laconic.recipes.recipe import Pruning
 from laconic.store.values import VALUES
 
 PROMISED = {

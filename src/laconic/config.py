@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import tomllib
 import types
 import typing
@@ -23,6 +24,12 @@ C = TypeVar("C")
 
 SHARED = "LACONIC_SHARED"  # where reference data lies; recipes write paths as $LACONIC_SHARED/...
 
+# No recipe that a person wrote comes near these; beyond them reading takes minutes, or Python gives up.
+MAX_BYTES = 1 << 20  # of a TOML file
+MAX_DOTS = 100  # of one key
+MAX_DEPTH = 20  # tables within tables
+MAX_BITS = 128  # of an integer
+
 
 def read_toml(path: Path, kind: type[C]) -> C:
     """Reads a TOML file into the dataclass `kind`; ConfigError names file and key."""
@@ -32,23 +39,66 @@ def read_toml(path: Path, kind: type[C]) -> C:
 def read_table(path: Path, what: str = "a recipe") -> dict[str, Any]:
     """What a TOML file holds. ConfigError names the file, and says that it should be `what`."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf8"))
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes; give {what} (.toml)")
+        text = data.decode("utf8")
+        _check_keys(text, path)
+        table = tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give the path of {what} (.toml)") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give {what} (.toml)") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: tables or lists lie more than {MAX_DEPTH} deep; give {what} (.toml)") from None
+    except ValueError:  # of an integer with thousands of digits
+        raise ConfigError(f"{path}: an integer has too many digits; give {what} (.toml)") from None
+    check_plain(table, str(path))
+    return table
+
+
+def _check_keys(text: str, path: Path) -> None:
+    """ConfigError for a key of very many dots, over which tomllib takes memory by their square."""
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    if any(key.count(".") > MAX_DOTS for line in lines for key in re.split(r"[={,\[\]]", line)):
+        raise ConfigError(f"{path}: a key has more than {MAX_DOTS} dots")
+
+
+def check_plain(table: Any, where: str) -> None:
+    """ConfigError at `where` for tables and lists within each other beyond all use, and for endless integers."""
+    layer: list[Any] = [table]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for value in layer:
+            if isinstance(value, int) and value.bit_length() > MAX_BITS:
+                raise ConfigError(f"{where}: an integer has more than {MAX_BITS} bits; give a smaller one")
+            if isinstance(value, Mapping):
+                inner += value.values()
+            elif isinstance(value, list):
+                inner += value
+        layer = inner
+        if not layer:
+            return
+    raise ConfigError(f"{where}: tables or lists lie more than {MAX_DEPTH} deep")
 
 
 def from_mapping(values: Mapping[str, Any], kind: type[C], where: str) -> C:
-    """Builds the dataclass `kind`, nested ones too; unknown keys and wrong types are ConfigErrors at `where`."""
+    """Builds the dataclass `kind`, nested ones too; unknown keys and wrong types are ConfigErrors at `where`.
+
+    A key that has moved is named with its new place, where the dataclass says so: a ClassVar MOVED, old -> new key.
+    """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a table, got {values!r}")
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
+            moved = getattr(kind, "MOVED", {}).get(key)
+            if moved:
+                raise ConfigError(f"{where}.{key} is now {where.rsplit(': ', 1)[-1]}.{moved}")
             near = difflib.get_close_matches(str(key), fields, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
             raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
@@ -90,10 +140,21 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def expand(path: str) -> Path:
-    """A path as a recipe writes it: ~ and environment variables; LACONIC_SHARED is ../shared where unset."""
+    """A path as a recipe writes it: ~ and environment variables; LACONIC_SHARED is ../shared where unset.
+
+    Raises ConfigError for the home folder of a user whom this machine does not know, and for a path with a NUL.
+    """
     value = os.environ.get(SHARED, "../shared")
-    path = path.replace(f"${{{SHARED}}}", value).replace(f"${SHARED}", value)
-    return Path(os.path.expandvars(path)).expanduser()
+    expanded = os.path.expandvars(path.replace(f"${{{SHARED}}}", value).replace(f"${SHARED}", value))
+    if "\0" in expanded:
+        raise ConfigError(f"{path!r}: no path can hold a NUL character; leave it out")
+    try:
+        return Path(expanded).expanduser()
+    except RuntimeError:
+        user = expanded.split("/")[0]
+        raise ConfigError(
+            f"{path}: there is no user {user[1:]!r} here; a folder that is named {user} is ./{user}"
+        ) from None
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
@@ -117,7 +178,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} = {value!r}; expected a table")
         return dict(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= MAX_BITS:
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{where} = {value!r}; expected {hint.__name__}")

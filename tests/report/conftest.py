@@ -20,13 +20,23 @@ from laconic.training.settings import Training
 VAL = 6
 
 
-def finish_run(folder: Path, cider: float, *, hidden: int = 8, steps: int = 200, **pruning: Any) -> Path:
+def finish_run(
+    folder: Path,
+    cider: float,
+    *,
+    hidden: int = 8,
+    steps: int = 200,
+    method: str = "none",
+    where: str = "decoder",
+    freeze: str = "none",
+    **pruning: Any,
+) -> Path:
     """A folder as `laconic train` leaves it; the decoder's matrices lose the share `sparsity` of their weights."""
     recipe = Recipe(
         data=DataRecipe("scenes", min_count=1, train=30, val=VAL),
         encoder=EncoderConfig("mobilenet_v1_025", size=32),
         decoder=DecoderConfig(options={"word": 8, "hidden": hidden}),
-        pruning=Pruning(**pruning),
+        pruning=Pruning(method, where, freeze, pruning),
         training=Training(epochs=2),
     )
     examples = data.load("scenes", None, "val", count=VAL)
@@ -35,8 +45,8 @@ def finish_run(folder: Path, cider: float, *, hidden: int = 8, steps: int = 200,
     captioner = ImageCaptioner(ModelConfig(recipe.encoder, recipe.decoder), vocabulary)
     with torch.no_grad():
         for weight in captioner.decoder.parameters():
-            if weight.ndim > 1 and recipe.pruning.sparsity:
-                weight[torch.rand_like(weight) < recipe.pruning.sparsity] = 0
+            if weight.ndim > 1 and "sparsity" in pruning:
+                weight[torch.rand_like(weight) < pruning["sparsity"]] = 0
     folder.mkdir(parents=True)
     scores = {"Bleu_4": cider / 3, "ROUGE_L": cider / 2, "CIDEr": cider}
     size = save(captioner, folder / "model.safetensors", "exact")

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from laconic.errors import FormatError, TrainingError
+from laconic.training import checkpoint
 from laconic.training.checkpoint import load_checkpoint, save_checkpoint
 
 STATE = {
@@ -48,6 +49,7 @@ def half_written(state: object, file: io.BufferedWriter) -> None:
     ("where", "what", "failure"),
     [
         (torch, "save", half_written),
+        (checkpoint._Told, "write", full_disk),
         (torch, "save", full_disk),
         (os, "fsync", full_disk),
         (os, "replace", full_disk),
@@ -61,6 +63,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(where, what, failure, kept, t
         broken.setattr(where, what, failure)
         with pytest.raises(TrainingError, match=r"last\.pt: checkpoint cannot be written") as raised:
             save_checkpoint(STATE, path)
+    assert what == "save" or "No space left on device" in str(raised.value)
     said = "the previous checkpoint is intact" if kept else "nothing was kept"
     assert said in str(raised.value)
     assert "--resume" in str(raised.value)
@@ -119,6 +122,41 @@ def test_damage_anywhere_is_one_clear_error(tmp_path):
             load_checkpoint(path)
         except FormatError as error:
             assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_every_flipped_bit_of_a_tensor_is_found(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(STATE, path)
+    whole = path.read_bytes()
+    place = whole.index(STATE["model"]["a.weight"].numpy().tobytes())
+    for bit in range(24 * 8):
+        flipped = bytearray(whole)
+        flipped[place + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(FormatError, match=r"last\.pt: damaged checkpoint \((the checksum of|Bad CRC-32)"):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize("size", [10**6, 2 * 10**9])
+def test_what_unpacks_to_more_than_the_file_is_not_unpacked(size, tmp_path):
+    """Compressed, or with entries that claim the same bytes."""
+    save_checkpoint(STATE, tmp_path / "last.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "last.pt") as sound,
+        zipfile.ZipFile(
+            tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED if size < 10**9 else zipfile.ZIP_STORED
+        ) as bomb,
+    ):
+        for entry in sound.infolist():
+            bomb.writestr(entry.filename, sound.read(entry))
+        bomb.writestr("archive/data/9", bytes(10**6))
+    data = bytearray((tmp_path / "bomb.pt").read_bytes())
+    if size > 10**6:
+        place = data.rindex(b"PK\x01\x02") + 20  # compressed and uncompressed size in the central directory
+        data[place : place + 8] = size.to_bytes(4, "little") * 2
+        (tmp_path / "bomb.pt").write_bytes(data)
+    with pytest.raises(FormatError, match=r"is compressed|bytes, the limit is"):
+        load_checkpoint(tmp_path / "bomb.pt")
 
 
 class Bomb:

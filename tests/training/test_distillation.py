@@ -14,10 +14,9 @@ from laconic.captioner.packing import load, save
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError
 from laconic.models.layers import Features
-from laconic.models.soft_attention import SoftAttention
-from laconic.recipes.pruning import Pruning
-from laconic.recipes.recipe import DataRecipe, Recipe, run
-from laconic.spec.captioners import SoftAttentionConfig
+from laconic.models.soft_attention import SoftAttention, SoftAttentionConfig
+from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
+from laconic.recipes.run import run_recipe
 from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
 from laconic.training.batches import make_batches
@@ -116,7 +115,7 @@ DENSE = Recipe(
 def teacher(tmp_path_factory):
     """Packed file of a dense run with a frozen encoder."""
     folder = tmp_path_factory.mktemp("teacher")
-    run(DENSE, folder / "run", folder / "cache")
+    run_recipe(DENSE, folder / "run", folder / "cache")
     return folder / "run" / "model.safetensors"
 
 
@@ -126,10 +125,12 @@ def with_teacher(teacher, recipe: Recipe = DENSE, **options) -> Recipe:
 
 @pytest.mark.parametrize("encoder_rate", [0.0, 1e-3])
 def test_a_pruned_captioner_is_taught_by_a_dense_one(teacher, tmp_path, encoder_rate):
-    recipe = with_teacher(teacher, replace(DENSE, pruning=Pruning("supermask", 0.8)), temperature=2.0)
+    recipe = with_teacher(
+        teacher, replace(DENSE, pruning=Pruning("supermask", options={"sparsity": 0.8})), temperature=2.0
+    )
     recipe = replace(recipe, training=replace(recipe.training, encoder_learning_rate=encoder_rate))
     packed = teacher.read_bytes()
-    result = run(recipe, tmp_path / "run", tmp_path / "cache")
+    result = run_recipe(recipe, tmp_path / "run", tmp_path / "cache")
     assert result["non_zeros"]["decoder"] < 0.3 * result["non_zeros"]["decoder_weights"]
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert 0 < rows[0]["divergence"] < rows[0]["cross_entropy"]
@@ -192,7 +193,7 @@ def test_teachers_that_do_not_fit_are_refused(teacher):
 def test_a_teacher_that_does_not_fit_is_refused_before_features_are_computed(teacher, tmp_path):
     recipe = with_teacher(teacher, replace(DENSE, data=replace(DENSE.data, min_count=2)))
     with pytest.raises(ConfigError, match="another vocabulary"):
-        run(recipe, tmp_path / "run", tmp_path / "cache")
+        run_recipe(recipe, tmp_path / "run", tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 

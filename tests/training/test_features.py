@@ -1,11 +1,11 @@
 """Feature cache: never stale, resumable at any image, equal to a direct evaluation, clear failures."""
 
+import errno
 import json
 import os
-import shutil
-from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -186,12 +186,69 @@ def test_a_set_of_broken_images_only(encoder, files, tmp_path):
     assert len(cache.skipped) == 1
 
 
-def test_too_little_disk_is_refused_before_anything_is_written(encoder, tmp_path, monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 9_000, 9_000))
-    with pytest.raises(TrainingError, match=r"the cache needs 0\.0 GB.*--cache"):
+@pytest.mark.parametrize("full", [0, 1])
+def test_a_disk_that_is_too_small_is_found_so_before_anything_is_computed(encoder, tmp_path, monkeypatch, full):
+    """Another training may take the room at any time: it is asked for, and not only looked at."""
+    reserve, calls = os.posix_fallocate, []
+
+    def fallocate(file: int, start: int, size: int) -> None:
+        calls.append(size)
+        if len(calls) > full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        reserve(file, start, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", fallocate)
+    with pytest.raises(TrainingError, match=r"the cache needs 0\.0 GB \(No space left on device; .* free\); .*--cache"):
         cache_features(encoder, CONFIG, examples(), tmp_path)
     assert not list(tmp_path.rglob("*.npy"))
+
+
+@pytest.mark.parametrize("how", ["reserved", "no such call", "not on this file system"])
+def test_the_room_of_a_cache_is_taken_before_it_is_filled(encoder, tmp_path, monkeypatch, how):
+    if how == "no such call":
+        monkeypatch.delattr(os, "posix_fallocate")
+    elif how != "reserved":
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+    many = [Example(i, np.full((32, 32, 3), i, np.uint8)) for i in range(64)]
+
+    def stop(done: int, of: int) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        cache_pixels(many, 32, tmp_path, stop)
+    (pixels,) = tmp_path.rglob("pixels.npy")
+    assert pixels.stat().st_blocks * 512 >= 64 * 32 * 32 * 3
+    assert cache_pixels(many, 32, tmp_path).pixels[:, 0, 0, 0].tolist() == list(range(64))
+
+
+def refuse(*_: int) -> None:
+    raise OSError(errno.EOPNOTSUPP, "not supported")
+
+
+def test_a_complete_cache_is_used_without_being_written_to(encoder, tmp_path, monkeypatch):
+    """That of another user, or on a disk that is read-only."""
+    first = cache_features(encoder, CONFIG, examples(), tmp_path)
+
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(image_cache, "FileLock", denied)
+    monkeypatch.setattr(Path, "mkdir", denied)
+    again = cache_features(encoder, CONFIG, examples(), tmp_path)
+    np.testing.assert_array_equal(again.grid, first.grid)
+    with pytest.raises(TrainingError, match=r"cannot be written .*Permission denied"):
+        cache_features(encoder, CONFIG, examples(seed=1), tmp_path)
+
+
+def test_large_images_are_read_fewer_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_cache, "BATCH", 8)
+    seen = []
+    for size in (224, 448, 2048):
+        some = [Example(i, np.full((2, 2, 3), i, np.uint8)) for i in range(9 if size < 2048 else 2)]
+        cache_pixels(some, size, tmp_path, lambda done, of, size=size: seen.append((size, done)))
+    assert [done for size, done in seen if size == 224] == [8, 9, 9]
+    assert [done for size, done in seen if size == 448] == [2, 4, 6, 8, 9, 9]
+    assert [done for size, done in seen if size == 2048] == [1, 2, 2]
 
 
 def test_a_folder_that_cannot_be_written(encoder, tmp_path):

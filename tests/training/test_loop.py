@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -214,7 +215,64 @@ def test_lines_cut_short_by_a_kill_leave_the_log(tmp_path):
     assert run.log.read_text() == '{"step": 5}\n{"step": 6}\n'
 
 
+@pytest.mark.parametrize("line", ["7", "null", "[]", "{}", '{"step": "x"}', '{"step": 3', "\\udc80"])
+def test_a_line_that_is_none_of_a_log_is_named(line, tmp_path):
+    run = make_run(tmp_path, "dense")
+    run.log.write_text(f'{{"step": 0}}\n{line}\n{{"step": 1}}\n')
+    with pytest.raises(TrainingError, match=r"log\.jsonl: line 2 is none of a training log .*delete that line"):
+        run.resume()
+    assert line in run.log.read_text()
+
+
 # Checkpoints that cannot be used
+
+
+def test_a_best_checkpoint_that_is_gone_is_missed(unbroken, tmp_path):
+    method, expected = unbroken
+    shutil.copytree(expected.folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / expected.best_path.name).unlink()
+    with pytest.raises(TrainingError, match=r"best-\d+\.pt: is gone, and last\.pt goes on from it"):
+        make_run(tmp_path, method).resume()
+
+
+def test_other_words_or_data_are_noticed_and_older_checkpoints_go_on(tmp_path):
+    origin = {"vocabulary": "abc", "set of training captions": "def"}
+    make_run(tmp_path, "dense", origin=origin).save()
+    make_run(tmp_path, "dense", origin=origin).resume()
+    with pytest.raises(TrainingError, match=r"last\.pt: was written with another set of training captions"):
+        make_run(tmp_path, "dense", origin={**origin, "set of training captions": "xyz"}).resume()
+    make_run(tmp_path, "dense").save()  # as version 0.1, which kept no digests
+    make_run(tmp_path, "dense", origin=origin).resume()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("step", value) for value in ("x", 1.5, -1, STEPS + 1, True, None)),
+        *(("seconds", value) for value in ("x", -1.0, math.inf)),
+        *((key, value) for key in ("best", "scores") for value in (3, None, {"CIDEr": "x"}, {1: 2.0})),
+        ("best", {"CIDEr": 0.5}),
+        *(("model", value) for value in (3, None, [], {"a": 3})),
+        *(("optimizer", value) for value in (3, None, {}, {"state": 3, "param_groups": []})),
+        ("origin", 3),
+    ],
+)
+def test_a_checkpoint_with_entries_of_other_types_is_named(key, value, tmp_path):
+    run = make_run(tmp_path, "dense", origin={"vocabulary": "abc"})
+    run.save()
+    train.save_checkpoint({**load_checkpoint(run.last), key: value}, run.last)
+    with pytest.raises(TrainingError, match=r"last\.pt: .*give --out another folder"):
+        make_run(tmp_path, "dense", origin={"vocabulary": "abc"}).resume()
+
+
+def test_moments_of_another_shape_are_refused(tmp_path):
+    run = make_run(tmp_path, "dense", settings=Training(**{**SETTINGS.__dict__, "epochs": 1}), validate=None)
+    run.fit()
+    state = load_checkpoint(run.last)
+    state["optimizer"]["state"][0]["exp_avg"] = torch.zeros(1).expand(10**12)  # claims much, holds nothing
+    train.save_checkpoint(state, run.last)
+    with pytest.raises(TrainingError, match=r"last\.pt: checkpoint of another model .*exp_avg of a weight of shape"):
+        run.resume()
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"PK\x03\x04", b"\x80\x02}q\x00."])
@@ -351,6 +409,8 @@ def test_a_stop_between_the_two_checkpoints_loses_neither(tmp_path, monkeypatch)
         ({"label_smoothing": 2.0}, "label_smoothing = 2.0"),
         ({"clip": 0.0}, "clip = 0.0"),
         ({"checkpoint_minutes": -1.0}, "checkpoint_minutes = -1.0"),
+        ({"weight_decay": 1e30}, "weight_decay = 1e.30 takes learning_rate x weight_decay = 1e.27 of the weights"),
+        ({"weight_decay": 2.0, "encoder_learning_rate": 0.5}, "takes encoder_learning_rate x weight_decay = 1 of"),
     ],
 )
 def test_settings_that_are_not_possible(options, message):
@@ -377,6 +437,17 @@ def test_a_diverging_loss_is_an_error_that_names_the_way_back(tmp_path):
     settings = Training(**{**SETTINGS.__dict__, "learning_rate": 1e30, "clip": 1e30})
     with pytest.raises(TrainingError, match=r"loss is (nan|inf) at step .*training\.learning_rate"):
         make_run(tmp_path, "dense", settings=settings).fit()
+
+
+def test_a_loss_that_was_never_finite_is_no_matter_of_the_learning_rate(tmp_path):
+    run = make_run(tmp_path, "dense")
+    run.model.output.bias.data.fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"loss is nan at step 0: nothing has been learned yet"):
+        run.fit()
+    settings = Training(**{**SETTINGS.__dict__, "learning_rate": 1e3, "weight_decay": 9e-4, "clip": 1e30})
+    run = make_run(tmp_path, "dense", settings=settings)
+    run.step = 1
+    assert "lower training.learning_rate or training.weight_decay" in run._remedy()
 
 
 def test_bf16_runs_and_weights_stay_float32(tmp_path):

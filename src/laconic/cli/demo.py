@@ -28,8 +28,8 @@ from laconic.decode.search import Decoding
 from laconic.errors import ConfigError
 from laconic.machine.process import settle_in
 from laconic.recipes.folders import write_json
-from laconic.recipes.pruning import Pruning
-from laconic.recipes.recipe import DataRecipe, Recipe, run
+from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
+from laconic.recipes.run import run_recipe
 from laconic.report.page import (
     Contender,
     Layer,
@@ -91,7 +91,7 @@ def run_demo(demo: Demo) -> None:
     for name, recipe in recipes(demo).items():
         console.print(f"[bold]{TITLES[name].format(demo)}[/bold]")
         with watching(console) as watch:
-            run(recipe, demo.out / name, demo.out / "cache", resume=True, watch=watch)
+            run_recipe(recipe, demo.out / name, demo.out / "cache", resume=True, watch=watch)
     contenders = pack_and_score(demo)
     layers = kept_by_layer(packed(demo)["pruned"])
     page = captions_page(*contenders, layers, caption_pictures(demo), story(demo))
@@ -141,7 +141,7 @@ def recipes(demo: Demo) -> dict[str, Recipe]:
             mirror=False,  # captions say left and right
         ),
     )
-    pruning = Pruning("supermask", demo.sparsity, "all")
+    pruning = Pruning("supermask", "all", options={"sparsity": demo.sparsity})
     return {"dense": dense, "pruned": replace(dense, pruning=pruning)}
 
 

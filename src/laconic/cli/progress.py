@@ -18,7 +18,7 @@ from laconic.cli.messages import show
 from laconic.cli.paths import STDOUT
 
 if TYPE_CHECKING:
-    from laconic.recipes.recipe import Watcher
+    from laconic.recipes.run import Watcher
     from laconic.training import loop as train
 
 SPEED_WINDOW = 600.0  # seconds over which time left is estimated: longer than a validation
@@ -30,7 +30,7 @@ Show = Callable[[str, int, int, str], None]  # name, done, of, facts
 @contextmanager
 def watching(console: Console) -> "Iterator[Watcher]":
     """Shows a run as it goes: bars with time left in a terminal, a line now and then elsewhere."""
-    from laconic.recipes.recipe import Watcher
+    from laconic.recipes.run import Watcher
 
     def watcher(show: Show) -> Watcher:
         return Watcher(

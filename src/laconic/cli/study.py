@@ -14,8 +14,8 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 from laconic.cli.console import console_for
 from laconic.cli.paths import Overwrite, ReportFolder, StudyFolder
 from laconic.cli.progress import Lines, training_facts
-from laconic.config import from_mapping, read_toml
-from laconic.errors import ConfigError, LaconicError
+from laconic.config import read_toml
+from laconic.errors import ConfigError
 from laconic.spec.manifest import STUDY
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ class Study:
 def study(options: Study) -> int:
     """Carries out a study; 1 where a run failed."""
     from laconic.recipes.folders import write_json
-    from laconic.recipes.processes import Workshop, carry_out
     from laconic.recipes.study import check_files, only, read_study
 
     if options.threads < 0:
@@ -60,6 +59,10 @@ def study(options: Study) -> int:
     runs = only(planned, options.only) if options.only else planned
     check_files(runs, folder)
     console = console_for()
+    from laconic.recipes.plan import check  # and with it torch, once the file itself is right
+
+    for run in planned:
+        check(run.recipe, f"{options.study}: run {run.name!r}")
     if options.check:
         for run in runs:
             needs = f"  after {', '.join(run.needs)}" if run.needs else ""
@@ -69,6 +72,8 @@ def study(options: Study) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written ({error}); give --out another folder") from None
+    from laconic.recipes.processes import Workshop, carry_out
+
     out = ["--out", str(options.out)] if options.out else []
     command = shlex.join(["laconic", "study", str(options.study), *out])
     write_json(folder / STUDY, {"command": command, "runs": [run.name for run in planned]})
@@ -179,12 +184,12 @@ def recipe_commands(folders: tuple[Path, ...]) -> list[tuple[object, str]]:
 
 def command_of(run: "FinishedRun", commands: list[tuple[object, str]]) -> str:
     """The command that repeats a run: of its study, else of a recipe with the same content; empty where unknown."""
-    from laconic.recipes.recipe import Recipe
+    from laconic.recipes.folders import DAMAGED, read_recipe
 
     if run.study_command:
         return run.study_command
     try:
-        recipe = from_mapping(run.recipe, Recipe, str(run.folder))
-    except LaconicError:
+        recipe = read_recipe(run.folder)
+    except DAMAGED:
         return ""
     return next((command for known, command in commands if known == recipe), "")

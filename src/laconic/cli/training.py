@@ -1,11 +1,11 @@
 """The verbs that train: `demo` and `train`. Knows how a recipe meets the command line, not what it does."""
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
@@ -13,7 +13,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from laconic.cli.console import console_for, list_skipped, run_table
 from laconic.cli.paths import RunFolder
 from laconic.cli.progress import watching
-from laconic.config import read_toml
+from laconic.config import from_mapping, read_toml
 from laconic.errors import ConfigError
 from laconic.spec.manifest import MODEL
 
@@ -62,7 +62,8 @@ def train(options: Train) -> None:
     """Carries out a recipe and shows what came of it; under torchrun, one process of several shows it."""
     from laconic.machine.distributed import is_writer, process_group
     from laconic.machine.process import settle_in
-    from laconic.recipes.recipe import Recipe, run
+    from laconic.recipes.recipe import Recipe
+    from laconic.recipes.run import run_recipe
 
     if options.threads < 0:
         raise ConfigError(f"--threads {options.threads}: give 0 for all, or at least 1")
@@ -73,11 +74,11 @@ def train(options: Train) -> None:
     folder = options.out or Path("runs") / options.recipe.stem
     with process_group():
         if not is_writer():
-            run(recipe, folder, options.cache, resume=options.resume)
+            run_recipe(recipe, folder, options.cache, resume=options.resume)
             return
         console = console_for()
         with watching(console) as watch:
-            result = run(recipe, folder, options.cache, resume=options.resume, watch=watch)
+            result = run_recipe(recipe, folder, options.cache, resume=options.resume, watch=watch)
     console.print(run_table(result))
     list_skipped(console, result["skipped"])
     if not (folder / MODEL).is_file():
@@ -91,16 +92,34 @@ def train(options: Train) -> None:
 def train_defaults(words: list[str]) -> Train:
     """What options override: the values of the recipe among the words; those of any recipe where there is none.
 
-    Where they name another captioner, its own defaults take the place of the recipe's [decoder].
+    Where they name another captioner, its own defaults take the place of the recipe's [decoder]; another pruning method
+    takes over the recipe's options, "none" has none.
     """
+    from laconic.recipes.methods import METHODS, NONE
     from laconic.recipes.recipe import Recipe
 
+    _refuse_moved(words)
     named = _recipe_file(words)
     recipe = Recipe() if named is None else read_toml(named, Recipe)
     captioner = _value(words, "--decoder.name")
     if captioner not in (None, recipe.decoder.name):
         recipe = replace(recipe, decoder=type(recipe.decoder)(captioner))
-    return Train(recipe=tyro.MISSING, settings=_with_defaults(recipe))
+    method = _value(words, "--pruning.method")
+    if method in METHODS:
+        recipe = replace(recipe, pruning=replace(recipe.pruning, method=method))
+    elif method == NONE:
+        recipe = replace(recipe, pruning=replace(recipe.pruning, method=method, options={}))
+    return Train(recipe=tyro.MISSING, settings=_with_options(recipe))
+
+
+def _refuse_moved(words: Sequence[str]) -> None:
+    """ConfigError for an option that has another name since each method has options of its own."""
+    from laconic.recipes.recipe import Pruning
+
+    for word in words:
+        key = word.partition("=")[0].removeprefix("--pruning.").replace("-", "_")
+        if word.startswith("--pruning.") and key in Pruning.MOVED:
+            raise ConfigError(f"--pruning.{key} is now --pruning.{Pruning.MOVED[key]}")
 
 
 def _recipe_file(words: Sequence[str]) -> Path | None:
@@ -126,26 +145,90 @@ def _value(words: Sequence[str], option: str) -> str | None:
     return found
 
 
-def _with_defaults(recipe: "Recipe") -> "Recipe":
-    """All options of the recipe's decoder spelled out, so that each becomes one of the command line."""
-    from laconic.spec.captioners import default_options
+# Options of a captioner and of a method are dictionaries in a recipe, so that a run is known by what it sets. On the
+# command line each is an option of its own, with the type, the help and the default of the dataclass that takes it.
 
-    decoder = recipe.decoder
-    return replace(recipe, decoder=replace(decoder, options={**default_options(decoder.name), **decoder.options}))
+
+def _with_options(recipe: "Recipe") -> "Recipe":
+    """The recipe with typed options in the place of the dictionaries, those that it sets with its values."""
+    from laconic.recipes.methods import NONE, method_class
+    from laconic.spec.captioners import CAPTIONERS, SIZES
+
+    decoder, pruning = recipe.decoder, recipe.pruning
+    if decoder.name in CAPTIONERS:
+        form = _form(CAPTIONERS[decoder.name], decoder.options, f"captioner {decoder.name}", SIZES)
+        recipe = replace(recipe, decoder=_typed(decoder, form))
+    kind = Nothing if pruning.method == NONE else method_class(pruning.method)
+    form = _form(kind, pruning.options, f'pruning.options of "{pruning.method}"')
+    return replace(recipe, pruning=_typed(pruning, form))
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No options."""
+
+
+def _form(kind: type, given: Mapping[str, Any], where: str, leave_out: Sequence[str] = ()) -> Any:
+    """A dataclass with the fields and defaults of `kind` that judges no value: what is `given`, else the defaults.
+
+    An option that has neither must be given on the command line.
+    """
+    hints = get_type_hints(kind)
+    known = [one for one in fields(kind) if one.name not in leave_out]
+    copies = [(one.name, hints[one.name], _copied(one)) for one in known]
+    made = make_dataclass(kind.__name__, copies, frozen=True)
+    made.__doc__ = kind.__doc__
+    missing = [one.name for one in known if one.default is MISSING and one.default_factory is MISSING]
+    asked = {name: tyro.MISSING for name in missing if name not in given}
+    typed = make_dataclass(kind.__name__, [(name, type_, field(default=None)) for name, type_, _ in copies])
+    read: Any = from_mapping(given, typed, where)
+    return made(**asked, **{name: getattr(read, name) for name in given})
+
+
+def _copied(one: "Field[Any]") -> Any:
+    if one.default_factory is not MISSING:
+        return field(default_factory=one.default_factory)
+    return field() if one.default is MISSING else field(default=one.default)
+
+
+def _typed(table: Any, form: Any) -> Any:
+    """The table [decoder] or [pruning] with the form as its options."""
+    kind = type(table)
+    unjudged = {"__post_init__": lambda _: None}
+    options = [("options", type(form), field(default=form))]
+    made = make_dataclass(kind.__name__, options, bases=(kind,), frozen=True, namespace=unjudged)
+    made.__doc__ = kind.__doc__
+    values = {one.name: getattr(table, one.name) for one in fields(kind)}
+    return made(**values | {"options": form})
 
 
 def _without_defaults(recipe: "Recipe", file: "Recipe") -> "Recipe":
-    """The inverse: only what the file wrote or an option changed, since a run is known by what it sets."""
-    from laconic.spec.captioners import default_options
-
-    defaults = default_options(recipe.decoder.name)
+    """The inverse of `_with_options`: of options only what the file wrote or the command line changed."""
     written = file.decoder.options if file.decoder.name == recipe.decoder.name else {}
-    options = {
-        key: value
-        for key, value in recipe.decoder.options.items()
-        if key in written or key not in defaults or value != defaults[key]
-    }
-    return replace(recipe, decoder=replace(recipe.decoder, options=options))
+    return replace(
+        recipe,
+        decoder=_untyped(recipe.decoder, type(file.decoder), written),
+        pruning=_untyped(recipe.pruning, type(file.pruning), file.pruning.options),
+    )
+
+
+def _untyped(table: Any, kind: type, written: Mapping[str, Any]) -> Any:
+    values = {one.name: getattr(table, one.name) for one in fields(kind)}
+    if is_dataclass(table.options):
+        values["options"] = _set(table.options, written)
+    return kind(**values)
+
+
+def _set(form: Any, written: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the form's values is written in the file, or is not the default."""
+    found = {}
+    for one in fields(form):
+        value = getattr(form, one.name)
+        default = one.default if one.default_factory is MISSING else one.default_factory()
+        if one.name in written or value != default:
+            inner = written.get(one.name, {})
+            found[one.name] = _set(value, inner) if is_dataclass(value) else value
+    return found
 
 
 def _next_commands(folder: Path, data: "DataRecipe") -> list[str]:

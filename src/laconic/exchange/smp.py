@@ -9,8 +9,6 @@ Knows nothing of images or search.
 import json
 import math
 import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,10 @@ from laconic.captioner.packing import outline
 from laconic.errors import ConfigError, FormatError
 from laconic.spec.model import REGIONS, DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import PIECE_START, SPECIALS, Vocabulary
+from laconic.training.checkpoint import load_tensors
 
 CHECKPOINTS = ("model_best_pruned_sparse.pth", "model_best_pruned.pth", "model_best.pth")  # the first one there
-MAX_BYTES = 2**31  # of a checkpoint once unpacked; the largest published has 0.23 GB
+MAX_BYTES = 2**31  # of a checkpoint; the largest published has 0.23 GB
 MAX_WEIGHTS = 2**28  # of the dense model, 1 GiB; the published ones have 0.055 * 10^9
 MAX_TEXT = 2**23  # bytes of the vocabulary and of the configuration
 
@@ -91,17 +90,8 @@ def read_vocabulary(path: Path) -> Vocabulary:
 def read_state(path: Path) -> dict[str, Tensor]:
     """A state dict as it lies in the file, sparse tensors still sparse. Runs no code that the file may hold."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-            if unpacked > MAX_BYTES:
-                raise FormatError(f"{path}: {unpacked:,} bytes once unpacked, the limit is {MAX_BYTES:,}; not loaded")
-            if damaged := archive.testzip():  # torch does not look at the checksums
-                raise FormatError(f"{path}: {damaged!r:.99} does not have its checksum; copy the file again")
-        with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants(False):
-            warnings.simplefilter("ignore")  # torch wonders about foreign pickles before it refuses them
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except FormatError:
-        raise
+        with torch.sparse.check_sparse_tensor_invariants(False):
+            state = load_tensors(path, MAX_BYTES)
     except pickle.UnpicklingError as error:
         raise FormatError(f"{path}: holds more than tensors, or is damaged; laconic runs nothing of it") from error
     except Exception as error:  # hostile bytes raise anything: UnpicklingError, KeyError, RuntimeError ...

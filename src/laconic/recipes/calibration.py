@@ -10,7 +10,6 @@ made to stay: `hold_captions`.
 Says what to run and how far to round; how it is rounded is the business of `compress.quantize`.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress, islice
 from pathlib import Path
@@ -24,15 +23,15 @@ from laconic import data
 from laconic.captioner.image_captioner import Image, ImageCaptioner
 from laconic.captioner.packing import fold
 from laconic.compress.quantized.after_training import quantize
-from laconic.config import expand, from_mapping
+from laconic.config import expand
 from laconic.data.images import EXTENSIONS
 from laconic.data.regions import open_regions, region_readers
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError
 from laconic.models.evaluated import evaluated
 from laconic.models.layers import Features
-from laconic.recipes.recipe import Recipe, splits
-from laconic.spec.manifest import RECIPE
+from laconic.recipes.folders import DAMAGED, read_recipe
+from laconic.recipes.plan import splits
 from laconic.spec.model import REGIONS
 from laconic.spec.pixels import images_at_once
 from laconic.spec.tokens import PAD, SPECIAL
@@ -141,8 +140,8 @@ def training_batches(captioner: ImageCaptioner, run: Path, images: int) -> list[
 
 def _training_examples(captioner: ImageCaptioner, run: Path, count: int) -> Iterator[tuple[Image, Sequence[str]]]:
     try:
-        recipe = from_mapping(json.loads((run / RECIPE).read_text(encoding="utf8")), Recipe, RECIPE)
-    except (OSError, ValueError) as error:
+        recipe = read_recipe(run)
+    except DAMAGED as error:
         raise ConfigError(f"{run}: its recipe cannot be read ({error})") from None
     named, encoder = recipe.data, captioner.config.encoder
     train, _ = splits(named)

@@ -1,29 +1,48 @@
-"""The folder of a run: which recipe it belongs to, whether it is finished, and who trains in it."""
+"""The folder of a run: which recipe it belongs to, whether it is finished, and who trains in it. Here is no torch."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from laconic.config import differences, expand, from_mapping, to_mapping
+from laconic.config import check_plain, differences, from_mapping, to_mapping
 from laconic.errors import ConfigError, TrainingError
 from laconic.machine.files import write_text
-from laconic.recipes.pruning import Pruning
+from laconic.recipes.older import in_todays_form, is_old, without_defaults
+from laconic.recipes.recipe import Recipe
 from laconic.spec.captioners import form
 from laconic.spec.manifest import LAST, LOCK, LOG, MODEL, RECIPE, RESULT
 
+MAX_BYTES = 1 << 20  # of a recipe
 
-class Planned(Protocol):
-    """What counts of a recipe here: a dataclass with a [pruning] table."""
-
-    @property
-    def pruning(self) -> Pruning: ...
+DAMAGED = (OSError, ValueError, TypeError, AttributeError, RecursionError, ConfigError)
 
 
-def finished(folder: Path, recipe: Planned, *, own: bool = False) -> dict[str, Any] | None:
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of the run in the folder, whichever version of laconic wrote it. Raises one of DAMAGED."""
+    return _recipe_of(_table(folder))
+
+
+def _recipe_of(table: dict[str, Any]) -> Recipe:
+    return from_mapping(in_todays_form(table), Recipe, RECIPE)
+
+
+def _table(folder: Path) -> dict[str, Any]:
+    with (folder / RECIPE).open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{RECIPE} has more than {MAX_BYTES:,} bytes")
+    table = json.loads(data.decode("utf8"))
+    check_plain(table, RECIPE)
+    if not isinstance(table, dict):
+        raise ValueError(f"{RECIPE} holds no table")
+    return table
+
+
+def finished(folder: Path, recipe: Recipe, *, own: bool = False) -> dict[str, Any] | None:
     """The result where the recipe's run in the folder is finished. Writes nothing.
 
     `own` says that this process is the folder's `sole_writer`.
@@ -35,13 +54,13 @@ def finished(folder: Path, recipe: Planned, *, own: bool = False) -> dict[str, A
         return None
     result = folder / RESULT
     try:
-        held = _held(folder, recipe)
+        held = _table(folder)
+        changed = _changes(held, recipe)
         done = json.loads(result.read_text(encoding="utf8")) if result.exists() else None
         if done is not None:
             _check_result(done)
-    except (ValueError, RecursionError, ConfigError) as error:
+    except DAMAGED as error:
         raise TrainingError(f"{folder}: damaged run ({error}); delete it, or give --out another folder") from None
-    changed = differences(to_mapping(held), to_mapping(recipe))
     if changed and (_begun(folder) or (not own and _busy(folder))):
         raise TrainingError(
             f"{folder}: holds a run with other settings ({'; '.join(changed[:3])}); "
@@ -51,7 +70,7 @@ def finished(folder: Path, recipe: Planned, *, own: bool = False) -> dict[str, A
 
 
 @contextmanager
-def claim(folder: Path, recipe: Planned, resume: bool) -> Iterator[dict[str, Any] | None]:
+def claim(folder: Path, recipe: Recipe, resume: bool) -> Iterator[dict[str, Any] | None]:
     """Within the block the folder is this recipe's and this process's; gives the result where the run is finished.
 
     A run that was stopped before it had trained anything, by a mistake in its recipe for one, holds no folder.
@@ -59,14 +78,11 @@ def claim(folder: Path, recipe: Planned, resume: bool) -> Iterator[dict[str, Any
     Raises:
         TrainingError: as `finished` and `sole_writer`, and where the folder holds an interrupted run and `resume` is
             off.
-        ConfigError: as `check_ticket`.
     """
     done = finished(folder, recipe)
     if done is not None:
         yield done
         return
-    if recipe.pruning.method == "lottery" and not _begun(folder):
-        check_ticket(recipe)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -83,19 +99,18 @@ def claim(folder: Path, recipe: Planned, resume: bool) -> Iterator[dict[str, Any
         yield done
 
 
-def check_ticket(recipe: Planned) -> None:
-    """A lottery ticket is rewound to its own beginning: data, model and seed must be those of the run it is from.
+def check_ticket(ticket: Path, recipe: Recipe) -> None:
+    """A ticket is rewound to its own beginning: data, model and seed must be those of the run it is from.
 
     Raises:
         ConfigError: where they are not, or that run is not finished.
     """
-    ticket = expand(recipe.pruning.ticket)
     for name in (RECIPE, RESULT, MODEL):
         if not (ticket / name).is_file():
             raise ConfigError(f"{ticket}: no finished run (it has no {name}); train the ticket's run first")
     try:
-        theirs, ours = _rewound(to_mapping(_held(ticket, recipe))), _rewound(to_mapping(recipe))
-    except (ValueError, RecursionError, ConfigError) as error:
+        theirs, ours = _rewound(to_mapping(read_recipe(ticket))), _rewound(to_mapping(recipe))
+    except DAMAGED as error:
         raise ConfigError(f"{ticket}: damaged run ({error}); train the ticket's run again") from None
     changed = differences(theirs, ours)
     if changed:
@@ -111,10 +126,12 @@ def _rewound(recipe: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _held(folder: Path, like: Planned) -> Planned:
-    """The recipe in the folder; ValueError or ConfigError where it is damaged."""
-    path = folder / RECIPE
-    return from_mapping(json.loads(path.read_text(encoding="utf8")), type(like), str(path))
+def _changes(held: dict[str, Any], recipe: Recipe) -> list[str]:
+    """What the recipe has otherwise than the one that is held; a default that it spells out is none."""
+    asked = to_mapping(recipe)
+    if is_old(held):  # and so holds no defaults
+        asked["pruning"]["options"] = without_defaults(asked["pruning"]["options"])
+    return differences(to_mapping(_recipe_of(held)), asked)
 
 
 def _check_result(result: Any) -> None:

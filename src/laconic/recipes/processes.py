@@ -16,7 +16,8 @@ from typing import Any, Literal
 from laconic.errors import LaconicError
 from laconic.machine.process import settle_in
 from laconic.recipes.folders import finished
-from laconic.recipes.recipe import Recipe, Watcher, run
+from laconic.recipes.recipe import Recipe
+from laconic.recipes.run import Watcher, run_recipe
 from laconic.recipes.study import StudyRun
 from laconic.spec.manifest import MODEL
 from laconic.training.loop import Progress
@@ -198,7 +199,7 @@ def _work(recipe: Recipe, folder: Path, cache: Path, threads: int, pipe: Connect
         progress=lambda at: tell("training", at.step, at.steps, at),
     )
     try:
-        pipe.send((run(recipe, folder, cache, resume=True, watch=watch), ""))
+        pipe.send((run_recipe(recipe, folder, cache, resume=True, watch=watch), ""))
     except LaconicError as error:
         pipe.send((None, str(error)))
     except (KeyboardInterrupt, BrokenPipeError):

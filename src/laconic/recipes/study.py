@@ -7,7 +7,7 @@
 
     [[grid]]                                 # one run for each combination
     name = "{method}_{sparsity}"
-    vary.pruning.sparsity = [0.8, 0.95]      # values of one key; the axis bears its last name
+    vary.pruning.options.sparsity = [0.8, 0.95]      # values of one key; the axis bears its last name
     [grid.choices.method]                    # or settings under a label, several keys at once
     smp = { pruning.method = "supermask" }
     blind = { pruning.method = "magnitude", initial = "{runs}/dense" }
@@ -23,22 +23,18 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from laconic.captioner.packing import outline
+from laconic import data
 from laconic.config import expand, from_mapping, read_table
-from laconic.data import DATASETS
-from laconic.errors import ConfigError, PruningError
+from laconic.errors import ConfigError, DataError
 from laconic.recipes.folders import finished
-from laconic.recipes.pruning import METHODS, part
 from laconic.recipes.recipe import Recipe
 from laconic.spec.captioners import form
 from laconic.spec.manifest import MODEL
-from laconic.spec.model import ModelConfig
-from laconic.text import SPECIALS, Vocabulary
 
 MOST_RUNS = 1000
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -65,8 +61,8 @@ class StudyRun:
 def read_study(path: Path, folder: Path) -> tuple[StudyRun, ...]:
     """All runs of a study file, those that others need first, else in the order of the file.
 
-    Every recipe is checked, its captioner built without memory, so that what can be known to fail does so before the
-    first run starts; of those that are to be carried out, see check_files, too.
+    Every recipe is checked for what its values alone tell, so that what can be known to fail does so before the first
+    run starts; of those that are to be carried out, see `recipes.plan.check` and `check_files`, too.
 
     Args:
         path: the study file.
@@ -92,23 +88,8 @@ def read_study(path: Path, folder: Path) -> tuple[StudyRun, ...]:
         if names.count(name) > 1:
             raise ConfigError(f"{path}: two runs are named {name!r}; name each grid by its axes")
     runs = [_complete(draft, base, folder, frozenset(names), path) for draft in drafts]
-    for run in runs:
-        check_recipe(run.recipe, f"{path}: run {run.name!r}")
     _check_initials(runs, folder, path)
     return in_order(runs, path)
-
-
-def check_recipe(recipe: Recipe, where: str) -> None:
-    """ConfigError at `where` for a data set, encoder, captioner, option or pruning that is not possible."""
-    if recipe.data.name not in DATASETS:
-        raise ConfigError(f"{where}: no data set {recipe.data.name!r}; there are {', '.join(DATASETS)}")
-    pruning = recipe.pruning
-    try:
-        captioner = outline(ModelConfig(recipe.encoder, recipe.decoder), Vocabulary(SPECIALS))
-        if pruning.method != "none" and not pruning.ticket:  # the run of a ticket is still to come
-            METHODS[pruning.method](pruning, captioner, part(pruning.where))
-    except (ConfigError, PruningError) as error:
-        raise ConfigError(f"{where}: {error}") from None
 
 
 def _check_initials(runs: Sequence[StudyRun], folder: Path, path: Path) -> None:
@@ -124,26 +105,53 @@ def _check_initials(runs: Sequence[StudyRun], folder: Path, path: Path) -> None:
 
 
 def _function(recipe: Recipe) -> tuple[object, object]:
-    return recipe.encoder, form(recipe.decoder.name, recipe.decoder.options)
+    """What the packed captioner of a run computes, weights apart: its batch norms are folded."""
+    return replace(recipe.encoder, norm=False), form(recipe.decoder.name, recipe.decoder.options)
 
 
 def check_files(runs: Sequence[StudyRun], folder: Path) -> None:
-    """Looks at every run's folder, and at the files that it starts from; runs that are finished need none.
+    """Looks at every run's folder, at the files that it starts from and at its data; runs that are finished need none.
 
     Raises:
-        ConfigError: where a file is missing and no run of the study makes it.
+        ConfigError: where a file is missing and no run of the study makes it, or data cannot be read.
         TrainingError: where a run's folder is damaged or holds a run with other settings.
     """
+    seen: set[tuple[str, str, bool]] = set()
     for run in runs:
-        recipe, done = run.recipe, finished(folder / run.name, run.recipe)
-        given = {"initial": recipe.initial, "imagenet": recipe.imagenet, "pruning.ticket": recipe.pruning.ticket}
-        given["distillation.teacher"] = recipe.distillation.teacher
+        if finished(folder / run.name, run.recipe) is not None:
+            continue
         made = [folder / need for need in run.needs]
-        for key, text in given.items():
+        for key, text in _files(run.recipe).items():
             path = expand(text)
-            missing = text and not path.exists() and not any(path.is_relative_to(place) for place in made)
-            if missing and done is None:
+            if text and not path.exists() and not any(path.is_relative_to(place) for place in made):
                 raise ConfigError(f"run {run.name!r}: {key} = {text!r}; there is no {path}")
+        _check_data(run, seen)
+
+
+def _files(recipe: Recipe) -> dict[str, str]:
+    """What a recipe starts from, by key; empty where it needs none."""
+    return {
+        "initial": recipe.initial,
+        "imagenet": recipe.imagenet,
+        "pruning.options.ticket": str(recipe.pruning.options.get("ticket", "")),
+        "distillation.teacher": recipe.distillation.teacher,
+        "data.regions": recipe.data.regions,
+    }
+
+
+def _check_data(run: StudyRun, seen: set[tuple[str, str, bool]]) -> None:
+    """ConfigError where a run's annotations cannot be read or its photos are gone; each data set is looked at once."""
+    asked = run.recipe.data
+    key = asked.name, asked.root, bool(asked.regions)
+    if key in seen:
+        return
+    seen.add(key)
+    try:
+        root = expand(asked.root) if asked.root else None
+        for split in ("train", "val"):
+            data.load(asked.name, root, split, photos="none" if asked.regions else "some")
+    except (ConfigError, DataError) as error:
+        raise ConfigError(f"run {run.name!r}: data: {error}") from None
 
 
 def in_order(runs: Sequence[StudyRun], path: Path) -> tuple[StudyRun, ...]:
@@ -285,8 +293,13 @@ def _label(value: Any) -> str:
 
 
 def merge(settings: Settings, changes: Settings) -> dict[str, Any]:
-    """`settings` with `changes` on top, table by table."""
+    """`settings` with `changes` on top, table by table.
+
+    Options belong to their method: changes that name another one begin with its defaults.
+    """
     merged = dict(settings)
+    if "method" in changes and merged.get("method", changes["method"]) != changes["method"]:
+        merged.pop("options", None)
     for key, value in changes.items():
         held = merged.get(key)
         both = isinstance(held, Mapping) and isinstance(value, Mapping)

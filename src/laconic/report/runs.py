@@ -16,11 +16,12 @@ from typing import Any
 from laconic.captioner.accounting import Operations, matrices
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError, LaconicError
-from laconic.recipes.pruning import Pruning
+from laconic.recipes.older import DEFAULTS as OPTIONS
+from laconic.recipes.older import in_todays_form
+from laconic.recipes.recipe import Pruning
 from laconic.spec.captioners import form
 from laconic.spec.manifest import CAPTIONS, LOG, MODEL, RECIPE, RESULT, STUDY
-from laconic.training.distillation import Distillation
-from laconic.training.settings import Training
+from laconic.training.settings import Distillation, Training
 
 FILES = (RECIPE, RESULT, CAPTIONS)
 MAX_JSON = 64 << 20  # bytes
@@ -62,18 +63,20 @@ class FinishedRun:
 
     @property
     def pruning(self) -> dict[str, Any]:
-        """The recipe's [pruning]."""
-        return dict(self.settings["pruning"])
+        """The recipe's [pruning], the options of its method beside the others."""
+        table = dict(self.settings["pruning"])
+        return {"sparsity": 0.0, **OPTIONS, **table.pop("options"), **table}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The recipe, with what older ones lack."""
-        return {**self.recipe, **{key: {**held, **self.recipe.get(key, {})} for key, held in DEFAULTS.items()}}
+        """The recipe in today's form, with what older ones lack."""
+        recipe = in_todays_form(self.recipe)
+        return {**recipe, **{key: {**held, **recipe.get(key, {})} for key, held in DEFAULTS.items()}}
 
     @cached_property
     def options(self) -> dict[str, Any]:
         """The settings by dotted keys."""
-        return _flatten(self.settings)
+        return _flatten({**self.settings, "pruning": self.pruning})
 
     @property
     def sparsity(self) -> float:

@@ -6,8 +6,7 @@ student its pruned form. Knows nothing of the training loop, into which it enter
 """
 
 import copy
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,31 +19,9 @@ from laconic.errors import ConfigError
 from laconic.models.layers import fold_batch_norm
 from laconic.training.batches import Batch
 from laconic.training.loop import Loss, cross_entropy
+from laconic.training.settings import Distillation
 
 SAME = 0.01  # relative difference of encoder weights that still makes the same features: rounding to half precision
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """Options of knowledge distillation.
-
-    Attributes:
-        teacher: a packed captioner with the student's vocabulary; empty: nobody teaches.
-        weight: of the teacher in the loss, the captions themselves have the rest.
-        temperature: logits of both are divided by it; above 1, unlikely words count for more.
-    """
-
-    teacher: str = ""
-    weight: float = 0.5
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.teacher and (self.weight, self.temperature) != (0.5, 1.0):
-            raise ConfigError("distillation: weight and temperature are for a teacher: give its packed file as teacher")
-        if not 0 < self.weight <= 1:
-            raise ConfigError(f"distillation: weight = {self.weight}; give 0 < weight <= 1")
-        if not 0 < self.temperature < math.inf:
-            raise ConfigError(f"distillation: temperature = {self.temperature}; give more than 0")
 
 
 def distillation_loss(logits: Tensor, taught: Tensor, temperature: float = 1.0) -> Tensor:

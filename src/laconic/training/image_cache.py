@@ -4,22 +4,26 @@ They are memory-mapped, so a set larger than memory works. Filling them stops an
 cannot be read are listed, not fatal. Knows nothing of encoders: what goes into a row is the caller's.
 """
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock
 
 from laconic.data import Dataset, Skipped, readable
 from laconic.errors import TrainingError
-from laconic.machine.files import write_text
+from laconic.machine.files import npy_header, write_text
 
-BATCH = 32
+BATCH = 32  # images at a time, up to the usual size; of larger ones as many as take the same memory
+USUAL_SIDE = 224
+PIECE = 1 << 20  # bytes of zeros written at a time
 FLUSH_EVERY = 512  # images between two resume points
 
 Arrays = dict[str, np.memmap[Any, Any]]
@@ -97,27 +101,30 @@ def images_digest(examples: Dataset) -> str:
 
 
 def open_rows(where: Path, job: Job) -> Rows:
-    """Opens the cache in folder `where`, computing what is missing.
+    """Opens the cache in folder `where`, computing what is missing. One that is complete need not be writable.
 
     Raises:
         TrainingError: where the disk is too small, or the cache cannot be written or is damaged.
     """
     try:
-        where.mkdir(parents=True, exist_ok=True)
-        with FileLock(where / "lock"):  # a second run on the same images waits for the first
+        state = _read_state(where)
+        if state is None or state["done"] < len(job.examples):
+            where.mkdir(parents=True, exist_ok=True)
+            with FileLock(where / "lock"):  # a second run on the same images waits for the first
+                state = _read_state(where) or {"done": 0, "skipped": []}
+                if state["done"] < len(job.examples):
+                    _fill(where, job, state)
             state = _read_state(where)
-            if state is None:
-                _require_space(where, job)
-                state = {"done": 0, "skipped": []}
-            if state["done"] < len(job.examples):
-                _fill(where, job, state)
     except OSError as error:
         raise TrainingError(
             f"{where}: the cache cannot be written ({error}); free the disk or give --cache another folder"
         ) from error
-    skipped = tuple(Skipped(*entry) for entry in _read_state(where)["skipped"])  # type: ignore[index]
+    skipped = tuple(Skipped(*entry) for entry in state["skipped"])  # type: ignore[index]
     try:
         arrays = {name: np.load(where / f"{name}.npy", mmap_mode="r") for name in job.all_columns}
+        for name, column in job.all_columns.items():
+            if (arrays[name].shape, arrays[name].dtype) != (column.shape, column.dtype):
+                raise ValueError(f"{name}.npy is {arrays[name].dtype} {arrays[name].shape}")
     except (OSError, ValueError, EOFError) as error:
         raise _damaged(where, error) from None
     return Rows(arrays, np.asarray(arrays.pop("valid")), skipped)
@@ -125,13 +132,16 @@ def open_rows(where: Path, job: Job) -> Rows:
 
 def _fill(where: Path, job: Job, state: dict[str, Any]) -> None:
     fresh, count = state["done"] == 0, len(job.examples)
+    if fresh:
+        _reserve(where, job)
     try:
-        arrays = {name: _open(where / f"{name}.npy", column, fresh) for name, column in job.all_columns.items()}
+        arrays = {name: _open(where / f"{name}.npy") for name in job.all_columns}
     except (ValueError, EOFError) as error:
         raise _damaged(where, error) from None
     skipped = [Skipped(*entry) for entry in state["skipped"]]
     flushed = state["done"]
-    for rows, pixels in _batches(readable(job.examples, job.size, skipped, range(state["done"], count))):
+    pictures = readable(job.examples, job.size, skipped, range(state["done"], count))
+    for rows, pixels in _batches(pictures, max(1, BATCH * USUAL_SIDE**2 // max(job.size, USUAL_SIDE) ** 2)):
         job.write(arrays, rows, pixels)
         arrays["valid"][rows] = True
         done = rows[-1] + 1
@@ -145,22 +155,20 @@ def _fill(where: Path, job: Job, state: dict[str, Any]) -> None:
         job.progress(count, count)
 
 
-def _batches(pictures: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[list[int], np.ndarray]]:
+def _batches(pictures: Iterator[tuple[int, np.ndarray]], most: int) -> Iterator[tuple[list[int], np.ndarray]]:
     rows: list[int] = []
     images: list[np.ndarray] = []
     for row, image in pictures:
         rows.append(row)
         images.append(image)
-        if len(rows) == BATCH:
+        if len(rows) == most:
             yield rows, np.stack(images)
             rows, images = [], []
     if rows:
         yield rows, np.stack(images)
 
 
-def _open(path: Path, column: Column, fresh: bool) -> np.memmap[Any, Any]:
-    if fresh:
-        return np.lib.format.open_memmap(path, "w+", column.dtype, column.shape)  # type: ignore[no-any-return]
+def _open(path: Path) -> np.memmap[Any, Any]:
     np.load(path, mmap_mode="r")  # refuses a file cut short, which r+ would fill up with zeros
     return np.lib.format.open_memmap(path, "r+")  # type: ignore[no-any-return]
 
@@ -176,7 +184,7 @@ def _read_state(where: Path) -> dict[str, Any] | None:
     try:
         state = json.loads((where / "state.json").read_text(encoding="utf8"))
         return {"done": int(state["done"]), "skipped": [(n, r) for n, r in state["skipped"]]}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(where, error) from None
@@ -186,12 +194,45 @@ def _damaged(where: Path, error: Exception) -> TrainingError:
     return TrainingError(f"{where}: damaged cache ({error!r}); delete the folder")
 
 
-def _require_space(where: Path, job: Job) -> None:
-    """A memory-mapped file on a full disk ends the process with a bus error: refuse before."""
-    needed = sum(column.bytes for column in job.all_columns.values())
-    free = shutil.disk_usage(where).free
-    if needed > 0.98 * free:
+def _reserve(where: Path, job: Job) -> None:
+    """Makes the files with all their space on the disk: a memory map that finds it full ends the process by a signal.
+
+    Raises TrainingError, with nothing left behind, where there is too little.
+    """
+    made: list[Path] = []
+    try:
+        for name, column in job.all_columns.items():
+            made.append(where / f"{name}.npy")
+            np.lib.format.open_memmap(made[-1], "w+", column.dtype, column.shape)
+            _allocate(made[-1])
+    except OSError as error:
+        for path in made:
+            path.unlink(missing_ok=True)
+        needed = sum(column.bytes for column in job.all_columns.values())
         raise TrainingError(
-            f"{where}: the cache needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
-            "free the disk or give --cache another folder"
-        )
+            f"{where}: the cache needs {needed / 1e9:.1f} GB ({error.strerror}; "
+            f"{shutil.disk_usage(where).free / 1e9:.1f} GB are free); free the disk or give --cache another folder"
+        ) from error
+
+
+def _allocate(path: Path) -> None:
+    """Has the file system find room for the whole file; what stands in it stays."""
+    with path.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except AttributeError:  # a system without it
+            _write_zeros(file, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system without it
+                raise
+            _write_zeros(file, size)
+
+
+def _write_zeros(file: BinaryIO, size: int) -> None:
+    """Fills a `.npy` file of zeros up with zeros that take room."""
+    npy_header(file)
+    for start in range(file.tell(), size, PIECE):
+        file.write(bytes(min(PIECE, size - start)))
+    file.flush()
+    os.fsync(file.fileno())

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from laconic.compress.masked.pruner import Pruner
 from laconic.errors import TrainingError
 from laconic.machine.distributed import barrier, broadcast, is_writer, parallel, rank, total, world
-from laconic.machine.files import write_text
 from laconic.spec import manifest
 from laconic.training.batches import Batch, Batches
 from laconic.training.checkpoint import load_checkpoint, save_checkpoint
+from laconic.training.resuming import check_moments, check_origin, counts_of, cut_log
 from laconic.training.settings import SCHEDULES, Training
 
 SELECTION = "CIDEr"  # the score that picks the best checkpoint
@@ -115,6 +115,8 @@ class Run:
         pruner: already on the model, not yet attached.
         validate: gives scores, CIDEr among them, after each epoch.
         show: told about progress.
+        origin: digests of what a checkpoint belongs to, such as the vocabulary, by name; one of another origin is not
+            gone on from.
     """
 
     def __init__(
@@ -128,11 +130,13 @@ class Run:
         pruner: Pruner | None = None,
         validate: Validate | None = None,
         show: Show | None = None,
+        origin: Mapping[str, str] | None = None,
     ) -> None:
         self.model, self.settings, self.folder = model, settings, folder
         self.batches = batches if world() == 1 else batches.shared(rank(), world())
         self.objective = objective or CrossEntropy(settings.label_smoothing)
         self.pruner, self.validate, self.show = pruner, validate, show
+        self.origin = dict(origin or {})
         self.device = best_device()
         model.to(self.device)
         self.optimizer = make_optimizer(model, settings)
@@ -179,7 +183,7 @@ class Run:
             elif time.monotonic() - self._saved_at > 60 * self.settings.checkpoint_minutes:
                 self.save()
         self._parallel = None
-        if self.best_path.exists():
+        if self.best:
             self.model.load_state_dict(load_checkpoint(self.best_path)["model"])
         barrier()  # the writer may delete its checkpoints now
         return self.best or self.scores
@@ -199,13 +203,22 @@ class Run:
         tokens, *sums = total([loss.tokens * value for value in values], self.device)
         mean, *means = (value / tokens for value in sums)
         if not math.isfinite(mean):
-            raise TrainingError(f"loss is {mean} at step {self.step}: lower training.learning_rate and start again")
+            raise TrainingError(f"loss is {mean} at step {self.step}: {self._remedy()}")
         (loss.mean * (loss.tokens * world() / tokens)).backward()
         weights = [p for group in self.optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(weights, settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return mean, dict(zip(loss.facts, means, strict=True))
+
+    def _remedy(self) -> str:
+        """What can be done about a loss that is not finite."""
+        if self.step == 0:
+            return (
+                "nothing has been learned yet, so initial weights, teacher or features hold numbers that are not finite"
+            )
+        decay = " or training.weight_decay" if self.settings.weight_decay else ""
+        return f"lower training.learning_rate{decay} and start again"
 
     def _wrapped(self) -> nn.Module:
         """The model whose gradients are averaged over all processes."""
@@ -285,6 +298,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "best": self.best,
             "scores": self.scores,
+            "origin": self.origin,
         }
         if self.pruner is not None:
             state["pruner"] = self.pruner.state_dict()
@@ -292,32 +306,35 @@ class Run:
         self._drop_other_bests()
 
     def resume(self) -> None:
-        """Goes back to the last checkpoint, or to the start where there is none, and cuts the log there."""
+        """Goes back to the last checkpoint, or to the start where there is none, and cuts the log there.
+
+        Raises:
+            FormatError: where the checkpoint is damaged.
+            TrainingError: where it is that of another model, vocabulary or data, or what it goes on from is gone.
+        """
         if not self.last.exists():
-            self._cut_log()
+            if is_writer():
+                cut_log(self.log, self.step)
             return
         state = load_checkpoint(self.last)
+        check_origin(self.last, state.get("origin", {}), self.origin)
         try:
+            counts = counts_of(state, self.steps)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            check_moments(self.optimizer)
             if self.pruner is not None:
                 self.pruner.load_state_dict(state["pruner"])
-            self.step, self.seconds = state["step"], state["seconds"]
-            self.best, self.scores = state["best"], state["scores"]
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise TrainingError(
-                f"{self.last}: checkpoint of another model or other settings ({error}); give --out another folder"
+                f"{self.last}: checkpoint of another model or other settings, or damaged "
+                f"({type(error).__name__}: {' '.join(str(error).split())}); give --out another folder"
             ) from error
-        self._cut_log()
-
-    def _cut_log(self) -> None:
-        if not self.log.exists() or not is_writer():
-            return
-        kept = []
-        for line in self.log.read_text(encoding="utf8").splitlines():
-            try:
-                if json.loads(line)["step"] <= self.step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError):
-                continue  # a line cut short by a kill
-        write_text(self.log, "".join(kept))
+        self.step, self.seconds, self.best, self.scores = counts
+        if self.best and not self.best_path.exists():
+            raise TrainingError(
+                f"{self.best_path}: is gone, and {self.last.name} goes on from it; put it back, or give --out another "
+                "folder"
+            )
+        if is_writer():
+            cut_log(self.log, self.step)

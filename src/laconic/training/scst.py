@@ -8,10 +8,8 @@ The published reward strips the end of the sentence, so a caption that breaks of
 36 % of the published captions end in "a", "with" or "of". Here the end token is a word of the reward like any other.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,8 +18,7 @@ from torch import Tensor, nn
 
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.decode.beams import Hypothesis
-from laconic.decode.search import MOST_BEAMS, Captioner, Decoding, Sampling, beam_search, check_length, greedy, sample
-from laconic.errors import ConfigError
+from laconic.decode.search import Captioner, Decoding, Sampling, beam_search, greedy, sample
 from laconic.machine.distributed import unwrapped
 from laconic.metrics.cider import Floats
 from laconic.metrics.rewards import Rewards, mean_of_others
@@ -31,48 +28,7 @@ from laconic.spec.tokens import BOS, EOS, PAD, SPECIAL
 from laconic.text import Vocabulary, pad_groups
 from laconic.training.batches import Batch
 from laconic.training.loop import Loss
-
-
-@dataclass(frozen=True)
-class Scst:
-    """Options of self-critical training.
-
-    Attributes:
-        samples: captions drawn per image.
-        sampling: "random" draws from the captioner's distribution, "beam" takes the hypotheses of a beam search.
-        temperature: of "random" samples, drawn from softmax(logits / temperature), whose expected reward is then what
-            grows. Below 1 for a captioner whose distribution is flat, as label smoothing makes it: draws as poor as
-            those of 1 teach little but noise.
-        baseline: "others" compares a sample with the mean of the image's other samples, "greedy" with the reward of
-            the greedy caption (the paper's).
-        cider: weight of CIDEr-D, 0 to 10.
-        bleu: weight of the sentence's BLEU-4, 0 to 1.
-        eos_in_reward: whether the end token counts as a word of the reward; off as published, for comparison.
-        max_length: tokens a sample may have, its end included.
-    """
-
-    samples: int = 5
-    sampling: Literal["random", "beam"] = "random"
-    temperature: float = 1.0
-    baseline: Literal["others", "greedy"] = "others"
-    cider: float = 1.0
-    bleu: float = 1.0
-    eos_in_reward: bool = True
-    max_length: int = 20
-
-    def __post_init__(self) -> None:
-        least = 2 if self.baseline == "others" or self.sampling == "beam" else 1
-        if self.samples < least:
-            raise ConfigError(f"scst: samples = {self.samples}; give at least {least}")
-        if self.samples > MOST_BEAMS:
-            raise ConfigError(f"scst: samples = {self.samples}; give at most {MOST_BEAMS}")
-        check_length("scst: max_length", self.max_length)
-        if not 0 < self.temperature < math.inf:
-            raise ConfigError(f"scst: temperature = {self.temperature}; give more than 0")
-        if self.sampling == "beam" and self.temperature != 1:
-            raise ConfigError(f"scst: temperature = {self.temperature} is for random samples; leave it out for a beam")
-        if min(self.cider, self.bleu) < 0 or self.cider + self.bleu == 0:
-            raise ConfigError(f"scst: cider = {self.cider}, bleu = {self.bleu}; give weights of 0 or more, not both 0")
+from laconic.training.settings import Scst
 
 
 def self_critical_loss(log_probs: Tensor, advantages: Tensor) -> Tensor:

@@ -1,9 +1,13 @@
-"""What a training is told: how long, how fast, in which batches; and the schedules of the learning rate."""
+"""What a training is told: how long, how fast, in which batches, by which objective; and the schedules of the rate.
+
+Plain values, read and compared without torch.
+"""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
+from laconic.decode.search import MOST_BEAMS, check_length
 from laconic.errors import ConfigError
 
 MOST_SEEDS = 2**64  # that a random generator of torch tells apart
@@ -53,10 +57,81 @@ class Training:
             raise ConfigError(f"training: seed = {self.seed}; give less than {MOST_SEEDS:,}")
         if self.learning_rate == self.encoder_learning_rate == 0:
             raise ConfigError("training: learning_rate = 0 trains nothing; give more than 0")
+        for name in ("learning_rate", "encoder_learning_rate"):
+            if getattr(self, name) * self.weight_decay >= 1:  # a step would leave less than nothing of the weights
+                raise ConfigError(
+                    f"training: weight_decay = {self.weight_decay} takes {name} x weight_decay = "
+                    f"{getattr(self, name) * self.weight_decay:g} of the weights at each step; give less"
+                )
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"training: label_smoothing = {self.label_smoothing}; give 0 <= label_smoothing < 1")
         if not self.clip > 0:
             raise ConfigError(f"training: clip = {self.clip}; give more than 0")
+
+
+@dataclass(frozen=True)
+class Scst:
+    """Options of self-critical training.
+
+    Attributes:
+        samples: captions drawn per image.
+        sampling: "random" draws from the captioner's distribution, "beam" takes the hypotheses of a beam search.
+        temperature: of "random" samples, drawn from softmax(logits / temperature), whose expected reward is then what
+            grows. Below 1 for a captioner whose distribution is flat, as label smoothing makes it: draws as poor as
+            those of 1 teach little but noise.
+        baseline: "others" compares a sample with the mean of the image's other samples, "greedy" with the reward of
+            the greedy caption (the paper's).
+        cider: weight of CIDEr-D, 0 to 10.
+        bleu: weight of the sentence's BLEU-4, 0 to 1.
+        eos_in_reward: whether the end token counts as a word of the reward; off as published, for comparison.
+        max_length: tokens a sample may have, its end included.
+    """
+
+    samples: int = 5
+    sampling: Literal["random", "beam"] = "random"
+    temperature: float = 1.0
+    baseline: Literal["others", "greedy"] = "others"
+    cider: float = 1.0
+    bleu: float = 1.0
+    eos_in_reward: bool = True
+    max_length: int = 20
+
+    def __post_init__(self) -> None:
+        least = 2 if self.baseline == "others" or self.sampling == "beam" else 1
+        if self.samples < least:
+            raise ConfigError(f"scst: samples = {self.samples}; give at least {least}")
+        if self.samples > MOST_BEAMS:
+            raise ConfigError(f"scst: samples = {self.samples}; give at most {MOST_BEAMS}")
+        check_length("scst: max_length", self.max_length)
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(f"scst: temperature = {self.temperature}; give more than 0")
+        if self.sampling == "beam" and self.temperature != 1:
+            raise ConfigError(f"scst: temperature = {self.temperature} is for random samples; leave it out for a beam")
+        if min(self.cider, self.bleu) < 0 or self.cider + self.bleu == 0:
+            raise ConfigError(f"scst: cider = {self.cider}, bleu = {self.bleu}; give weights of 0 or more, not both 0")
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Options of knowledge distillation.
+
+    Attributes:
+        teacher: a packed captioner with the student's vocabulary; empty: nobody teaches.
+        weight: of the teacher in the loss, the captions themselves have the rest.
+        temperature: logits of both are divided by it; above 1, unlikely words count for more.
+    """
+
+    teacher: str = ""
+    weight: float = 0.5
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.teacher and (self.weight, self.temperature) != (0.5, 1.0):
+            raise ConfigError("distillation: weight and temperature are for a teacher: give its packed file as teacher")
+        if not 0 < self.weight <= 1:
+            raise ConfigError(f"distillation: weight = {self.weight}; give 0 < weight <= 1")
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(f"distillation: temperature = {self.temperature}; give more than 0")
 
 
 def constant(step: int, steps: int, warmup: int) -> float:

@@ -1,0 +1,240 @@
+"""From a recipe to a Plan: paths, configurations and the method resolved once, on this machine.
+
+    plan(recipe, place) -> Plan        # reads data and weights, builds captioner, objective and method
+    run(plan)                          # laconic.recipes.run: carries it out
+
+A mistake in a recipe is found here, before anything long begins. Most of them `check` finds without data.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from laconic import data
+from laconic.captioner.accounting import non_zeros
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import load, outline
+from laconic.compress.masked.method import Method
+from laconic.compress.sites import Where
+from laconic.config import digest, expand
+from laconic.data import DATASETS, Dataset, Photos
+from laconic.data.regions import RegionStore, open_regions
+from laconic.errors import ConfigError, PruningError
+from laconic.models.encoders import load_imagenet
+from laconic.recipes.folders import check_ticket
+from laconic.recipes.methods import NONE, method_of
+from laconic.recipes.recipe import DataRecipe, Part, Recipe
+from laconic.recipes.tickets import OfCaptioner
+from laconic.spec.captioners import form
+from laconic.spec.model import REGIONS, ModelConfig
+from laconic.text import SPECIALS, Vocabulary
+from laconic.training.distillation import KnowledgeDistillation, load_teacher
+from laconic.training.loop import CrossEntropy, Objective, best_device
+from laconic.training.scst import SelfCritical
+from laconic.training.settings import Training
+
+SPARSE = 0.1  # share of zeros that no dense decoder has
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run lives: its folder, the folder of cached images and features that runs share, and whether an
+    interrupted run goes on."""
+
+    folder: Path
+    cache: Path
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Which weights a method masks, and which of them only keep their zeros."""
+
+    method: Method
+    where: Where
+    freeze: Where
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run ready to be carried out.
+
+    Attributes:
+        recipe: values that the steps of a run read as they are: decoding, captions' length.
+        place: where it lives.
+        train, val: examples to learn from and to score on.
+        regions: of a captioner that reads a detector's features.
+        captioner: as it is before training, on its device.
+        objective: what it is to learn.
+        masks: how it is pruned; None leaves it dense.
+        encoder_changes: by its weights or by masks, so that its features cannot be kept.
+        origin: digests of what a checkpoint belongs to.
+    """
+
+    recipe: Recipe
+    place: Place
+    train: Dataset
+    val: Dataset
+    regions: RegionStore | None
+    captioner: ImageCaptioner
+    objective: Objective
+    masks: Masks | None
+    encoder_changes: bool
+    origin: dict[str, str]
+
+    @property
+    def training(self) -> Training:
+        return self.recipe.training
+
+
+def plan(recipe: Recipe, place: Place) -> Plan:
+    """Reads what the recipe names and builds what it asks for; seeds torch, so that weights are the recipe's.
+
+    Raises:
+        ConfigError, DataError, FormatError: for what cannot be, is not there, or does not fit; naming key or file.
+    """
+    chosen = None if recipe.pruning.method == NONE else method_of(recipe.pruning.method, recipe.pruning.options)
+    if chosen is not None and chosen.needs_ticket:
+        check_ticket(expand(chosen.ticket), recipe)
+    changes = encoder_changes(recipe, chosen)
+    torch.manual_seed(recipe.training.seed)
+    train, val = splits(recipe.data)
+    captioner = build(recipe, train).to(best_device())
+    objective = _objective(captioner, recipe, train, reads_features=not changes)
+    return Plan(
+        recipe=recipe,
+        place=place,
+        train=train,
+        val=val,
+        regions=_regions(captioner, recipe.data),
+        captioner=captioner,
+        objective=objective,
+        masks=None if chosen is None else _masks(chosen, captioner, recipe),
+        encoder_changes=changes,
+        origin=_origin(captioner, train),
+    )
+
+
+def check(recipe: Recipe, where: str) -> None:
+    """ConfigError at `where` for a data set, encoder, captioner, option or pruning that is not possible.
+
+    Reads no file, and builds the captioner without memory.
+    """
+    if recipe.data.name not in DATASETS:
+        raise ConfigError(f"{where}: no data set {recipe.data.name!r}; there are {', '.join(DATASETS)}")
+    pruning = recipe.pruning
+    try:
+        outline(ModelConfig(recipe.encoder, recipe.decoder), Vocabulary(SPECIALS))
+        if pruning.method != NONE:
+            method_of(pruning.method, pruning.options)
+    except (ConfigError, PruningError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def splits(recipe: DataRecipe) -> tuple[Dataset, Dataset]:
+    """Training and validation examples; photos that are missing are found so when they are read."""
+    root = expand(recipe.root) if recipe.root else None
+    photos: Photos = "none" if recipe.regions else "some"
+    train, val = (data.load(recipe.name, root, split, photos=photos) for split in ("train", "val"))
+    return _first(train, recipe.train), _first(val, recipe.val)
+
+
+def build(recipe: Recipe, train: Dataset) -> ImageCaptioner:
+    """The captioner before training: vocabulary from the training captions, weights as the recipe says."""
+    captioner = _initial(recipe) if recipe.initial else _fresh(recipe, train)
+    captioner.encoder.requires_grad_(recipe.training.encoder_learning_rate > 0)
+    return captioner
+
+
+def part(name: Part) -> Where:
+    """Predicate over the weights of a part of an ImageCaptioner."""
+    if name == "none":
+        return lambda *_: False
+    prefix = "" if name == "all" else f"{name}."
+    return lambda weight, _: weight.startswith(prefix)
+
+
+def _fresh(recipe: Recipe, train: Dataset) -> ImageCaptioner:
+    captions = (c for i in range(len(train)) for c in train[i].captions)
+    length = recipe.data.max_length
+    vocabulary = Vocabulary.build(captions, recipe.data.min_count, max_length=length)
+    config = ModelConfig(recipe.encoder, recipe.decoder)
+    outline(config, vocabulary)  # before memory is taken
+    captioner = ImageCaptioner(config, vocabulary)
+    if recipe.imagenet:
+        load_imagenet(captioner.encoder, expand(recipe.imagenet))
+    return captioner
+
+
+def _initial(recipe: Recipe) -> ImageCaptioner:
+    captioner = load(expand(recipe.initial))
+    if captioner.config.encoder != recipe.encoder:
+        raise ConfigError(
+            f"{recipe.initial}: has encoder {captioner.config.encoder}, the recipe asks for {recipe.encoder}"
+        )
+    held, asked = captioner.config.decoder, recipe.decoder
+    if form(held.name, held.options) != form(asked.name, asked.options):
+        raise ConfigError(f"{recipe.initial}: has decoder {held}, the recipe asks for {asked}")
+    fresh = ImageCaptioner(ModelConfig(recipe.encoder, asked), captioner.vocabulary)
+    fresh.load_state_dict(captioner.state_dict())
+    _check_stays_sparse(fresh, recipe)
+    return fresh
+
+
+def _check_stays_sparse(captioner: ImageCaptioner, recipe: Recipe) -> None:
+    """ConfigError where training would fill up a sparse part because nothing masks it."""
+    pruning, rates = recipe.pruning, recipe.training
+    masked = "" if pruning.method == NONE else pruning.where
+    counted = non_zeros(captioner)
+    for part, rate in (("decoder", rates.learning_rate), ("encoder", rates.encoder_learning_rate)):
+        weights = counted[f"{part}_weights"]
+        zeros = 1 - counted[part] / weights if weights else 0.0
+        if rate > 0 and zeros > SPARSE and masked not in ("all", part):
+            raise ConfigError(
+                f"{recipe.initial}: {zeros:.0%} of its {part} is zero, and training would fill it up; to keep it "
+                f'sparse set pruning.method = "frozen" with pruning.where = "all" or "{part}", or, beside another '
+                f'method with pruning.where = "all", pruning.freeze = "{part}"'
+            )
+
+
+def encoder_changes(recipe: Recipe, chosen: Any) -> bool:
+    """Whether the encoder's features change in training: by its weights or by its masks."""
+    # all methods but frozen masks take weights away that are there at the start
+    changing = chosen is not None and (getattr(chosen, "prunes", True) or chosen.moves_masks)
+    masked = recipe.pruning.where != "decoder" and recipe.pruning.freeze not in ("all", "encoder")
+    return recipe.training.encoder_learning_rate > 0 or (changing and masked)
+
+
+def _objective(captioner: ImageCaptioner, recipe: Recipe, train: Dataset, *, reads_features: bool) -> Objective:
+    """What the recipe has the captioner learn; a teacher is read from its file."""
+    if recipe.objective == "scst":
+        return SelfCritical(recipe.scst, [train[i].captions for i in range(len(train))], captioner.vocabulary)
+    smoothing, options = recipe.training.label_smoothing, recipe.distillation
+    if not options.teacher:
+        return CrossEntropy(smoothing)
+    teacher = load_teacher(expand(options.teacher), captioner, reads_features=reads_features)
+    return KnowledgeDistillation(options, teacher, smoothing)
+
+
+def _regions(captioner: ImageCaptioner, recipe: DataRecipe) -> RegionStore | None:
+    config = captioner.config.encoder
+    if config.name != REGIONS:
+        return None
+    return open_regions(expand(recipe.regions), config.channels, captioner.needs_boxes)
+
+
+def _masks(chosen: Any, captioner: ImageCaptioner, recipe: Recipe) -> Masks:
+    where, freeze = part(recipe.pruning.where), part(recipe.pruning.freeze)
+    method = chosen.resolve(captioner, where, freeze) if isinstance(chosen, OfCaptioner) else chosen
+    return Masks(method, where, freeze)
+
+
+def _origin(captioner: ImageCaptioner, train: Dataset) -> dict[str, str]:
+    captions = ((str(train[i].id), train[i].captions) for i in range(len(train)))
+    return {"vocabulary": digest(captioner.vocabulary.words), "set of training captions": digest(list(captions))}
+
+
+def _first(examples: Dataset, count: int) -> Dataset:
+    return [examples[i] for i in range(min(count, len(examples)))] if count else examples
