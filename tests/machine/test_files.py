@@ -1,10 +1,12 @@
 """Files appear whole or not at all."""
 
 import os
+from io import BytesIO
 
+import numpy as np
 import pytest
 
-from laconic.machine.files import atomically, write_text
+from laconic.machine.files import atomically, npy_header, write_text
 
 
 def test_whole(tmp_path):
@@ -27,3 +29,13 @@ def test_not_at_all(tmp_path, error):
         fail()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_the_header_of_a_npy_file_is_bounded_before_it_is_read():
+    file = BytesIO()
+    np.save(file, np.zeros((2, 3), np.float32))
+    file.seek(0)
+    assert npy_header(file) == ((2, 3), np.dtype(np.float32))
+    for head in (b"\x93NUMPY\x02\0" + (3 << 30).to_bytes(4, "little"), b"\x93NUMPY\x01\0\xff\xff"):
+        with pytest.raises(ValueError, match="a header of"):
+            npy_header(BytesIO(head + b" " * 99))
