@@ -24,7 +24,7 @@ from laconic import data
 from laconic.captioner.image_captioner import Image, ImageCaptioner, fold
 from laconic.compress.quantized.after_training import quantize
 from laconic.config import expand, from_mapping
-from laconic.data.images import EXTENSIONS
+from laconic.data.formats import EXTENSIONS
 from laconic.data.regions import open_regions, region_readers
 from laconic.decode.search import SPECIAL, Decoding
 from laconic.errors import ConfigError, DataError
