@@ -16,7 +16,10 @@ import difflib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import laconic
 from laconic.cli.arguments import Verb, parse, say
@@ -26,7 +29,7 @@ from laconic.cli.packed import Caption, Diff, Inspect, Unpack, caption, diff, in
 from laconic.cli.scores import Evaluate, Score, evaluate, score
 from laconic.cli.study import Report, Study, report, study
 from laconic.cli.training import Train, demo_options, run_demo, train, train_defaults
-from laconic.errors import ConfigError, LaconicError
+from laconic.errors import ConfigError, LaconicError, LaconicWarning
 
 WRONG_USE, STOPPED, BROKEN_PIPE = 2, 130, 141
 
@@ -35,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code. `argv` is sys.argv without the program's name by default."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _dispatch(arguments)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", LaconicWarning)
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            code = _dispatch(arguments)
         sys.stdout.flush()
         return code
     except LaconicError as error:
@@ -92,6 +98,14 @@ def _overview() -> str:
 
 
 # Messages
+
+
+def _show_warning(other: Callable[..., None], message: Warning | str, *where: Any) -> None:
+    """A LaconicWarning is one line, as errors are; what other packages warn of is shown as they mean it."""
+    if isinstance(message, LaconicWarning):
+        say(f"note: {message}")
+    else:
+        other(message, *where)
 
 
 def _fail(message: str) -> int:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from laconic.data import Example
     from laconic.data.regions import Regions
 
-REGION_FILES = (".npy", ".safetensors")  # of one image, of many
+REGION_FILES = (".npy", ".npz", ".safetensors")  # of one image, the last of many
 IMAGES = 32  # whose regions are captioned at once
 Named = Iterator[tuple[str, str]]  # of images and their captions
 
@@ -109,8 +108,8 @@ class Caption:
     file: Annotated[Path, Positional, arg(metavar="FILE")]
     """A packed captioner, or the folder of a finished run."""
     images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE...")]
-    """Image files, or .npy files of region features (n, channels), or folders of them; or a file of many images'
-    regions, as laconic.data.regions.write_regions writes it."""
+    """Image files, or .npy and .npz files of region features (n, channels), or folders of them; or a file of many
+    images' regions, as laconic.data.regions.write_regions writes it."""
     beam: int = 3
     """Beams of the search; 1 is greedy."""
     max_length: int = 20
@@ -168,8 +167,9 @@ def _named_images(paths: Sequence[Path], problems: list[str]) -> "list[Example]"
     examples: list[Example] = []
     for path in paths:
         try:
-            found = data.load("folder", path) if path.is_dir() else [data.Example(str(path), path)]
-            examples += [found[index] for index in range(len(found))]
+            found, skipped = data.list_images(path) if path.is_dir() else ([data.Example(str(path), path)], ())
+            examples += found
+            problems += [file.reason for file in skipped]
         except DataError as error:
             problems.append(str(error))
     return examples
@@ -178,8 +178,9 @@ def _named_images(paths: Sequence[Path], problems: list[str]) -> "list[Example]"
 def _caption_regions(
     captioner: "ImageCaptioner", paths: Sequence[Path], decoding: Decoding, problems: list[str]
 ) -> Named:
-    found = _named_regions(paths, captioner, problems)
-    while some := list(islice(found, IMAGES)):
+    from laconic.data.regions import batches
+
+    for some in batches(_named_regions(paths, captioner, problems), IMAGES):
         names, regions = zip(*some, strict=True)
         yield from zip(names, captioner.caption(regions, decoding), strict=True)
 
