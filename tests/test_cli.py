@@ -23,9 +23,10 @@ from laconic.cli import progress as progress_module
 from laconic.cli.progress import Lines, watching
 from laconic.cli.study import showing
 from laconic.config import read_toml
-from laconic.data import Example, write_karpathy
+from laconic.data import Example, Scenes, write_karpathy
 from laconic.data.regions import Regions, write_regions
 from laconic.decode.search import Decoding
+from laconic.errors import LaconicWarning
 from laconic.machine.process import cores
 from laconic.recipes import recipe as recipes
 from laconic.recipes import run as running
@@ -290,8 +291,31 @@ def test_score_of_some_images_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
     said = capsys.readouterr()
     assert "1 of 2 images" in said.err
     assert "CIDEr" in said.out
-    assert json.loads(target.read_text()) == dict(metrics.evaluate(CAPTIONS, {1: "a dog runs"}, subset=True))
+    with pytest.warns(LaconicWarning, match="single image"):
+        expected = metrics.evaluate(CAPTIONS, {1: "a dog runs"}, subset=True)
+    assert json.loads(target.read_text()) == dict(expected)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["refs.json", "res.json", "scores.json"]
+
+
+def test_score_reads_karpathy_files_and_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    val = Scenes(3, split="val")
+    path = write_karpathy(tmp_path, "x", {"train": Scenes(2), "val": val})
+    rows = [{"image_id": 2 + i, "caption": val[i].captions[0]} for i in range(3)]
+    (tmp_path / "res.json").write_text(json.dumps(rows))
+    words = ["score", "--references", str(path), "--results", str(tmp_path / "res.json"), "--json", "-"]
+    for split in ([], ["--split", "val"]):
+        assert main([*words, *split]) == 0
+        said = capsys.readouterr()
+        assert json.loads(said.out)["Bleu_1"] == pytest.approx(1)
+        assert ("3 of 5 images" in said.err) == (not split)
+    lines = [f"{i}.jpg#0\t一只狗在草地上奔跑" for i in range(3)]
+    (tmp_path / "captions.txt").write_text("\n".join(lines))
+    (tmp_path / "res.json").write_text(json.dumps([{"image_id": "1.jpg", "caption": "x"}]))
+    words[2] = str(tmp_path / "captions.txt")
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    assert "a whole sentence as one word" in said
+    assert "laconic: note: CIDEr of a single image is 0 whatever its caption" in said
 
 
 def test_a_missing_metric_is_named_and_never_zero(
@@ -299,12 +323,14 @@ def test_a_missing_metric_is_named_and_never_zero(
 ) -> None:
     monkeypatch.setenv("PATH", "")  # no Java, whether or not pycocoevalcap is there
     words = ["score", *coco(tmp_path, {1: "a", 2: "b"}), "--metrics", "METEOR", "--json", "-"]
-    assert main(words) == 0
+    assert main(words) == 2
     said = capsys.readouterr()
-    assert "METEOR" not in json.loads(said.out)
+    found = json.loads(said.out)
+    assert "METEOR" not in found
+    assert "install" in found["unavailable"]["METEOR"]
     assert "METEOR" in said.err
     assert "not available: " in said.err
-    assert "install" in said.err
+    assert "not computed: METEOR; the other scores are complete" in said.err
 
 
 # pack, inspect, unpack, diff, caption
@@ -377,6 +403,26 @@ def test_caption_goes_on_past_bad_images(
     assert rows == [
         {"image": "a.png", "caption": wanted[0]},
         {"image": "[more]/b.jpg", "caption": wanted[1]},
+    ]
+
+
+def test_caption_names_what_it_leaves_out_of_a_folder(
+    here: Path, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "more").mkdir()
+    for name, kind in {"1.jpg": "JPEG", "2.jfif": "JPEG", "x.tif": "TIFF"}.items():
+        Image.new("RGB", (64, 64)).save(here / "more" / name, kind)
+    (here / "more" / "notes.txt").touch()
+    whole = (here / "more" / "1.jpg").read_bytes()
+    (here / "more" / "cut.jpg").write_bytes(whole.removesuffix(b"\xff\xd9"))
+    assert main(["caption", str(packed), "more"]) == 0
+    said = capsys.readouterr()
+    assert [line.split(": ")[0] for line in said.out.splitlines()] == [
+        f"more/{name}" for name in ("1.jpg", "2.jfif", "cut.jpg", "x.tif")
+    ]
+    assert said.err.splitlines() == [
+        "laconic: note: more/cut.jpg: has no end mark; its pixels are all there and are read",
+        "laconic: more/notes.txt: not an image of a kind that is read",
     ]
 
 

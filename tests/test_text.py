@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.errors import ConfigError, FormatError
-from laconic.text import BOS, EOS, MAX_BYTES, PAD, SPECIALS, UNK, Vocabulary, pad, tokenize
+from laconic.errors import ConfigError, FormatError, LaconicWarning
+from laconic.text import BOS, EOS, MAX_BYTES, PAD, SPECIALS, UNK, Vocabulary, pad, tokenize, unspaced
 
 CAPTIONS = ["A dog runs.", "a dog, a cat", "The cat sleeps", "a bird"]
 
@@ -80,6 +80,32 @@ def test_build_counts_only_what_training_sees() -> None:
 def test_build_refuses(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Vocabulary.build(CAPTIONS, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("captions", "expected"),
+    [
+        ([], False),
+        (CAPTIONS, False),
+        (["一只狗在草地上奔跑", "两个人骑着马，走过田野"], True),
+        (["一只 狗 在 草地 上 奔跑", "两个 人 骑着 马"], False),
+        (["草の上を走る犬"], True),
+        (["草 の 上 を 走る 犬"], False),
+        (["สุนัขวิ่งอยู่บนหญ้า"], True),
+        (["สุนัข วิ่ง อยู่ บน หญ้า"], False),
+        (["개가 풀밭을 달리고 있다", "Собака бежит по траве", "हिन्दी में कुत्ता"], False),
+        (["a dog", "a sign that says 一只狗在草地上奔跑", "a cat"], False),
+    ],
+)
+def test_captions_without_spaces_are_told(captions: list[str], expected: bool) -> None:
+    assert unspaced(captions) == expected
+
+
+def test_a_vocabulary_of_sentences_is_warned_of() -> None:
+    sentences = ["一只狗在草地上奔跑", "两个人骑着马走过田野"]
+    with pytest.warns(LaconicWarning, match="'一只狗在草地上奔跑' have no spaces between words"):
+        vocabulary = Vocabulary.build(iter(sentences), 1)
+    assert set(vocabulary.words[4:]) == set(sentences)
 
 
 def test_encode_and_decode() -> None:

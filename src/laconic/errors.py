@@ -9,8 +9,17 @@
     └── MissingError     an optional package or program that is not installed
 
 A message says what is wrong, where, and what to do. The command line prints it as one line and exits with 2;
-anything that is not a LaconicError is a bug in laconic and keeps its traceback.
+anything that is not a LaconicError is a bug in laconic and keeps its traceback. What is done all the same, but should
+be known, is a LaconicWarning. Names that come from outside go into either through `printable`.
 """
+
+import re
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029"  # controls of both sets, separators of lines and paragraphs
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction of writing
+    "\ud800-\udfff]"  # bytes that are not UTF-8, as Python holds them
+)
 
 
 class LaconicError(Exception):
@@ -39,3 +48,24 @@ class TrainingError(LaconicError):
 
 class MissingError(LaconicError):
     """An optional package or program that is not installed."""
+
+
+class LaconicWarning(UserWarning):
+    """Something was done, but not as well as the user may think."""
+
+
+def printable(name: object) -> str:
+    r"""A name from outside, such as a path, as one line that any terminal and any encoder of UTF-8 takes.
+
+    Control characters and lone surrogates are escaped; a byte that is no UTF-8 (a surrogate to Python) is shown as
+    that byte. Other text stays as it is.
+
+    >>> printable("a\nb\udce9.jpg")
+    'a\\nb\\xe9.jpg'
+    """
+    return _UNPRINTABLE.sub(_escaped, str(name))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else ascii(match[0])[1:-1]

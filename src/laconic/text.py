@@ -9,16 +9,17 @@ import json
 import os
 import re
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from laconic.errors import ConfigError, FormatError
+from laconic.errors import ConfigError, FormatError, LaconicWarning, printable
 from laconic.machine.files import atomically
 
 PAD, UNK, BOS, EOS = range(4)
@@ -32,6 +33,13 @@ _FORMAT, _VERSION = "laconic-vocabulary", 1
 # that `_separate` leaves in the text, so this class needs no table of Unicode ranges.
 _LETTERS = r"(?:[^\W_][^\x00-\x7f\w]*)+"
 _WORD = re.compile(rf"{_LETTERS}(?:['-]{_LETTERS})*")
+
+# Scripts without spaces between words, and how many characters a word of theirs has at most on average.
+_UNSPACED = (
+    (re.compile("[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"), 3),  # Japanese, Chinese
+    (re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"), 8),  # Thai, Lao, Burmese, Khmer
+)
+_SAMPLE = 1000  # captions that tell whether a set has spaces between its words
 
 # Typographic apostrophe and hyphen in their ASCII form; soft hyphen and emoji selectors vanish.
 _SPELLINGS = {0x2019: "'", 0x2010: "-", 0x00AD: None, 0xFE0E: None, 0xFE0F: None}
@@ -47,6 +55,27 @@ def tokenize(caption: str) -> list[str]:
     """
     text = caption.lower() if caption.isascii() else _separate(caption)
     return _WORD.findall(text)
+
+
+def unspaced(captions: Iterable[str]) -> bool:
+    """Whether most captions are in a script without spaces between words, so that `tokenize` finds no words in them.
+
+    Their words, separated by spaces, are what to use instead, in vocabularies and scores.
+
+    >>> unspaced(["一只狗在草地上奔跑"]), unspaced(["一只 狗 在 草地 上 奔跑"])
+    (True, False)
+    """
+    flags = [not caption.isascii() and _runs_on(caption) for caption in islice(captions, _SAMPLE)]
+    return 2 * sum(flags) > len(flags)
+
+
+def _runs_on(caption: str) -> bool:
+    words = tokenize(caption)
+    for script, most in _UNSPACED:
+        lengths = [len(found) for word in words if (found := script.findall(word))]
+        if sum(lengths) > most * len(lengths):
+            return True
+    return False
 
 
 def tokenize_pieces(caption: str) -> list[str]:
@@ -116,7 +145,7 @@ class Vocabulary:
         Counts what training will see: the first `max_length` words of each caption. `max_size`
         bounds the whole vocabulary, specials included. Equal counts are ordered by the word, so the
         result depends on the captions but not on their order. Raises ConfigError for arguments that
-        cannot be right, and where no word is left.
+        cannot be right, and where no word is left; warns where whole sentences would be words.
         """
         for name, value, least in (
             ("min_count", min_count, 1),
@@ -126,13 +155,22 @@ class Vocabulary:
             if value is not None and value < least:
                 raise ConfigError(f"vocabulary: {name} is {value}, must be at least {least}")
         counts: Counter[str] = Counter()
-        for caption in captions:
+        remaining = iter(captions)
+        sample = list(islice(remaining, _SAMPLE))
+        for caption in chain(sample, remaining):
             counts.update(tokenize(caption)[:max_length])
         kept = sorted((-n, word) for word, n in counts.items() if n >= min_count)
         if not kept:
             raise ConfigError(
                 f"vocabulary: no word occurs {min_count} times in the captions "
                 f"({len(counts)} different words seen); lower min_count or give more captions"
+            )
+        if unspaced(sample):
+            warnings.warn(
+                f"vocabulary: captions such as {printable(sample[0])[:60]!r} have no spaces between words, so each "
+                "sentence becomes one word; give captions whose words are separated by spaces",
+                LaconicWarning,
+                stacklevel=2,
             )
         room = None if max_size is None else max_size - len(SPECIALS)
         return cls(SPECIALS + tuple(word for _, word in kept[:room]))

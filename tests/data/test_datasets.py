@@ -9,6 +9,8 @@ from laconic import data
 from laconic.data import DATASETS, Dataset, Scenes, load, write_karpathy
 from laconic.errors import ConfigError, DataError
 
+SPLITS = ("train", "val")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -16,6 +18,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for name in ("flickr8k", "flickr30k", "coco"):
         write_karpathy(folder, name, {"train": Scenes(3), "val": Scenes(3, split="val")})
+    lines = [f"{split}_{i:06d}.png#{n}\tcaption {n}" for split in SPLITS for i in range(3) for n in range(5)]
+    (folder / "captions.txt").write_text("\n".join(lines))
+    for split in SPLITS:
+        (folder / f"{split}.txt").write_text("\n".join(f"{split}_{i:06d}.png" for i in range(3)))
     return folder
 
 
@@ -58,7 +64,7 @@ def test_unknown_names_and_options(root: Path) -> None:
         load("flickr8k", root, photos="few")
     with pytest.raises(ConfigError, match=r"no option 'seeds'; it has count, seed, size$"):
         load("scenes", seeds=3)
-    with pytest.raises(ConfigError, match=r"it has annotations, restval$"):
+    with pytest.raises(ConfigError, match=r"it has annotations, restval, tokens$"):
         load("coco", root, name="flickr8k")
     with pytest.raises(ConfigError, match=r"it has none$"):
         load("folder", root, recursive=True)

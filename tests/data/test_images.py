@@ -1,11 +1,15 @@
 """Every good image comes out as upright RGB, every bad one as a DataError with its name."""
 
 import io
+import os
+import re
 import struct
+import tracemalloc
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from laconic.data import images, jpeg
 from laconic.data.images import exif_orientation, preprocess, read_image, resize
-from laconic.errors import DataError
+from laconic.errors import DataError, LaconicWarning
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -32,15 +37,22 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "GIF", "JPEG"])
+@pytest.mark.parametrize(
+    "kind", ["PNG", "BMP", "WEBP", "GIF", "JPEG", "TIFF", "AVIF", "JPEG2000", "PPM", "PCX", "SGI", "MPO"]
+)
 def test_formats(tmp_path: Path, kind: str) -> None:
-    options: dict[str, object] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(kind, {})
+    options: dict[str, object] = {
+        "WEBP": {"lossless": True},
+        "JPEG": {"quality": 95},
+        "MPO": {"quality": 95},
+        "AVIF": {"quality": 95, "subsampling": "4:4:4"},
+    }.get(kind, {})
     path = tmp_path / "photo.dat"  # the content decides, not the name
     path.write_bytes(encoded(photo(), kind, **options))
     got = read_image(path)
     assert got.shape == (48, 64, 3)
     assert got.dtype == np.uint8
-    tolerance = {"JPEG": 12, "GIF": 30}.get(kind, 0)
+    tolerance = {"JPEG": 12, "MPO": 12, "GIF": 30, "AVIF": 12}.get(kind, 0)
     assert np.abs(got.astype(int) - np.asarray(photo()).astype(int)).max() <= tolerance
 
 
@@ -79,7 +91,7 @@ def test_cmyk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif", "avif"])
 def test_exif_orientation(tmp_path: Path, orientation: int, kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -163,7 +175,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_hostile_bytes_read_or_raise_data_error(tmp_path: Path, data: st.DataObject) -> None:
-    kind = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP"]))
+    kind = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM"]))
     content = bytearray(encoded(photo(9, 12), kind))
     for _ in range(data.draw(st.integers(1, 8))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -185,6 +197,153 @@ def test_threads_agree_with_one(tmp_path: Path) -> None:
         together = list(pool.map(read_image, paths))
     for path, pixels in zip(paths, together, strict=True):
         np.testing.assert_array_equal(pixels, read_image(path))
+
+
+# JPEG: the end of the file, and many scans
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 95, "subsampling": 0}])
+@pytest.mark.parametrize("end", [b"", b"\xff"], ids=["cut", "half"])
+def test_a_jpeg_without_its_end_mark_is_read_with_a_warning(
+    tmp_path: Path, options: dict[str, Any], end: bytes
+) -> None:
+    whole, path = encoded(photo(33, 41), "JPEG", **options), tmp_path / "a.jpg"
+    path.write_bytes(whole)
+    expected = read_image(path)
+    path.write_bytes(whole.removesuffix(b"\xff\xd9") + end)
+    with pytest.warns(LaconicWarning, match=r"a\.jpg: has no end mark; its pixels are all there"):
+        np.testing.assert_array_equal(read_image(path), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_that_lacks_pixels_is_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3)).astype(np.uint8))
+    whole, path = encoded(noise, "JPEG", **options), tmp_path / "a.jpg"
+    scans = [match.start() for match in re.finditer(b"\xff\xda", whole)]
+    for end in (*range(len(whole) - 40, len(whole) - 2), *scans[1:]):  # a progressive one also between two scans
+        path.write_bytes(whole[:end])
+        with pytest.raises(DataError, match="truncated"):
+            read_image(path)
+
+
+def progressive(scans: int, behind: bytes = b"") -> bytes:
+    """A small progressive JPEG whose last scan comes again and again."""
+    whole = encoded(photo(16, 16), "JPEG", progressive=True)
+    last = whole[whole.rfind(b"\xff\xda") : -2]
+    return whole[:-2] + last * (scans - whole.count(b"\xff\xda")) + whole[-2:] + behind
+
+
+def test_scans_are_counted_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    for allowed in (progressive(jpeg.MAX_SCANS), progressive(10, behind=b"\xff\xda" * 100)):
+        path.write_bytes(allowed)
+        read_image(path)
+    path.write_bytes(progressive(jpeg.MAX_SCANS + 1))
+    with pytest.raises(DataError, match=r"a\.jpg: more than 64 scans"):
+        read_image(path)
+    monkeypatch.setattr(jpeg, "MAX_SCANNED", 9 * 16 * 16)
+    path.write_bytes(progressive(10))
+    with pytest.raises(DataError, match="more than 9 scans"):
+        read_image(path)
+
+
+def test_one_scan_for_each_component_is_counted_too(tmp_path: Path) -> None:
+    """A sequential JPEG whose scans hold one component each makes the decoder go over all of them, too."""
+    whole = encoded(photo(16, 16).convert("L"), "JPEG")
+    frame, scan = whole.index(b"\xff\xc0"), whole.index(b"\xff\xda")
+    three = b"\xff\xc0\0\x11\x08\0\x10\0\x10\3" + b"".join(bytes([c, 0x11, 0]) for c in (1, 2, 3))
+    head = whole[:frame] + three + whole[frame + 13 : scan]
+    each = [whole[scan:-2].replace(b"\xff\xda\0\x08\1\1", b"\xff\xda\0\x08\1" + bytes([c])) for c in (1, 2, 3)]
+    path = tmp_path / "a.jpg"
+    path.write_bytes(head + b"".join(each) + b"\xff\xd9")
+    assert read_image(path).shape == (16, 16, 3)
+    path.write_bytes(head + b"".join(each * 30) + b"\xff\xd9")
+    with pytest.raises(DataError, match="more than 64 scans"):
+        read_image(path)
+
+
+# Memory
+
+
+def test_large_images_are_converted_and_resized_in_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (61, 47, 4)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, image in {
+        "rgba": Image.fromarray(pixels),
+        "rgb": Image.fromarray(pixels[..., :3]),
+        "grey": Image.fromarray(pixels[..., 0].astype(np.uint16) * 257),
+        "palette": Image.fromarray(pixels[..., :3]).convert("P"),
+    }.items():
+        image.save(tmp_path / f"{name}.png", exif=exif)
+        at_once = read_image(tmp_path / f"{name}.png")
+        small = resize(at_once, 20)
+        with monkeypatch.context() as patch:
+            patch.setattr(images, "BAND", 47 * 7)
+            np.testing.assert_array_equal(read_image(tmp_path / f"{name}.png"), at_once)
+            np.testing.assert_array_equal(resize(at_once, 20), small)
+
+
+def test_reading_takes_little_more_than_the_pixels(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((2000, 2000), np.uint16)).save(tmp_path / "a.png")
+    tracemalloc.start()
+    read_image(tmp_path / "a.png")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * 2000 * 2000 + 20 * images.BAND
+
+
+def test_memory_is_bounded_by_bytes_and_large_images_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo(40, 60).save(tmp_path / "a.png")
+    photo(40, 60).save(tmp_path / "a.jpg", progressive=True, subsampling=0)
+    monkeypatch.setattr(images, "LARGE", 0)
+    assert read_image(tmp_path / "a.png").shape == (40, 60, 3)
+    assert not images._one_large.locked()
+    monkeypatch.setattr(images, "MAX_MEMORY", 40 * 60 * 7)
+    assert read_image(tmp_path / "a.png").shape == (40, 60, 3)
+    with pytest.raises(DataError, match=r"a\.jpg: 60 x 40 pixels take 31,200 bytes to decode; at most 16,800"):
+        read_image(tmp_path / "a.jpg")  # its coefficients are held, too
+    monkeypatch.setattr(images, "MAX_MEMORY", 40 * 60 * 7 - 1)
+    with pytest.raises(DataError, match="16,800 bytes"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory when reading image file")])
+def test_a_sound_photo_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    photo().save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "_decode", full)
+    with pytest.raises(DataError, match=r"a\.png: too little memory is free") as caught:
+        read_image(tmp_path / "a.png")
+    assert "damaged" not in str(caught.value)
+
+
+def test_names_in_errors_are_one_printable_line(tmp_path: Path) -> None:
+    for name in (b"a\nb\x1b[31m.jpg", b"caf\xe9.jpg"):
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        path.write_bytes(b"nothing")
+        with pytest.raises(DataError) as caught:
+            read_image(path)
+        assert str(caught.value).isprintable()
+        str(caught.value).encode()
+    with pytest.raises(DataError, match=r"x\\x00y: not the name of a file"):
+        read_image("x\0y")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(DataError, match="a pipe; give an image file"):
+        read_image(tmp_path / "pipe.jpg")
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((3, 3), 0.5, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match="floating-point"):
+        read_image(tmp_path / "a.tif")
 
 
 def test_resize_is_antialiased() -> None:

@@ -1,6 +1,7 @@
 """The Karpathy reader: real files, the writer's files, and files made to break it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from laconic.data import Example, Scenes, karpathy, write_karpathy
+from laconic.data import Example, Scenes, karpathy, photos, write_karpathy
 from laconic.data.karpathy import load_karpathy
-from laconic.errors import DataError
+from laconic.errors import ConfigError, DataError
+from laconic.metrics import evaluate
+from laconic.text import Vocabulary
 
 
 def entry(imgid: int, **fields: Any) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("place", karpathy.IMAGE_FOLDERS)
+@pytest.mark.parametrize("place", photos.IMAGE_FOLDERS)
 @pytest.mark.parametrize("filepath", [None, "val2014"])
 def test_where_images_may_lie(tmp_path: Path, place: str, filepath: str | None) -> None:
     write(tmp_path, [entry(7) | ({"filepath": filepath} if filepath else {})], place)
@@ -88,6 +91,39 @@ def test_field_variants(tmp_path: Path) -> None:
     first, second = load_karpathy(tmp_path, "train", "x")
     assert (first.id, second.id) == (42, 4)
     assert first.captions == ("two dogs", "A cat")
+
+
+CHINESE = {"raw": "一只狗在草地上奔跑，很高兴。", "tokens": ["一只", "狗", "在", "草地", "上", "奔跑", "很", "高兴"]}
+SPACED = "一只 狗 在 草地 上 奔跑 很 高兴"
+
+
+def test_tokens_are_used_where_sentences_have_no_spaces(tmp_path: Path) -> None:
+    write(tmp_path, [entry(0, sentences=[CHINESE] * 2), entry(1, split="val", sentences=[CHINESE, {"raw": "狗"}])])
+    assert load_karpathy(tmp_path, "train", "x")[0].captions == (SPACED, SPACED)
+    assert load_karpathy(tmp_path, "val", "x")[0].captions == (SPACED, "狗")
+    assert load_karpathy(tmp_path, "train", "x", tokens="never")[0].captions[0] == CHINESE["raw"]
+    vocabulary = Vocabulary.build(load_karpathy(tmp_path, "train", "x")[0].captions, min_count=1)
+    assert set(vocabulary.words[4:]) == set(CHINESE["tokens"])
+    assert vocabulary.decode(vocabulary.encode(SPACED, 20)) == SPACED
+    scores = evaluate({0: [SPACED], 1: ["一只 猫"]}, {0: SPACED, 1: "一只 狗"})
+    assert scores["Bleu_1"] == pytest.approx(0.9)
+
+
+def test_tokens_are_used_on_request_alone_where_there_are_spaces(tmp_path: Path) -> None:
+    sentences = [{"raw": "A dog, running.", "tokens": ["a", "dog", "running"]}, {"raw": "No tokens"}]
+    write(tmp_path, [entry(0, sentences=sentences)])
+    assert load_karpathy(tmp_path, "train", "x")[0].captions == ("A dog, running.", "No tokens")
+    assert load_karpathy(tmp_path, "train", "x", tokens="always")[0].captions == ("a dog running", "No tokens")
+    with pytest.raises(ConfigError, match="tokens = 'yes'; give one of auto, always, never"):
+        load_karpathy(tmp_path, "train", "x", tokens="yes")
+
+
+def test_names_that_are_no_utf8_are_found(tmp_path: Path) -> None:
+    (tmp_path / "dataset_x.json").write_text(json.dumps({"images": [entry(0, filename="caf\udce9.jpg")]}))
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.jpg", "wb"):
+        (example,) = load_karpathy(tmp_path, "train", "x")
+    assert example.image.is_file()
+    assert example.name == f"{tmp_path}/caf\\xe9.jpg"
 
 
 def test_missing_images(tmp_path: Path) -> None:
@@ -121,6 +157,9 @@ def test_missing_images(tmp_path: Path) -> None:
         ({"filename": "a\\..\\5.jpg"}, "leads out of the root"),
         ({"filename": "C:5.jpg"}, "leads out of the root"),
         ({"filename": "a\0.jpg"}, "leads out of the root"),
+        ({"filepath": "a\0b"}, "leads out of the root"),
+        ({"filename": "\ud800.jpg"}, r"images\[1\]: '/\\ud800\.jpg' is not the name of a file"),
+        ({"filepath": "\ud800"}, r"images\[1\]: '\\ud800/1\.jpg' is not the name of a file"),
         ({"filepath": "a/../../b"}, "leads out of the root"),
         ({"filepath": "/etc"}, "leads out of the root"),
         ({"filepath": ["a"]}, r"filepath must be a string, not list"),
@@ -144,9 +183,9 @@ def test_bad_entries_are_named(tmp_path: Path, change: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"", "not readable as JSON"),
-        (b"\xff\xfe{", "not readable as JSON"),
-        (b"[" * 100_000, "not readable as JSON"),
+        (b"", "is not JSON"),
+        (b"\xff\xfe{", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
         (b"[]", "no list 'images'"),
         (b'{"images": {}}', "no list 'images'"),
         (b'{"images": []}', "it has no images"),
@@ -166,6 +205,8 @@ def test_no_document_and_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(karpathy, "MAX_JSON_BYTES", 50)
     with pytest.raises(DataError, match="at most 50 are read"):
         load_karpathy(tmp_path, "train", "x")
+    with pytest.raises(DataError, match=r"x\\x00y/dataset_x\.json: embedded null byte"):
+        load_karpathy(tmp_path / "x\0y", "train", "x")
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.text(max_size=4)

@@ -1,8 +1,11 @@
 """Region features: folder and file give back what was written; whatever lies is refused, with its name."""
 
+import io
 import json
 import time
 import tracemalloc
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +15,14 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from laconic import store
+from laconic.data import region_arrays
 from laconic.data.regions import (
     BOXES,
     FEATURES,
     RegionFile,
     RegionFolder,
     Regions,
+    batches,
     boxes_beside,
     open_regions,
     read_regions,
@@ -245,6 +250,84 @@ def test_what_is_no_file_is_refused(tmp_path):
         open_regions(tmp_path, WIDTH)
     with pytest.raises(FormatError, match="absent"):
         open_regions(tmp_path / "absent", WIDTH)
+
+
+# .npz files
+
+
+def test_npz_files_alone_or_beside_npy(folder, tmp_path):
+    np.savez_compressed(folder / FEATURES / "3.npz", feat=make(4, 3).features, other=np.zeros(9))
+    np.savez(folder / FEATURES / "7.npz", feat=np.zeros((9, WIDTH), np.float32))  # the .npy file is read
+    np.save(folder / BOXES / "3.npy", make(4, 3).boxes)
+    regions = open_regions(folder, WIDTH)
+    assert list(regions.ids()) == ["100", "12", "3", "7"]
+    assert 3 in regions
+    regions.check(3)
+    same(regions[3], make(4, 3))
+    same(regions[7], make(1, 7))
+    names = [Path(name).name for name, _ in region_readers(folder, WIDTH)]
+    assert names == ["100.npy", "12.npy", "3.npz", "7.npy"]
+    alone = tmp_path / "alone" / FEATURES
+    alone.mkdir(parents=True)
+    (folder / FEATURES / "3.npz").rename(alone / "3.npz")
+    assert open_regions(tmp_path / "alone", WIDTH)[3].features.shape == (4, WIDTH)
+
+
+def zipped(member: bytes, name: str = "feat.npy", count: int = 1) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        warnings.simplefilter("ignore")
+        for _ in range(count):
+            archive.writestr(name, member)
+    return buffer.getvalue()
+
+
+LONG = b"\x93NUMPY\x02\x00" + (30 << 20).to_bytes(4, "little") + b"{" + b" " * (30 << 20)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "damaged"),
+        (b"PK\3\4" + bytes(99), "damaged"),
+        (zipped(header("(3, 6)") + bytes(72), "other.npy"), "no array 'feat' in it, only other"),
+        (zipped(header("(3, 6)") + bytes(71)), "its end is missing"),
+        (zipped(header("(3, 6)") + bytes(72))[:-30], "damaged"),
+        (zipped(header("(1000, 6)") + bytes(72)), "its end is missing"),
+        (zipped(header("(3, 7)") + bytes(84)), r"shape \(3, 7\)"),
+        (zipped(LONG), "a header of 31,457,280 bytes"),
+        (zipped(b"", count=65), "more than 64 arrays"),
+        (bytes(2_000_000), "more than the regions of one image"),
+    ],
+    ids=["empty", "no zip", "other", "short", "cut", "lie", "width", "long header", "entries", "large"],
+)
+def test_npz_files_that_lie_are_refused_cheaply(data, says, tmp_path):
+    (tmp_path / "x.npz").write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=rf"x\.npz: .*{says}"):
+        read_regions(tmp_path / "x.npz", WIDTH)
+    assert tracemalloc.get_traced_memory()[1] < 5e6
+    tracemalloc.stop()
+
+
+def test_too_little_memory_is_not_damage(folder, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(region_arrays.npy, "read_array", full)
+    with pytest.raises(DataError, match=r"12\.npy: too little memory"):
+        read_regions(folder / FEATURES / "12.npy", WIDTH)
+
+
+def test_batches_are_bounded_by_pairs_of_regions():
+    def groups(*counts: int) -> list[list[int]]:
+        found = ((count, Regions(np.zeros((count, 1), np.float32))) for count in counts)
+        return [[count for count, _ in some] for some in batches(found, 3)]
+
+    assert groups() == []
+    assert groups(10, 36, 100, 10) == [[10, 36, 100], [10]]
+    assert groups(1024, 1024, 10) == [[1024], [1024], [10]]
+    assert groups(10, 700, 10, 10) == [[10, 700], [10, 10]]
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ import stat
 import subprocess
 import sys
 import threading
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from laconic.machine.files import atomically, write_text
+from laconic.machine.files import atomically, npy_header, write_text
 
 
 def test_whole(tmp_path):
@@ -176,3 +178,13 @@ def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_of_living_on
     assert sorted(os.listdir(tmp_path))[1:] == ["a.txt"]  # and what was left of the other output
     write_text(other, "whole")
     assert sorted(os.listdir(tmp_path)) == ["a.txt", "a.txt.b"]
+
+
+def test_the_header_of_a_npy_file_is_bounded_before_it_is_read():
+    file = BytesIO()
+    np.save(file, np.zeros((2, 3), np.float32))
+    file.seek(0)
+    assert npy_header(file) == ((2, 3), np.dtype(np.float32))
+    for head in (b"\x93NUMPY\x02\0" + (3 << 30).to_bytes(4, "little"), b"\x93NUMPY\x01\0\xff\xff"):
+        with pytest.raises(ValueError, match="a header of"):
+            npy_header(BytesIO(head + b" " * 99))

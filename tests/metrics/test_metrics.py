@@ -4,9 +4,10 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from laconic.errors import ConfigError, DataError
+from laconic.errors import ConfigError, DataError, LaconicWarning
 from laconic.metrics import METRICS, Scores, evaluate, load_references, load_results
 
 REFERENCES = {
@@ -97,6 +98,23 @@ def test_a_subset_is_asked_for_and_takes_its_own_document_frequencies() -> None:
     assert evaluate(REFERENCES, part, subset=True) == alone
 
 
+def test_numpy_integers_are_ids() -> None:
+    ids = np.arange(3)
+    references = {image: ["a dog runs", f"cat {image}"] for image in ids}
+    scores = evaluate(references, dict.fromkeys(ids, "a dog runs"))
+    assert scores == evaluate({i: ["a dog runs", f"cat {i}"] for i in range(3)}, dict.fromkeys(range(3), "a dog runs"))
+    rows = [{"image_id": np.uint8(i), "caption": "a dog runs"} for i in range(3)]
+    assert evaluate({"annotations": rows}, rows) == evaluate({"annotations": rows}, dict.fromkeys(ids, "a dog runs"))
+    with pytest.raises(DataError, match="must be an integer or a string"):
+        evaluate({np.float64(1): ["a"]}, {1: "a"})
+
+
+def test_cider_of_a_single_image_says_why_it_is_zero() -> None:
+    with pytest.warns(LaconicWarning, match="CIDEr of a single image is 0 whatever its caption"):
+        assert evaluate({1: ["a dog"]}, {1: "a dog"})["CIDEr"] == 0
+    assert evaluate({1: ["a dog"]}, {1: "a dog"}, metrics=["Bleu"])["Bleu_1"] == pytest.approx(1)
+
+
 def test_missing_programs_leave_the_other_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     scores = evaluate(REFERENCES, PERFECT, metrics=["METEOR", "CIDEr", "SPICE"])
@@ -122,6 +140,7 @@ BAD = [
     ({1: ["a"]}, [{"image_id": 1.5, "caption": "a"}], "image id 1.5 must be an integer"),
     ({1: ["a"]}, "a dog", "results must map image id to a caption"),
     (["a"], {1: "a"}, "references must map image id"),
+    ({"images": [{"imgid": 1, "sentences": []}]}, {1: "a"}, "Karpathy's format; laconic.data.load_references reads it"),
     ({"annotations": [7]}, {1: "a"}, "annotations[0] must be an object"),
     ({"annotations": []}, {1: "a"}, "no reference captions"),
 ]

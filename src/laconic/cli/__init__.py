@@ -20,7 +20,10 @@ Torch is imported by the verbs that need it, so that `--help`, `score` and `insp
 import difflib
 import shlex
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import laconic
 from laconic.cli.arguments import Verb, parse, with_threads
@@ -33,7 +36,7 @@ from laconic.cli.paths import check_paths, writes
 from laconic.cli.scores import Evaluate, Score, evaluate, score
 from laconic.cli.study import Report, Study, report, study
 from laconic.cli.training import Train, demo_options, run_demo, train, train_defaults
-from laconic.errors import ConfigError, LaconicError
+from laconic.errors import ConfigError, LaconicError, LaconicWarning
 
 WRONG_USE, STOPPED, BROKEN_PIPE = 2, 130, 141
 
@@ -43,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     shown = open_streams()
     try:
-        code = _dispatch(arguments, shown)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", LaconicWarning)
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            code = _dispatch(arguments, shown)
         sys.stdout.flush()
         return code
     except LaconicError as error:
@@ -105,6 +111,14 @@ def _overview() -> str:
 
 
 # Messages
+
+
+def _show_warning(other: Callable[..., None], message: Warning | str, *where: Any) -> None:
+    """A LaconicWarning is one line, as errors are; what other packages warn of is shown as they mean it."""
+    if isinstance(message, LaconicWarning):
+        say(f"note: {message}")
+    else:
+        other(message, *where)
 
 
 def _fail(message: str) -> int:

@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     Readers = list[tuple[str, Callable[[], Regions]]]  # names, and what reads each
 
-REGION_FILES = (".npy", ".safetensors")  # of one image, of many
+REGION_FILES = (".npy", ".npz", ".safetensors")  # of one image, the last of many
 IMAGES = 32  # whose regions are captioned at once
 Captioned = Iterator[tuple[int, str, str]]  # how many images are behind, name of one, its caption
 
@@ -36,8 +35,8 @@ class Caption:
     file: Annotated[Path, Positional, arg(metavar="FILE")]
     """A packed captioner, or the folder of a finished run."""
     images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE...")]
-    """Image files, or .npy files of region features (n, channels), or folders of them; or a file of many images'
-    regions, as laconic.data.regions.write_regions writes it."""
+    """Photos or region features (.npy or .npz files, regions x channels): files, or folders of them; or one file of
+    many images' regions, as laconic.data.regions.write_regions writes it."""
     beam: int = 3
     """Beams of the search; 1 is greedy."""
     max_length: int = 20
@@ -101,8 +100,9 @@ def _photos(
     examples: list[Example] = []
     for path in paths:
         try:
-            found = data.load("folder", path) if path.is_dir() else [data.Example(str(path), path)]
-            examples += [found[index] for index in range(len(found))]
+            found, skipped = data.list_images(path) if path.is_dir() else ([data.Example(str(path), path)], ())
+            examples += found
+            problems += [file.reason for file in skipped]
         except DataError as error:
             problems.append(str(error))
     return len(examples), _caption_photos(captioner, examples, decoding, problems)
@@ -141,16 +141,18 @@ def _regions(
 def _caption_regions(
     captioner: "ImageCaptioner", found: "Readers", decoding: "Decoding", problems: list[str]
 ) -> Captioned:
-    readable = _readable(captioner, found, problems)
-    while some := list(islice(readable, IMAGES)):
-        behind, names, regions = zip(*some, strict=True)
-        yield from zip(behind, names, captioner.caption(regions, decoding), strict=True)
+    from laconic.data.regions import batches
+
+    for some in batches(_readable(captioner, found, problems), IMAGES):
+        keys, regions = zip(*some, strict=True)
+        for (behind, name), text in zip(keys, captioner.caption(regions, decoding), strict=True):
+            yield behind, name, text
 
 
 def _readable(
     captioner: "ImageCaptioner", found: "Readers", problems: list[str]
-) -> "Iterator[tuple[int, str, Regions]]":
-    """Those that can be read; the others are told in `problems`."""
+) -> "Iterator[tuple[tuple[int, str], Regions]]":
+    """How many are behind and the name, and the regions, of those that can be read; of the others `problems` tells."""
     from laconic.data.regions import NO_BOXES
 
     for behind, (name, read) in enumerate(found, 1):
@@ -158,6 +160,6 @@ def _readable(
             regions = read()
             if captioner.needs_boxes and regions.boxes is None:
                 raise DataError(f"{name}: has no boxes, and this captioner reads where regions lie; {NO_BOXES}")
-            yield behind, name, regions
+            yield (behind, name), regions
         except DataError as error:
             problems.append(str(error))

@@ -15,8 +15,9 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from laconic.cli.messages import printable, printable_lines
+from laconic.cli.messages import printable_lines
 from laconic.cli.paths import STDOUT
+from laconic.errors import printable
 from laconic.machine.files import write_text
 from laconic.spec.manifest import MODEL
 

@@ -6,31 +6,14 @@ keeps the real names.
 
 import contextlib
 import os
-import re
 import sys
 
-_UNPRINTABLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029"  # controls of both sets, separators of lines and paragraphs
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction of writing
-    "\ud800-\udfff]"  # bytes that are not UTF-8, as Python holds them
-)
-
-
-def printable(text: str) -> str:
-    """One line in which whatever is not to be shown is escaped, such as \\n, \\x1b and \\xff."""
-    return _UNPRINTABLE.sub(_escaped, text)
+from laconic.errors import printable
 
 
 def printable_lines(text: str) -> str:
     """`printable`, but for the ends of lines."""
     return "\n".join(map(printable, text.split("\n")))
-
-
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name
-        return f"\\x{code - 0xDC00:02x}"
-    return match[0].encode("unicode_escape").decode()
 
 
 def show(line: str) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from laconic.captioner.image_captioner import ImageCaptioner
     from laconic.data import Dataset, Skipped
     from laconic.data.regions import RegionStore
+    from laconic.metrics import Scores
+
+MISSING = 2  # exit code, as of other things that are not installed
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Evaluate:
     file: Annotated[Path, Positional, arg(metavar="FILE")]
     """A packed captioner, or the folder of a finished run."""
     data: str = "flickr8k"
-    """Data set: flickr8k, flickr30k, coco or scenes."""
+    """Data set: flickr8k, flickr30k, coco, captions (your own) or scenes."""
     root: Annotated[DataPath, arg(metavar="DIR")] = ""
     """Folder of the data set; may use ~ and environment variables."""
     regions: Annotated[DataPath, arg(metavar="PATH")] = ""
@@ -52,7 +55,7 @@ class Evaluate:
     overwrite: Overwrite = False
 
 
-def evaluate(options: Evaluate) -> None:
+def evaluate(options: Evaluate) -> int:
     """Scores, what scores do not show, and the images that could not be read."""
     from laconic.decode.search import Decoding
 
@@ -96,6 +99,7 @@ def evaluate(options: Evaluate) -> None:
         "skipped": [asdict(image) for image in skipped],
     }
     write_json(document, options.json)
+    return _said_missing(scores, options.metrics)
 
 
 def _regions(options: Evaluate, captioner: "ImageCaptioner") -> "RegionStore | None":
@@ -136,12 +140,15 @@ def _training_captions(name: str, root: Path | None) -> set[str] | None:
 
 @dataclass(frozen=True)
 class Score:
-    """Scores captions that any captioner wrote; files in COCO's formats."""
+    """Scores captions that any captioner wrote."""
 
-    references: Annotated[Path, arg(metavar="REFS.json")]
-    """Annotations: {"annotations": [{"image_id": .., "caption": ..}, ..]}."""
+    references: Annotated[Path, arg(metavar="REFS")]
+    """Reference captions: COCO's annotations, {"annotations": [{"image_id": .., "caption": ..}, ..]}; a dataset_*.json
+    in Karpathy's format; or a text file, such as Flickr8k's captions.txt."""
     results: Annotated[Path, arg(metavar="RES.json")]
     """Results: [{"image_id": .., "caption": ..}, ..]."""
+    split: str = ""
+    """Part of the references to score against, where the file has several: train, val or test; all by default."""
     metrics: tuple[Literal["METEOR", "SPICE"], ...] = ()
     """Further metrics; they need Java and the `metrics` extra."""
     json: ScoresJson = None
@@ -149,18 +156,32 @@ class Score:
     overwrite: Overwrite = False
 
 
-def score(options: Score) -> None:
+def score(options: Score) -> int:
     """Scores a result file."""
     from laconic import metrics
+    from laconic.data.references import load_references
+    from laconic.text import unspaced
 
-    references = metrics.load_references(options.references)
+    references = load_references(options.references, options.split)
     results = metrics.load_results(options.results)
     wanted = (*metrics.STANDARD, *options.metrics)
     scores = metrics.evaluate(references, results, metrics=wanted, subset=True)
     console_for(options.json).print(scores_table(scores, scores.unavailable))
+    if unspaced(caption for captions in references.values() for caption in captions):
+        say("the references have no spaces between words, so scores count a whole sentence as one word")
     if len(results) < len(references):
         say(
             f"{len(results):,} of {len(references):,} images with references have a result; "
             "CIDEr weighs words by these alone, so compare it only with scores on the same images"
         )
-    write_json(dict(scores), options.json)
+    missing = {"unavailable": scores.unavailable} if scores.unavailable else {}
+    write_json({**scores, **missing}, options.json)
+    return _said_missing(scores, options.metrics)
+
+
+def _said_missing(scores: "Scores", asked: Sequence[str]) -> int:
+    """The exit code: not 0 where none of the metrics that were asked for could be computed. Says which are missing."""
+    missing = [name for name in asked if name in scores.unavailable]
+    if missing:
+        say(f"not computed: {', '.join(missing)}; the other scores are complete")
+    return MISSING if missing and len(missing) == len(asked) else 0

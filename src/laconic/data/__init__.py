@@ -13,10 +13,13 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any, get_args
 
+from laconic.data.captions import SUFFIXES, captions_file, load_captions
 from laconic.data.examples import Dataset, Example, Skipped, readable
-from laconic.data.folder import load_folder
+from laconic.data.folder import list_images, load_folder
 from laconic.data.images import Pixels, preprocess, read_image, resize
-from laconic.data.karpathy import Photos, load_karpathy, write_karpathy
+from laconic.data.karpathy import Tokens, load_karpathy, write_karpathy
+from laconic.data.photos import Photos
+from laconic.data.references import load_references
 from laconic.data.scenes import Scene, Scenes, load_scenes
 from laconic.errors import ConfigError
 
@@ -29,8 +32,11 @@ __all__ = [
     "Scene",
     "Scenes",
     "Skipped",
+    "list_images",
     "load",
+    "load_captions",
     "load_karpathy",
+    "load_references",
     "preprocess",
     "read_image",
     "readable",
@@ -46,8 +52,8 @@ def load(
 
     `root` is the folder of the data (not used by the generated scenes); `photos` tells which image files must be
     there, see load_karpathy (others have none that they could miss); `options` are further keyword arguments of the
-    loader: load_scenes, load_karpathy or load_folder. Raises ConfigError for an unknown name or option or a root
-    that is needed, DataError for data that cannot be used.
+    loader: load_scenes, load_karpathy, load_captions or load_folder. Raises ConfigError for an unknown name or option
+    or a root that is needed, DataError for data that cannot be used.
     """
     if name not in DATASETS:
         raise ConfigError(f"no data set {name!r}; there are {', '.join(DATASETS)}")
@@ -75,15 +81,33 @@ def _on_disk(name: str, loader: Callable[..., Dataset]) -> Callable[..., Dataset
     return load_from
 
 
-def _karpathy(name: str) -> Callable[..., Dataset]:
-    return _on_disk(name, partial(load_karpathy, name=name))
+def _annotated(
+    root: Path,
+    split: str,
+    name: str,
+    annotations: Path | None = None,
+    restval: bool = True,
+    photos: Photos = "all",
+    tokens: Tokens = "auto",
+) -> Dataset:
+    """load_karpathy where there is such a file, else load_captions: `restval` and `tokens` are for the former."""
+    if annotations is None and not (root / f"dataset_{name}.json").is_file():
+        annotations = captions_file(root)
+    if annotations is not None and annotations.suffix.lower() in SUFFIXES:
+        return load_captions(root, split, annotations, photos)
+    return load_karpathy(root, split, name, annotations, restval, photos, tokens)
+
+
+def _published(name: str) -> Callable[..., Dataset]:
+    return _on_disk(name, partial(_annotated, name=name))
 
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "scenes": load_scenes,
-    "flickr8k": _karpathy("flickr8k"),
-    "flickr30k": _karpathy("flickr30k"),
-    "coco": _karpathy("coco"),
+    "flickr8k": _published("flickr8k"),
+    "flickr30k": _published("flickr30k"),
+    "coco": _published("coco"),
+    "captions": _on_disk("captions", load_captions),
     "folder": _on_disk("folder", load_folder),
 }
 """Name -> loader, called as loader(root: Path | None, split: str, **options)."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.data.images import Pixels, read_image, resize
-from laconic.errors import DataError
+from laconic.errors import DataError, printable
 
 
 class Drawable(Protocol):
@@ -41,8 +41,8 @@ class Example:
 
     @property
     def name(self) -> str:
-        """What to call the example in a message: its file, else its id."""
-        return str(self.image) if isinstance(self.image, Path) else str(self.id)
+        """What to call the example in a message: its file, else its id; as `printable`."""
+        return printable(self.image if isinstance(self.image, Path) else self.id)
 
     def pixels(self, min_side: int | None = None) -> Pixels:
         """The image as uint8 RGB of shape (height, width, 3).
@@ -90,6 +90,8 @@ def readable(
             return resize(example.pixels(min_side=size), size)
         except DataError as error:
             return Skipped(example.name, str(error))
+        except MemoryError:
+            return Skipped(example.name, f"{example.name}: too little memory is free to read it; close other programs")
 
     remaining = iter(range(len(examples)) if indices is None else indices)
     ahead: deque[tuple[int, Future[Pixels | Skipped]]] = deque()

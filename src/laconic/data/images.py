@@ -1,32 +1,37 @@
 """Image files to pixels: read, resize, preprocess.
 
-Five formats (JPEG, PNG, WebP, GIF, BMP), every colour mode they can hold, and a DataError with the
-file's name for whatever cannot be read. Nothing here touches the process (no warning filters, no
-Pillow settings), so any number of threads may decode. Knows nothing of captions or data sets.
+Every format of laconic.data.formats, every colour mode they can hold, and a DataError with the file's name for whatever
+cannot be read. Nothing here touches the process (no warning filters, no Pillow settings), so any number of threads may
+decode; large images take turns. Knows nothing of captions or data sets.
 """
 
+import hashlib
+import os
+import stat
 import struct
-from os import PathLike, fspath
+import threading
+import warnings
+from contextlib import nullcontext
+from os import PathLike
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
-from laconic.errors import DataError
+from laconic.data.formats import MAX_MEMORY, memory_of, open_image
+from laconic.data.jpeg import END, OTHER_END, JpegFile, is_complete
+from laconic.errors import DataError, LaconicWarning, printable
 from laconic.spec.pixels import Normalization
 
 Pixels = NDArray[np.uint8]
 """An image: uint8, shape (height, width, 3), RGB."""
 
-MAX_PIXELS = 120_000_000  # 360 MB decoded; a 108-megapixel phone photo still opens
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+LARGE = 2**28  # bytes: of images that take more, one is decoded at a time
+BAND = 2**20  # pixels that are converted or resized at once
+
+_one_large = threading.Lock()
 
 
 def read_image(path: str | PathLike[str], min_side: int | None = None) -> Pixels:
@@ -35,28 +40,35 @@ def read_image(path: str | PathLike[str], min_side: int | None = None) -> Pixels
     Grey, palette, 16-bit and CMYK images are converted; transparent pixels are laid on white; the
     EXIF orientation is applied; of an animation the first frame is read. With `min_side`, a larger
     JPEG may come back at 1/2, 1/4 or 1/8 of its size, its shorter side still at least `min_side`
-    pixels: for what is resized anyway, decoding is then several times faster.
+    pixels: for what is resized anyway, decoding is then several times faster. A JPEG that has all its
+    pixels, but no end mark, is read with a LaconicWarning.
 
-    Raises DataError: no such file, empty, truncated or damaged, not an image, more than MAX_PIXELS.
+    Raises DataError: no such file, empty, truncated or damaged, not an image, more than MAX_PIXELS or MAX_MEMORY.
     """
+    name = printable(path)
     try:
-        with open(path, "rb") as file:
-            return _decode(_open_image(file), min_side)
+        with _open(path) as file:
+            pixels, ended = _read(file, min_side)
     except DataError as error:
-        raise DataError(f"{fspath(path)}: {error}") from None
-    except OSError as error:
-        if error.strerror:  # the file system's own errors carry one, Pillow's never do
-            raise DataError(f"{fspath(path)}: cannot be opened: {error.strerror}") from error
-        raise DataError(_damaged(path, error)) from error
+        raise DataError(f"{name}: {error}") from None
     except Exception as error:  # decoders of hostile bytes raise anything: SyntaxError, struct.error, EOFError...
-        raise DataError(_damaged(path, error)) from error
+        if isinstance(error, MemoryError) or "out of memory" in str(error):
+            raise DataError(f"{name}: too little memory is free to read it; close other programs") from error
+        what = printable(error) or type(error).__name__
+        raise DataError(f"{name}: truncated or damaged ({what}); copy it again or leave it out") from error
+    if not ended:
+        warnings.warn(f"{name}: has no end mark; its pixels are all there and are read", LaconicWarning, stacklevel=2)
+    return pixels
 
 
 def resize(image: Pixels, size: int) -> Pixels:
     """Resize to (size, size, 3), bilinear with antialiasing; the aspect ratio is not kept."""
-    if image.shape[:2] == (size, size):
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
         return image
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    if height * width > BAND:  # Pillow shrinks rows, then columns: rows can be shrunk a few at a time
+        image = np.concatenate([_shrink(rows, (size, len(rows))) for rows in _bands(image)])
+    return _shrink(image, (size, size))
 
 
 def preprocess(image: Pixels, size: int) -> NDArray[np.float32]:
@@ -86,42 +98,59 @@ def exif_orientation(exif: bytes) -> int:
     return 1
 
 
-class _JpegFile(JpegImageFile):
-    """A JPEG whose EXIF is left alone; Pillow reads the resolution there and warns of damage."""
+def _open(path: str | PathLike[str]) -> BinaryIO:
+    try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):  # opening one waits for a writer
+            raise DataError("a pipe; give an image file")
+        return open(path, "rb")
+    except OSError as error:
+        raise DataError(f"cannot be opened: {error.strerror}") from error
+    except ValueError as error:  # a NUL in it, or a lone surrogate
+        raise DataError(f"not the name of a file ({printable(error)})") from error
 
-    def _read_dpi_from_exif(self) -> None:
-        pass
+
+def _read(file: BinaryIO, min_side: int | None) -> tuple[Pixels, bool]:
+    """An image's pixels, and whether the file ends as it should."""
+    image = open_image(file)
+    try:
+        return _decode(image, min_side), True
+    except OSError as error:
+        # Pillow's own errors, such as that of a file that has come to its end, carry no number.
+        if not isinstance(image, JpegFile) or error.errno is not None or not is_complete(file, image.layers):
+            raise
+        pixels = _without_end_mark(file, min_side)
+        if pixels is None:
+            raise
+        return pixels, False
 
 
-def _open_image(file: BinaryIO) -> ImageFile:
-    """Read the header only.
-
-    Pillow's classes directly, because Image.open announces a large image by a process-wide warning.
-    """
-    head = file.read(16)
-    file.seek(0)
-    if not head:
-        raise DataError("the file is empty; copy or download it again")
-    for magic, opener in _FORMATS.items():
-        if head.startswith(magic) and (magic != b"RIFF" or head[8:12] == b"WEBP"):
-            image: ImageFile = opener(file)
-            break
-    else:
-        raise DataError("not a JPEG, PNG, WebP, GIF or BMP image; convert it or leave it out")
-    width, height = image.size
-    if not 0 < width * height <= MAX_PIXELS:
-        raise DataError(f"{width} x {height} pixels; at most {MAX_PIXELS:,} pixels are read; make it smaller")
-    return image
+def _without_end_mark(file: BinaryIO, min_side: int | None) -> Pixels | None:
+    """The pixels of a JPEG that ends too early; None where some are missing: what follows then changes them."""
+    found = []
+    for ending in (OTHER_END, END):
+        file.seek(0)
+        image = JpegFile(file)
+        image.ending = ending
+        pixels = _decode(image, min_side)
+        found.append(hashlib.sha256(pixels.data).digest())
+    return pixels if found[0] == found[1] else None
 
 
 def _decode(image: ImageFile, min_side: int | None) -> Pixels:
+    whole = image.size
     if min_side is not None:
         ratio = min_side / min(image.size)
         image.draft(None, (int(image.width * ratio), int(image.height * ratio)))
-    image.load()
-    turn = _UPRIGHT.get(exif_orientation(_exif(image.info)))
-    upright = _to_rgb(image)
-    return np.array(upright if turn is None else upright.transpose(turn))
+    memory = memory_of(image, whole)
+    if memory > MAX_MEMORY:
+        raise DataError(
+            f"{whole[0]} x {whole[1]} pixels take {memory:,} bytes to decode; at most {MAX_MEMORY:,} are taken; "
+            "make it smaller"
+        )
+    with _one_large if memory > LARGE else nullcontext():
+        image.load()
+        orientation = exif_orientation(_exif(image.info))
+        return _upright(_to_rgb(image), orientation)
 
 
 def _exif(info: dict[Any, Any]) -> bytes:
@@ -129,35 +158,45 @@ def _exif(info: dict[Any, Any]) -> bytes:
     return exif if isinstance(exif, bytes) else b""
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Pixels:
+    width, height = image.size
+    rows = max(1, BAND // width)
+    if rows >= height:
+        return np.array(_rgb(image))
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = np.asarray(_rgb(band))
+    return pixels
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey: 65535 is white, so 257 steps make one
-        grey = (np.asarray(image, dtype=np.int64).clip(0, 65535) + 128) // 257
+        grey = (np.asarray(image).astype(np.int32).clip(0, 65535) + 128) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise DataError("pixels are floating-point numbers, whose white is not known; save it with 8 bits")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _damaged(path: str | PathLike[str], error: Exception) -> str:
-    what = str(error) or type(error).__name__
-    return f"{fspath(path)}: truncated or damaged ({what}); copy it again or leave it out"
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """EXIF 2.3, tag 0x0112, says where row 0 and column 0 lie; this puts them back."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
-_FORMATS: dict[bytes, Any] = {
-    b"\xff\xd8\xff": _JpegFile,
-    b"\x89PNG\r\n\x1a\n": PngImageFile,
-    b"RIFF": WebPImageFile,
-    b"GIF8": GifImageFile,
-    b"BM": BmpImageFile,
-}
+def _bands(image: Pixels) -> list[Pixels]:
+    rows = max(1, BAND // image.shape[1])
+    return [image[top : top + rows] for top in range(0, len(image), rows)]
 
-_UPRIGHT = {  # EXIF 2.3, tag 0x0112, says where row 0 and column 0 lie; this puts them back
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+
+def _shrink(image: Pixels, size: tuple[int, int]) -> Pixels:
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))

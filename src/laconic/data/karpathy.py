@@ -6,28 +6,25 @@ hostile: sizes, types and paths are checked before use. Reading opens no image.
 """
 
 import json
-import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from PIL import Image
 
 from laconic.data.examples import Dataset, Example
-from laconic.errors import DataError
+from laconic.data.photos import Photos, find_photos, photo_name
+from laconic.errors import ConfigError, DataError, printable
 from laconic.machine.files import atomically, write_text
+from laconic.machine.reading import MAX_JSON_BYTES, read_json
+from laconic.text import unspaced
 
-Photos = Literal["all", "some", "none"]
-MAX_JSON_BYTES = 2**29  # COCO's, the largest, has 144 MB
+Tokens = Literal["auto", "always", "never"]
 SPLITS = ("train", "val", "test")
-IMAGE_FOLDERS = (
-    ".",
-    "images",
-    "Flicker8k_Dataset",
-    "flickr30k-images",
-)  # the last two: as the archives unpack
+Entry = tuple[str, dict[str, Any]]  # how to call it in a message, and what it holds
+SAMPLE = 1000  # sentences that tell whether words are separated
 
 
 def load_karpathy(
@@ -37,6 +34,7 @@ def load_karpathy(
     annotations: Path | None = None,
     restval: bool = True,
     photos: Photos = "all",
+    tokens: Tokens = "auto",
 ) -> tuple[Example, ...]:
     """Read one split of a Karpathy-format data set, in the order of its file.
 
@@ -45,31 +43,42 @@ def load_karpathy(
     restval      COCO's extra 30,504 images count as train, as is usual
     photos       which image files must be there: "all", "some" (those that are not will be found missing when they
                  are read), or "none", for captions or region features alone
+    tokens       whether captions are made of the data set's own tokens, separated by spaces, instead of the sentences
+                 as written: "always", "never", or "auto", where those put no spaces between words (Chinese, Thai ...)
 
     Ids are `cocoid` where present, else `imgid`. Raises DataError: no or unusable annotations (with
     the index of the bad entry), a split that is not there or empty, file names that lead out of
     `root`, missing image files.
     """
     source = annotations or root / f"dataset_{name}.json"
-    entries = _read_entries(source)
-    splits = [_split_of(entry, where, restval) for where, entry in entries]
-    if split not in splits:
-        present = ", ".join(f"{key} ({count})" for key, count in Counter(splits).items())
-        raise DataError(f"{source}: no images in split {split!r}; it has {present or 'no images'}")
-    chosen = [entry for entry, found in zip(entries, splits, strict=True) if found == split]
-    names = [_file_name(entry, where) for where, entry in chosen]
-    paths = _find_files(root, names)
-    missing = [name for name in names if name not in paths]
-    if photos == "all" or (photos == "some" and len(missing) == len(names)):
-        _refuse_missing(root, missing, len(names))
+    entries = _entries(_read(source), printable(source))
+    chosen = _of_split(entries, printable(source), split, restval)
+    names = [_name(entry, where) for where, entry in chosen]
+    paths = find_photos(root, names, photos)
+    tokenized = _by_tokens(entries, tokens)
     examples = tuple(
-        Example(_id(entry, where), paths.get(name, root.joinpath(*name)), _captions(entry, where))
-        for (where, entry), name in zip(chosen, names, strict=True)
+        Example(_id(entry, where), path, _captions(entry, where, tokenized))
+        for (where, entry), path in zip(chosen, paths, strict=True)
     )
-    id_, count = Counter(example.id for example in examples).most_common(1)[0]
-    if count > 1:
-        raise DataError(f"{source}: id {id_} belongs to {count} images; ids must be unique")
+    _check_ids([example.id for example in examples], printable(source))
     return examples
+
+
+def is_karpathy(document: Any) -> bool:
+    """Whether a JSON document is in Karpathy's format, as far as a look tells; COCO's has annotations apart."""
+    return isinstance(document, dict) and isinstance(document.get("images"), list) and "annotations" not in document
+
+
+def references_of(document: Any, source: Path, split: str = "") -> dict[int | str, list[str]]:
+    """Captions by id of one split, or of all, without images that have none. Raises DataError as load_karpathy."""
+    name = printable(source)
+    entries = _entries(document, name)
+    chosen = _of_split(entries, name, split, restval=True) if split else entries
+    tokenized = _by_tokens(entries, "auto")
+    ids: list[int | str] = [_id(entry, where) for where, entry in chosen]
+    _check_ids(ids, name)
+    captions = [list(_captions(entry, where, tokenized)) for where, entry in chosen]
+    return {image: some for image, some in zip(ids, captions, strict=True) if some}
 
 
 def write_karpathy(folder: Path, name: str, splits: Mapping[str, Dataset]) -> Path:
@@ -103,25 +112,35 @@ def _write_png(target: Path, example: Example) -> None:
         Image.fromarray(example.pixels()).save(file, format="PNG")
 
 
-def _read_entries(source: Path) -> list[tuple[str, dict[str, Any]]]:
-    """All image entries, each with how to call it in a message."""
+def _read(source: Path) -> Any:
     try:
-        size = source.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise DataError(f"{source}: {size:,} bytes; at most {MAX_JSON_BYTES:,} are read")
-        document = json.loads(source.read_bytes())
+        return read_json(source, MAX_JSON_BYTES)
     except OSError as error:
-        raise DataError(f"{source}: {error.strerror}; put the annotations there, or correct the root") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{source}: not readable as JSON: {error}") from error
+        raise DataError(
+            f"{printable(source)}: {error.strerror}; put the annotations there, or captions.txt, or correct the root"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{printable(source)}: {error}") from error
+
+
+def _entries(document: Any, name: str) -> list[Entry]:
+    """All image entries, each with how to call it in a message."""
     images = document.get("images") if isinstance(document, dict) else None
     if not isinstance(images, list):
-        raise DataError(f"{source}: no list 'images' at the top; not in Karpathy's format")
-    entries = [(f"{source}: images[{index}]", entry) for index, entry in enumerate(images)]
+        raise DataError(f"{name}: no list 'images' at the top; not in Karpathy's format")
+    entries = [(f"{name}: images[{index}]", entry) for index, entry in enumerate(images)]
     for where, entry in entries:
         if not isinstance(entry, dict):
             raise DataError(f"{where} must be an object, not {_kind(entry)}")
     return entries
+
+
+def _of_split(entries: list[Entry], name: str, split: str, restval: bool) -> list[Entry]:
+    splits = [_split_of(entry, where, restval) for where, entry in entries]
+    if split not in splits:
+        present = ", ".join(f"{printable(key)} ({count})" for key, count in Counter(splits).items())
+        raise DataError(f"{name}: no images in split {split!r}; it has {present or 'no images'}")
+    return [entry for entry, found in zip(entries, splits, strict=True) if found == split]
 
 
 def _split_of(entry: dict[str, Any], where: str, restval: bool) -> str:
@@ -129,52 +148,32 @@ def _split_of(entry: dict[str, Any], where: str, restval: bool) -> str:
     return "train" if restval and split == "restval" else split
 
 
-def _file_name(entry: dict[str, Any], where: str) -> tuple[str, str]:
-    """The image's (folder, file) as stated, refused if it could lead out of the root."""
+def _name(entry: dict[str, Any], where: str) -> tuple[str, str]:
     folder = _string(entry, "filepath", where) if "filepath" in entry else ""
-    file = _string(entry, "filename", where)
-    path = f"{folder}/{file}"
-    if folder.startswith("/") or ".." in path.split("/") or any(char in path for char in "\\:\0"):
-        raise DataError(f"{where}: {path!r} leads out of the root; do not trust this file")
-    if "/" in file or file in ("", "."):
-        raise DataError(f"{where}.filename must be the name of a file, not {file!r}")
-    return folder, file
+    return photo_name(folder, _string(entry, "filename", where), where)
 
 
-def _find_files(root: Path, names: list[tuple[str, str]]) -> dict[tuple[str, str], Path]:
-    """Where each image lies, if anywhere.
-
-    One listing per folder: to ask for 120,000 files one by one takes minutes on a network drive.
-    """
-    listings = {
-        folder: [(root / base / folder, _listing(root / base / folder)) for base in IMAGE_FOLDERS]
-        for folder in {folder for folder, _ in names}
-    }
-    found = {}
-    for folder, file in names:
-        for place, files in listings[folder]:
-            if file in files:
-                found[folder, file] = place / file
-                break
-    return found
+def _check_ids(ids: Sequence[int | str], name: str) -> None:
+    for id_, count in Counter(ids).most_common(1):
+        if count > 1:
+            raise DataError(f"{name}: id {id_} belongs to {count} images; ids must be unique")
 
 
-def _refuse_missing(root: Path, missing: list[tuple[str, str]], total: int) -> None:
-    files = ["/".join(filter(None, name)) for name in missing]
-    if missing:
-        raise DataError(
-            f"{root}: {len(missing)} of {total} images are missing ({', '.join(files[:3])}"
-            f"{', ...' if len(missing) > 3 else ''}); looked here and in "
-            f"{', '.join(IMAGE_FOLDERS[1:])}; correct the root"
-        )
-
-
-def _listing(folder: Path) -> frozenset[str]:
-    try:
-        with os.scandir(folder) as files:
-            return frozenset(file.name for file in files)
-    except OSError:
-        return frozenset()
+def _by_tokens(entries: list[Entry], tokens: Tokens) -> bool:
+    """Whether captions are made of tokens. The whole file decides, so that its splits are read alike."""
+    if tokens not in get_args(Tokens):
+        raise ConfigError(f"tokens = {tokens!r}; give one of {', '.join(get_args(Tokens))}")
+    if tokens != "auto":
+        return tokens == "always"
+    step = max(1, len(entries) // SAMPLE)
+    sentences = [
+        sentence["raw"]
+        for _, entry in entries[::step]
+        if isinstance(some := entry.get("sentences"), list)
+        for sentence in some[:1]
+        if isinstance(sentence, dict) and isinstance(sentence.get("raw"), str) and sentence.get("tokens")
+    ]
+    return unspaced(sentences)
 
 
 def _id(entry: dict[str, Any], where: str) -> int:
@@ -185,7 +184,7 @@ def _id(entry: dict[str, Any], where: str) -> int:
     return id_
 
 
-def _captions(entry: dict[str, Any], where: str) -> tuple[str, ...]:
+def _captions(entry: dict[str, Any], where: str, tokenized: bool) -> tuple[str, ...]:
     """The sentences as written, or their tokens; white space evened out, blank ones dropped."""
     sentences = entry.get("sentences")
     if not isinstance(sentences, list):
@@ -195,12 +194,13 @@ def _captions(entry: dict[str, Any], where: str) -> tuple[str, ...]:
         here = f"{where}.sentences[{index}]"
         if not isinstance(sentence, dict):
             raise DataError(f"{here} must be an object, not {_kind(sentence)}")
-        if "raw" in sentence or "tokens" not in sentence:
-            words = _string(sentence, "raw", here).split()
-        else:
+        if "tokens" in sentence and (tokenized or "raw" not in sentence):
             words = sentence["tokens"]
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
                 raise DataError(f"{here}.tokens must be a list of strings")
+            words = " ".join(words).split()
+        else:
+            words = _string(sentence, "raw", here).split()
         captions.append(" ".join(words))
     return tuple(caption for caption in captions if caption)
 

@@ -1,12 +1,12 @@
-"""Region features of images: what a detector found, as `.npy` files per image or one file for a whole set.
+"""Region features of images: what a detector found, as files per image in a folder or one file for a whole set.
 
-A folder is laid out as the bottom-up features of COCO are distributed: `cocobu_att/<id>.npy` (n, channels) and, where
-known, `cocobu_box_relative/<id>.npy` (n, 4). The one file is a legal safetensors file and is memory-mapped, so a set
-larger than memory works. All files are taken as hostile. Knows nothing of models, batches or captions.
+A folder is laid out as the bottom-up features of COCO are distributed: `cocobu_att/<id>.npy`, or the array `feat` of
+`cocobu_att/<id>.npz`, (n, channels) and, where known, `cocobu_box_relative/<id>.npy` (n, 4). The one file is a legal
+safetensors file and is memory-mapped, so a set larger than memory works. All files are taken as hostile. Knows nothing
+of models or captions.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,37 +14,51 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from laconic.errors import DataError
-from laconic.machine.files import atomically, npy_header
+from laconic.data.region_arrays import (
+    BOXES,
+    FEATURES,
+    KINDS,
+    MAX_REGIONS,
+    Regions,
+    boxes_beside,
+    checked_boxes,
+    count_regions,
+    features_in,
+    read_boxes,
+    read_regions,
+)
+from laconic.errors import DataError, printable
+from laconic.machine.files import atomically
 from laconic.store import container
 
-FEATURES, BOXES = "cocobu_att", "cocobu_box_relative"
-MAX_REGIONS = 1024  # of one image; detectors give 10 to 100, a fine grid some hundreds; relations take its square
+__all__ = [
+    "BOXES",
+    "FEATURES",
+    "MAX_REGIONS",
+    "NO_BOXES",
+    "SET",
+    "RegionFile",
+    "RegionFolder",
+    "RegionStore",
+    "Regions",
+    "batches",
+    "boxes_beside",
+    "open_regions",
+    "read_regions",
+    "region_readers",
+    "write_regions",
+]
+
 NO_BOXES = f"give {BOXES}/<id>.npy, x1, y1, x2, y2 relative to the image, beside {FEATURES}/<id>.npy"
+MAX_PAIRS = MAX_REGIONS**2  # of regions in a batch, padding included: relations take some 300 bytes for each
 SET = ".safetensors"  # suffix of a RegionFile
-LARGEST = float(np.finfo(np.float16).max)
-OVERHANG = 0.05  # by which a detector's box may leave the image
 
 _KIND = "regions"
 _HEADER = 1024  # bytes kept free, so that features can be written before their number is known
 
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class Regions:
-    """Regions of one image.
-
-    features  float32 or float16 of shape (n, channels), n at least 1
-    boxes     float32 of shape (n, 4): x1, y1, x2, y2 relative to the image (0..1), if known
-    """
-
-    features: NDArray[Any]
-    boxes: NDArray[np.float32] | None = None
+K = TypeVar("K")
 
 
 class RegionStore(Protocol):
@@ -72,7 +86,7 @@ def open_regions(path: Path, channels: int, boxes: bool | None = None) -> Region
 
 
 def region_readers(path: Path, channels: int) -> Iterator[tuple[str, Callable[[], Regions]]]:
-    """Name of each image at `path`, and what reads it: of a `.npy` file, a folder of them, or a RegionStore.
+    """Name of each image at `path`, and what reads it: of a `.npy` or `.npz` file, a folder of them, or a RegionStore.
 
     Raises DataError: a folder without any, or as RegionFile.
     """
@@ -81,83 +95,27 @@ def region_readers(path: Path, channels: int) -> Iterator[tuple[str, Callable[[]
         yield from ((image, partial(held.__getitem__, image)) for image in held.ids())
         return
     folder = path / FEATURES if (path / FEATURES).is_dir() else path
-    files = sorted(folder.glob("*.npy")) if path.is_dir() else [path]
+    files = list(features_in(folder).values()) if path.is_dir() else [path]
     if not files:
-        raise DataError(f"{path}: holds no region features (.npy)")
+        raise DataError(f"{printable(path)}: holds no region features ({', '.join(KINDS)})")
     for file in files:
-        yield str(file), partial(read_regions, file, channels, boxes_beside(file))
+        yield printable(file), partial(read_regions, file, channels, boxes_beside(file))
 
 
-# One image
-
-
-def read_regions(path: str | os.PathLike[str], channels: int, boxes: Path | None = None) -> Regions:
-    """Read one image's regions from a `.npy` file, and their boxes from another.
-
-    Raises DataError: not there, not a `.npy` file of floats, no or more than MAX_REGIONS regions, not
-    `channels` wide, not finite; boxes of another number, or not relative to the image.
-    """
-    features = _read_array(Path(path), channels)
-    if boxes is None:
-        return Regions(features)
-    return Regions(features, _checked_boxes(_read_array(boxes, 4), len(features), str(boxes)))
-
-
-def boxes_beside(path: Path) -> Path | None:
-    """The file of boxes that goes with a file of features in a RegionFolder, where there is one."""
-    boxes = path.parent.parent / BOXES / path.name
-    return boxes if path.parent.name == FEATURES and boxes.is_file() else None
-
-
-def _read_array(path: Path, width: int) -> NDArray[np.float32]:
-    """A finite float32 array (n, width) from a `.npy` file; its header is checked before memory is taken."""
-    array: NDArray[Any] = _from_npy(path, width, lambda file, _: npy.read_array(file, allow_pickle=False))
-    with np.errstate(over="ignore"):
-        values = np.ascontiguousarray(array, np.float32)
-    if not (np.abs(values) <= LARGEST).all():  # false for NaN
-        raise DataError(
-            f"{path}: holds values that are not finite, or beyond float16; compute it again or leave it out"
-        )
-    return values
-
-
-def _from_npy(path: Path, width: int, read: Callable[[BinaryIO, int], T]) -> T:
-    """What `read` makes of a `.npy` file whose header is sound, and of its number of rows."""
-    try:
-        if not path.is_file():  # a pipe would wait for ever
-            raise DataError("no such file")
-        with open(path, "rb") as file:
-            return read(file, _rows(file, width))
-    except DataError as error:
-        raise DataError(f"{path}: {error}; give region features, float (n, {width})") from None
-    except Exception as error:  # headers of hostile bytes raise anything: ValueError, RecursionError, TypeError ...
-        raise DataError(f"{path}: truncated or damaged ({error}); copy it again or leave it out") from error
-
-
-def _rows(file: BinaryIO, width: int) -> int:
-    """Rows of a float array of `width` columns; refuses anything else, and leaves the file at its start."""
-    if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
-        raise DataError("not a .npy file")
-    file.seek(0)
-    shape, dtype = npy_header(file)
-    if dtype.kind != "f" or dtype.itemsize > 8:
-        raise DataError(f"an array of {dtype}")
-    if len(shape) != 2 or shape[1] != width or not 1 <= shape[0] <= MAX_REGIONS:
-        raise DataError(f"an array of shape {shape}; there may be 1 to {MAX_REGIONS} regions")
-    if os.fstat(file.fileno()).st_size - file.tell() < shape[0] * width * dtype.itemsize:
-        raise ValueError("its end is missing")
-    file.seek(0)
-    return int(shape[0])
-
-
-def _checked_boxes(boxes: NDArray[np.float32], count: int, where: str) -> NDArray[np.float32]:
-    if boxes.shape != (count, 4):
-        raise DataError(f"{where}: boxes of shape {boxes.shape} for {count} regions")
-    low, high = boxes[:, :2], boxes[:, 2:]
-    sound = (low >= -OVERHANG).all() and (high <= 1 + OVERHANG).all() and (low <= high).all()  # false for NaN
-    if not sound:
-        raise DataError(f"{where}: boxes are not x1, y1, x2, y2 between 0 and 1; divide pixels by the image's size")
-    return boxes
+def batches(found: Iterable[tuple[K, Regions]], images: int) -> Iterator[list[tuple[K, Regions]]]:
+    """Images in their order, at most `images` at once, and fewer where some have so many regions that their pairs would
+    be more than MAX_PAIRS."""
+    batch: list[tuple[K, Regions]] = []
+    most = 0
+    for key, regions in found:
+        longest = max(most, len(regions.features))
+        if batch and (len(batch) == images or (len(batch) + 1) * longest**2 > MAX_PAIRS):
+            yield batch
+            batch, longest = [], len(regions.features)
+        batch.append((key, regions))
+        most = longest
+    if batch:
+        yield batch
 
 
 # Folders
@@ -165,7 +123,7 @@ def _checked_boxes(boxes: NDArray[np.float32], count: int, where: str) -> NDArra
 
 @dataclass(frozen=True)
 class RegionFolder:
-    """Regions by image id from a folder of `.npy` files, laid out as above; `boxes` as in open_regions."""
+    """Regions by image id from a folder of `.npy` and `.npz` files, laid out as above; `boxes` as in open_regions."""
 
     root: Path
     channels: int
@@ -173,34 +131,48 @@ class RegionFolder:
 
     def __post_init__(self) -> None:
         if not (self.root / FEATURES).is_dir():
-            raise DataError(f"{self.root}: no folder {FEATURES} in it; give the folder of {FEATURES}/<id>.npy")
+            raise DataError(
+                f"{printable(self.root)}: no folder {FEATURES} in it; give the folder of {FEATURES}/<id>.npy"
+            )
 
     def ids(self) -> Iterator[str]:
         """Ids of all images, sorted as text."""
-        return (path.stem for path in sorted((self.root / FEATURES).glob("*.npy")))
+        return iter(features_in(self.root / FEATURES))
 
     def __contains__(self, image: int | str, /) -> bool:
-        name = f"{image}.npy"
-        return Path(name).name == name and "\0" not in name and (self.root / FEATURES / name).is_file()
+        return self._file_of(image) is not None
 
     def __getitem__(self, image: int | str, /) -> Regions:
         """DataError as read_regions, and for an id that is no file's name."""
-        if image not in self:
-            raise DataError(f"{self.root / FEATURES}: no file {image}.npy in it")
-        path = self.root / FEATURES / f"{image}.npy"
+        path = self._path(image)
         return read_regions(path, self.channels, self._boxes_of(path))
 
     def check(self, image: int | str, /) -> None:
         """DataError where its features' header or length, or its boxes, are not what they should be."""
-        path = self.root / FEATURES / f"{image}.npy"
-        boxes, rows = self._boxes_of(path), _from_npy(path, self.channels, lambda _, rows: rows)
+        path = self._path(image)
+        boxes, rows = self._boxes_of(path), count_regions(path, self.channels)
         if boxes is not None:
-            _checked_boxes(_read_array(boxes, 4), rows, str(boxes))
+            read_boxes(boxes, rows)
+
+    def _file_of(self, image: int | str) -> Path | None:
+        for kind in KINDS:
+            name = f"{image}{kind}"
+            path = self.root / FEATURES / name
+            if Path(name).name == name and "\0" not in name and path.is_file():
+                return path
+        return None
+
+    def _path(self, image: int | str) -> Path:
+        path = self._file_of(image)
+        if path is None:
+            where, kinds = printable(self.root / FEATURES), " or ".join(KINDS)
+            raise DataError(f"{where}: no file {printable(image)[:60]} ({kinds}) in it")
+        return path
 
     def _boxes_of(self, path: Path) -> Path | None:
         boxes = None if self.boxes is False else boxes_beside(path)
         if self.boxes and boxes is None:
-            raise DataError(f"{path}: has no boxes; {NO_BOXES}")
+            raise DataError(f"{printable(path)}: has no boxes; {NO_BOXES}")
         return boxes
 
 
@@ -227,14 +199,16 @@ def write_regions(path: Path, regions: Iterable[tuple[int | str, Regions]]) -> i
                 ids[str(image)] = None
                 counts.append(len(found.features))
                 if found.boxes is not None:
-                    boxes.append(_checked_boxes(found.boxes.astype("<f4"), counts[-1], f"image {image!r:.60}"))
+                    boxes.append(checked_boxes(found.boxes.astype("<f4"), counts[-1], f"image {image!r:.60}"))
             if first is None:
                 raise DataError("no image to write; give at least one")
             return _finish(file, first.features.shape[1], counts, boxes, "\n".join(ids))
     except DataError as error:
-        raise DataError(f"{path}: not written, {error}") from None
+        raise DataError(f"{printable(path)}: not written, {error}") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); check folder and free space") from error
+        raise DataError(
+            f"{printable(path)}: cannot be written ({error.strerror}); check folder and free space"
+        ) from error
 
 
 def _half(image: int | str, found: Regions, first: Regions, ids: dict[str, None]) -> bytes:
@@ -283,18 +257,20 @@ class RegionFile:
     def __init__(self, path: Path, channels: int, boxes: bool | None = None) -> None:
         opened = container.read(path)
         if opened.metadata.get("kind") != _KIND:
-            raise DataError(f"{path}: holds no regions; give a file that laconic.data.regions.write_regions wrote")
+            raise DataError(
+                f"{printable(path)}: holds no regions; give a file that laconic.data.regions.write_regions wrote"
+            )
         try:
             self._counts, ids = _check_parts(opened.parts)
         except ValueError as error:
             raise opened.damaged(error) from None
         self._features, self._boxes = opened.parts["features"], opened.parts.get("boxes")
         if boxes and self._boxes is None:
-            raise DataError(f"{path}: has no boxes; {NO_BOXES}")
+            raise DataError(f"{printable(path)}: has no boxes; {NO_BOXES}")
         if boxes is False:
             self._boxes = None
         if self._features.shape[1] != channels:
-            raise DataError(f"{path}: regions are {self._features.shape[1]} wide, expected {channels}")
+            raise DataError(f"{printable(path)}: regions are {self._features.shape[1]} wide, expected {channels}")
         self.path, self.channels = path, channels
         self._ends = np.cumsum(self._counts)
         self._row = {image: row for row, image in enumerate(ids)}
@@ -322,14 +298,14 @@ class RegionFile:
         """An image's rows, and what to call it in a message."""
         row = self._row.get(str(image))
         if row is None:
-            raise DataError(f"{self.path}: no image {image!r:.60} in it")
+            raise DataError(f"{printable(self.path)}: no image {image!r:.60} in it")
         end = int(self._ends[row])
-        return slice(end - int(self._counts[row]), end), f"{self.path}: image {image!r:.60}"
+        return slice(end - int(self._counts[row]), end), f"{printable(self.path)}: image {image!r:.60}"
 
     def _boxes_of(self, rows: slice, where: str) -> NDArray[np.float32] | None:
         if self._boxes is None:
             return None
-        return _checked_boxes(self._boxes[rows], rows.stop - rows.start, where)
+        return checked_boxes(self._boxes[rows], rows.stop - rows.start, where)
 
 
 def _check_parts(parts: dict[str, NDArray[Any]]) -> tuple[NDArray[np.int64], list[str]]:

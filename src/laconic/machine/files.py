@@ -8,6 +8,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -22,6 +23,7 @@ except ImportError:  # Windows; what a kill leaves behind stays there
 NAME_BYTES = 200  # of a file's name, taken into that of its temporary file: a name may have 255
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp", re.DOTALL)
+NPY_HEADER = 10_000  # bytes; numpy itself takes no more for files that it does not trust
 
 
 @contextlib.contextmanager
@@ -167,9 +169,15 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
 def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type that a `.npy` file claims, before memory is taken for them; the file is read from its start.
 
-    Hostile bytes make numpy raise almost anything; ValueError where it is another file altogether.
+    Hostile bytes make numpy raise almost anything; ValueError where it is another file altogether, or its header is
+    longer than NPY_HEADER, of which numpy would first read all.
     """
-    version = npy.read_magic(file)
+    magic = file.read(npy.MAGIC_LEN)
+    version = npy.read_magic(BytesIO(magic))
+    length = file.read(2 if version == (1, 0) else 4)
+    size = int.from_bytes(length, "little")
+    if size > NPY_HEADER:
+        raise ValueError(f"a header of {size:,} bytes")
     read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read_header(file)
+    shape, _, dtype = read_header(BytesIO(length + file.read(size)))
     return shape, dtype

@@ -5,10 +5,11 @@ themselves (one a file) take captions that `tokenize` has turned into PTB tokens
 models.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from laconic.errors import ConfigError, DataError, MissingError
+from laconic.errors import ConfigError, DataError, LaconicWarning, MissingError
 from laconic.metrics.bleu import Bleu
 from laconic.metrics.captions import (
     ImageId,
@@ -82,7 +83,8 @@ def evaluate(
     is that. The CIDEr document frequencies then come from these images only, so the score is
     comparable only to scores on the same subset.
 
-    Raises DataError for captions that cannot be scored and ConfigError for an unknown metric.
+    Raises DataError for captions that cannot be scored and ConfigError for an unknown metric. Warns of a CIDEr that
+    says nothing: it weighs a word by the share of images whose references lack it, so of a single image all weigh 0.
     """
     wanted = [metrics] if isinstance(metrics, str) else list(metrics)
     for name in wanted:
@@ -102,6 +104,13 @@ def evaluate(
             unavailable |= dict.fromkeys(metric.names, str(error))
         else:
             scores |= zip(metric.names, map(float, values), strict=True)
+    if "CIDEr" in scores and len(candidates) == 1:
+        warnings.warn(
+            "CIDEr of a single image is 0 whatever its caption: it weighs words by how few images have them; "
+            "score several images together",
+            LaconicWarning,
+            stacklevel=2,
+        )
     return Scores(scores, unavailable)
 
 

@@ -3,44 +3,60 @@
 Every complaint names the image and says what to do. It deliberately does not know tokens or scores.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from laconic.errors import DataError
+import numpy as np
+
+from laconic.errors import DataError, printable
+from laconic.machine.reading import MAX_JSON_BYTES, read_json
 
 ImageId = int | str
 References = Mapping[ImageId, Sequence[str]] | Mapping[str, Any]
 Results = Mapping[ImageId, str] | Sequence[Mapping[str, Any]]
 
-MAX_FILE = 2 << 30  # bytes
+MAX_FILE = MAX_JSON_BYTES
 MAX_CAPTION = 10_000  # characters; the longest COCO caption has 250
 
 
 def load_references(path: str | Path) -> dict[ImageId, list[str]]:
-    """Reference captions of a COCO annotation file, by image id.
+    """Reference captions of a COCO annotation file, by image id; laconic.data.load_references knows more formats.
 
     Raises DataError, with the file's name, for anything that is not such a file.
     """
-    data = _load(Path(path))
+    return checked_references(read_document(Path(path)), Path(path))
+
+
+def checked_references(document: Any, path: Path) -> dict[ImageId, list[str]]:
+    """`as_references` of what was read from a file; DataError with its name."""
     try:
-        if not isinstance(data, dict):
+        if not isinstance(document, dict):
             raise DataError('expected {"annotations": [{"image_id": .., "caption": ..}, ..]}')
-        return as_references(data)
+        return as_references(document)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{printable(path)}: {error}") from None
 
 
 def load_results(path: str | Path) -> dict[ImageId, str]:
     """Captions of a COCO result file, by image id; raises DataError like `load_references`."""
-    data = _load(Path(path))
+    data = read_document(Path(path))
     try:
         if not isinstance(data, list):
             raise DataError('expected [{"image_id": .., "caption": ..}, ..]')
         return as_results(data)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{printable(path)}: {error}") from None
+
+
+def read_document(path: Path) -> Any:
+    """What a JSON file of captions holds; DataError where it cannot be read."""
+    try:
+        return read_json(path, MAX_FILE)
+    except OSError as error:
+        raise DataError(f"{printable(path)}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise DataError(f"{printable(path)}: {error}; give a file in COCO format") from None
 
 
 def as_references(references: References) -> dict[ImageId, list[str]]:
@@ -51,6 +67,9 @@ def as_references(references: References) -> dict[ImageId, list[str]]:
             "references must map image id to a list of captions, or be a COCO annotation "
             f"dictionary, not {type(references).__name__}"
         )
+    images = references.get("images")
+    if isinstance(images, list) and "annotations" not in references and not _captions(images):
+        raise DataError("this is Karpathy's format; laconic.data.load_references reads it, from a file")
     if isinstance(references.get("annotations"), list) and not _captions(references["annotations"]):
         for image, caption in _rows(references["annotations"], "annotations"):
             found.setdefault(image, []).append(caption)
@@ -104,6 +123,8 @@ def _captions(values: Sequence[Any]) -> bool:
 
 
 def _image(image: Any) -> ImageId:
+    if isinstance(image, np.integer):
+        return int(image)
     if isinstance(image, bool) or not isinstance(image, int | str):
         raise DataError(f"image id {image!r} must be an integer or a string")
     return image
@@ -115,15 +136,3 @@ def _caption(caption: Any, image: Any) -> str:
     if len(caption) > MAX_CAPTION:
         raise DataError(f"the caption of image {image!r} has {len(caption)} characters, over {MAX_CAPTION}")
     return caption
-
-
-def _load(path: Path) -> Any:
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE:
-            raise DataError(f"{path}: {size} bytes; a caption file has at most {MAX_FILE}")
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not JSON ({error}); give a file in COCO format") from None

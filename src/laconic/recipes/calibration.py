@@ -24,7 +24,7 @@ from laconic.captioner.image_captioner import Image, ImageCaptioner
 from laconic.captioner.packing import fold
 from laconic.compress.quantized.after_training import quantize
 from laconic.config import expand
-from laconic.data.images import EXTENSIONS
+from laconic.data.formats import EXTENSIONS
 from laconic.data.regions import open_regions, region_readers
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError
