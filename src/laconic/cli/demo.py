@@ -28,6 +28,7 @@ from laconic.machine.process import settle_in
 from laconic.recipes.folders import write_json
 from laconic.recipes.pruning import Pruning
 from laconic.recipes.recipe import DataRecipe, Recipe, run
+from laconic.report.files import read_log
 from laconic.report.page import (
     Contender,
     Layer,
@@ -37,7 +38,6 @@ from laconic.report.page import (
     times,
     write_page,
 )
-from laconic.report.runs import read_log
 from laconic.training.evaluation import evaluate
 from laconic.training.features import PixelCache
 from laconic.training.settings import Training

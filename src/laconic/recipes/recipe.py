@@ -30,6 +30,7 @@ from laconic.data.regions import open_regions
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError
 from laconic.machine.distributed import broadcast, is_writer, writer_first
+from laconic.metrics import caption_quality
 from laconic.models.captioners import form
 from laconic.models.encoders import REGIONS, load_imagenet
 from laconic.recipes.folders import MODEL, RESULT, claim, write_json
@@ -155,7 +156,7 @@ def _carry_out(recipe: Recipe, folder: Path, cache: Path, resume: bool, watch: W
         fitting.pruner.finalize()
         if is_writer():
             save_gates(fitting.pruner, folder / GATES)
-    return broadcast(conclude(fitting, captioner, recipe, inputs, val, prepared, watch) if is_writer() else {})
+    return broadcast(conclude(fitting, captioner, recipe, inputs, (train, val), prepared, watch) if is_writer() else {})
 
 
 # Stages
@@ -309,14 +310,14 @@ def conclude(
     captioner: ImageCaptioner,
     recipe: Recipe,
     inputs: Mapping[str, Source],
-    val: Dataset,
+    examples: tuple[Dataset, Dataset],
     prepared: float,
     watch: Watcher,
 ) -> dict[str, Any]:
     """Scores and packs what was trained; writes and returns the result, and removes the checkpoints."""
     folder = fitting.folder
     result = {
-        **score_and_pack(captioner, recipe, inputs["val"], val, folder, watch),
+        **score_and_pack(captioner, recipe, inputs["val"], *examples, folder, watch),
         "best": fitting.best,
         "skipped": [skipped.reason for source in inputs.values() for skipped in source.skipped],
     }
@@ -328,9 +329,15 @@ def conclude(
 
 
 def score_and_pack(
-    captioner: ImageCaptioner, recipe: Recipe, source: Source, val: Dataset, folder: Path, watch: Watcher
+    captioner: ImageCaptioner,
+    recipe: Recipe,
+    source: Source,
+    train: Dataset,
+    val: Dataset,
+    folder: Path,
+    watch: Watcher,
 ) -> dict[str, Any]:
-    """Writes captions.json and model.safetensors; gives scores, what they cost, and the seconds of scoring."""
+    """Writes captions.json and model.safetensors; gives scores, quality and cost, and the seconds of scoring."""
     started = time.perf_counter()
     scores, captions = evaluate(
         captioner,
@@ -343,8 +350,10 @@ def score_and_pack(
     captioner.cpu()
     write_json(folder / "captions.json", [{"image_id": k, "caption": v} for k, v in captions.items()])
     model = folder / MODEL
+    learned = {caption for i in range(len(train)) for caption in train[i].captions}
     return {
         "scores": dict(scores),
+        "quality": asdict(caption_quality(list(captions.values()), learned)),
         "bytes": save(captioner, model, "exact", scores=dict(scores)),
         "non_zeros": non_zeros(captioner),  # after packing, which folds batch norms: what the file holds
         "matrices": matrices(model),
