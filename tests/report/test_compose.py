@@ -50,7 +50,7 @@ def test_csv_has_every_run_and_number(report, runs):
     ]
     row, result = rows["smp_0.95"], json.loads((runs / "smp_0.95" / "result.json").read_text())
     assert (row["method"], row["sparsity"], row["pruned_part"], row["dense_run"]) == ("SMP", "0.95", "decoder", "dense")
-    assert (row["CIDEr"], row["Bleu_4"], row["METEOR"], row["share_of_dense"]) == ("48.00", "16.00", "", "0.9600")
+    assert (row["CIDEr"], row["Bleu_4"], row["METEOR"], row["share_of_dense"]) == ("48.0000", "16.0000", "", "0.9600")
     assert row["decoder_non_zeros"] == str(result["non_zeros"]["decoder"])
     assert row["bytes"] == str((runs / "smp_0.95" / "model.safetensors").stat().st_size)
     assert row["command"] == "laconic train smp_0.95.toml"

@@ -326,7 +326,7 @@ def test_kept_runs_are_compared_as_their_tables_say(study):
         run = kept[row["run"]]
         dense = run if run.is_dense and not run.distilled else dense_counterpart(run, every)
         assert dense is not None
-        shown = method_name(run), f"{100 * run.cider:.2f}", dense.name, f"{run.cider / dense.cider:.4f}"
+        shown = method_name(run), f"{100 * run.cider:.4f}", dense.name, f"{run.cider / dense.cider:.4f}"
         assert (row["method"], row["CIDEr"], row["dense_run"], row["share_of_dense"]) == shown
     headings = re.findall(r"## (.*); decoder pruned", (results / "README.md").read_text(encoding="utf8"))
     assert set(headings) == {captioner_title(run, every) for run in every if not run.is_dense}

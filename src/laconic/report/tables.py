@@ -60,7 +60,7 @@ def in_reading_order(rows: Sequence[Row]) -> list[Row]:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """One row for each run; scores times 100, as papers print them."""
+    """One row for each run; scores times 100, as papers print them, with digits enough to be rounded once more."""
     lines = [csv_row(row) for row in in_reading_order(rows)]
     file = io.StringIO()
     writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
@@ -85,7 +85,7 @@ def csv_row(row: Row) -> dict[str, Any]:
         "sparsity": run.sparsity,
         "epochs": recipe["training"]["epochs"],
         "seed": run.seed,
-        **{name: "" if scores.get(name) is None else f"{100 * scores[name]:.2f}" for name in SCORES},
+        **{name: "" if scores.get(name) is None else f"{100 * scores[name]:.4f}" for name in SCORES},
         "share_of_dense": "" if row.share is None else f"{row.share:.4f}",
         "dense_run": "" if row.dense is None else row.dense.name,
         "encoder_weights": run.weights(["encoder"]),
