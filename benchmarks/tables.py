@@ -3,9 +3,9 @@
     python benchmarks/tables.py README.md docs/RESULTS.md            # writes what has changed
     python benchmarks/tables.py --check README.md docs/RESULTS.md    # writes nothing; fails where something has
 
-A number in a sentence, and a table:
+A number in a sentence (never at the beginning of a line, where Markdown ends the paragraph), and a table:
 
-    <!--= results/demo.csv; {CIDEr[0] / CIDEr[1]:.1%}; pruned; dense -->72.5 %<!--/-->
+    It keeps <!--= results/demo.csv; {CIDEr[0] / CIDEr[1]:.1%}; pruned; dense -->72.5 %<!--/-->
 
     <!-- table: results/flickr8k.csv
     column captioner: *
@@ -54,6 +54,8 @@ def filled(text: str, root: Path) -> str:
         opening, file, lines, _, closing = match.groups()
         return opening + make_table(read(root / file), lines.splitlines(), opening) + closing
 
+    if re.search(r"^\s*<!--=", text, re.MULTILINE):
+        refuse("<!--=", "begins a line, where Markdown ends the sentence; let a word stand before it")
     for pattern, opening in ((TABLE, "<!-- table"), (NUMBER, "<!--=")):
         if len(pattern.findall(text)) != text.count(opening):
             refuse(opening, f"{text.count(opening)} such markers, but {len(pattern.findall(text))} are whole")

@@ -99,16 +99,16 @@ def root(tmp_path):
 @pytest.mark.parametrize(
     ("marker", "shown"),
     [
-        ("<!--= a.csv; {CIDEr:.1f}; dense -->?<!--/-->", "50.0"),
-        ("<!--= a.csv; {CIDEr:.1f}; seed1 + seed2 -->?<!--/-->", "46.0"),
-        ("<!--= a.csv; {CIDEr[0] / CIDEr[1]:.1%}; seed1 + seed2; run=dense -->?<!--/-->", "91.9 %"),
-        ("<!--= a.csv; {bytes / 1e6:.2f} MB; dense -->?<!--/-->", "4.00 MB"),
-        ("<!--= a.csv; {bytes:,.0f}; run=seed1 & bytes=1000 -->?<!--/-->", "1,000"),
-        ("<!--= a.csv; {run}; dense -->?<!--/-->", "dense"),
+        ("is <!--= a.csv; {CIDEr:.1f}; dense -->?<!--/-->", "50.0"),
+        ("is <!--= a.csv; {CIDEr:.1f}; seed1 + seed2 -->?<!--/-->", "46.0"),
+        ("is <!--= a.csv; {CIDEr[0] / CIDEr[1]:.1%}; seed1 + seed2; run=dense -->?<!--/-->", "91.9 %"),
+        ("is <!--= a.csv; {bytes / 1e6:.2f} MB; dense -->?<!--/-->", "4.00 MB"),
+        ("is <!--= a.csv; {bytes:,.0f}; run=seed1 & bytes=1000 -->?<!--/-->", "1,000"),
+        ("is <!--= a.csv; {run}; dense -->?<!--/-->", "dense"),
     ],
 )
 def test_a_number_in_a_sentence(marker, shown, root):
-    text = f"It is {marker}."
+    text = f"It {marker}."
     assert tables.filled(text, root) == text.replace("?", shown)
     assert tables.stripped(text) == "It is ."
 
@@ -126,12 +126,13 @@ def test_a_table(root):
 @pytest.mark.parametrize(
     ("marker", "said"),
     [
-        ("<!--= a.csv; {CIDEr:.1f}; nobody -->?<!--/-->", "0 rows are 'nobody'"),
-        ("<!--= a.csv; {CIDEr:.1f}; bytes=1000 -->?<!--/-->", "2 rows are"),
-        ("<!--= a.csv; {BLEU:.1f}; dense -->?<!--/-->", "no such column"),
-        ("<!--= a.csv; {CIDEr[1]:.1f}; dense -->?<!--/-->", "no such column or group"),
-        ("<!--= a.csv; {CIDEr % bytes:.1f}; dense -->?<!--/-->", "neither a column nor"),
-        ("<!--= a.csv {CIDEr:.1f} dense -->?<!--/-->", "1 such markers, but 0 are whole"),
+        ("It is\n<!--= a.csv; {CIDEr:.1f}; dense -->?<!--/-->", "begins a line"),
+        ("is <!--= a.csv; {CIDEr:.1f}; nobody -->?<!--/-->", "0 rows are 'nobody'"),
+        ("is <!--= a.csv; {CIDEr:.1f}; bytes=1000 -->?<!--/-->", "2 rows are"),
+        ("is <!--= a.csv; {BLEU:.1f}; dense -->?<!--/-->", "no such column"),
+        ("is <!--= a.csv; {CIDEr[1]:.1f}; dense -->?<!--/-->", "no such column or group"),
+        ("is <!--= a.csv; {CIDEr % bytes:.1f}; dense -->?<!--/-->", "neither a column nor"),
+        ("is <!--= a.csv {CIDEr:.1f} dense -->?<!--/-->", "1 such markers, but 0 are whole"),
         ("<!-- table: a.csv\ncolumn run: *\n-->\n", "1 such markers, but 0 are whole"),
         ("<!-- table: a.csv\ncolumns run\n-->\n<!-- /table -->", "neither 'column HEAD"),
     ],
@@ -144,9 +145,9 @@ def test_a_wrong_marker_is_refused(marker, said, root):
 def test_the_command_writes_or_checks(root, monkeypatch, capsys):
     monkeypatch.chdir(root)
     page = root / "page.md"
-    page.write_text("<!--= a.csv; {CIDEr:.1f}; dense -->1<!--/-->")
+    page.write_text("is <!--= a.csv; {CIDEr:.1f}; dense -->1<!--/-->")
     assert tables.main(["--check", "page.md"]) == 1
     assert "not up to date: page.md" in capsys.readouterr().out
     assert tables.main(["page.md"]) == 0
-    assert page.read_text() == "<!--= a.csv; {CIDEr:.1f}; dense -->50.0<!--/-->"
+    assert page.read_text() == "is <!--= a.csv; {CIDEr:.1f}; dense -->50.0<!--/-->"
     assert tables.main(["--check", "page.md"]) == 0
