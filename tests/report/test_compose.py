@@ -129,24 +129,17 @@ def test_runs_of_two_seeds_are_compared_in_pairs_and_as_means(tmp_path):
     assert "With photos: [gallery_1.html](gallery_1.html), dense_2 and smp_2." in text
 
 
-def test_without_the_models_only_the_distribution_of_weights_is_missing(report, runs, tmp_path):
-    shutil.copytree(runs, tmp_path / "runs", ignore=shutil.ignore_patterns("*.safetensors"))
-    lines = write_report([tmp_path / "runs"], tmp_path / "out", lambda run: f"laconic train {run.name}.toml")
-    assert sum(line.startswith("weights of ") for line in lines) == 4
-    made = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
-    assert made == [name for name in FIGURES if not name.startswith("weights")]
-    assert (tmp_path / "out" / "runs.csv").read_bytes() == (report[0] / "runs.csv").read_bytes()
-
-
-def test_runs_kept_without_captions_and_with_a_compressed_log_give_the_same_tables_and_figures(report, runs, tmp_path):
+def test_kept_runs_give_the_same_tables_and_figures_but_that_of_the_weights(report, runs, tmp_path):
     for run in runs.iterdir():
         keep(run, tmp_path / "kept" / run.name, captions=run.name == "dense")
     assert not (tmp_path / "kept" / "smp_m1" / "captions.json.gz").exists()
     lines = write_report([tmp_path / "kept"], tmp_path / "out", lambda run: f"laconic train {run.name}.toml")
     assert (tmp_path / "out" / "runs.csv").read_bytes() == (report[0] / "runs.csv").read_bytes()
-    for name in FIGURES:
-        if not name.startswith("weights"):
-            assert (tmp_path / "out/figures" / name).read_bytes() == (report[0] / "figures" / name).read_bytes()
+    made = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
+    assert made == [name for name in FIGURES if not name.startswith("weights")]
+    for name in made:
+        assert (tmp_path / "out/figures" / name).read_bytes() == (report[0] / "figures" / name).read_bytes()
+    assert sum(line.startswith("weights of ") for line in lines) == 4
     assert any(re.match(r"gallery of .*: the captions of smp_0.95 were not kept", line) for line in lines)
     assert not list((tmp_path / "out").glob("*.html"))
 

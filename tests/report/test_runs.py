@@ -127,7 +127,17 @@ def test_frozen_masks_are_named_by_what_made_them(runs, tmp_path):
     tuned = by_name(tmp_path)["tuned"]
     assert method_name(tuned) == "SMP"
     assert tuned.sparsity == pytest.approx(0.95, abs=0.02)  # drawn at random, counted in the file
-    shutil.rmtree(tmp_path / "smp_0.95")
+    beside = tmp_path / "smp_0.95"
+    for damaged in (
+        "fast",
+        {"method": "supermask", "options": "fast"},
+        {"method": "supermask", "options": {"schedule": 3}},
+    ):
+        (beside / "recipe.json").write_text(json.dumps({**recipe, "pruning": damaged}))
+        found, notes = read_runs([tmp_path])
+        assert [method_name(run) for run in found if run.name == "tuned"] == ["frozen masks"]
+        assert len(notes) == 1
+    shutil.rmtree(beside)
     assert method_name(by_name(tmp_path)["tuned"]) == "frozen masks"
 
 
@@ -146,6 +156,7 @@ def test_what_is_left_out_is_said(runs, tmp_path):
         ("garbled", "captions.json", "[{}]"),
         ("short", "captions.json.gz", SHORT),
         ("vague", "result.json", result.replace('"mean_words"', '"words"')),
+        ("blank", "result.json", result.replace('"mean_words": 7.0', '"mean_words": null')),
         ("wild", "result.json", result.replace('"mean_words": 7.0', '"mean_words": [7]')),
         ("scoreless", "result.json", result.replace('"Bleu_4"', '"Bleu"')),
         ("rootless", "recipe.json", recipe.replace('"root"', '"roots"')),
@@ -166,7 +177,7 @@ def test_what_is_left_out_is_said(runs, tmp_path):
     (tmp_path / "no run").mkdir()
     found, notes = read_runs([tmp_path])
     assert [run.name for run in found] == ["good"]
-    left_out = ["cut", "damaged", "deep", "empty", "endless", "garbled", "list", "nan"]
+    left_out = ["blank", "cut", "damaged", "deep", "empty", "endless", "garbled", "list", "nan"]
     left_out += ["rootless", "scoreless", "short", "silent", "timeless", "unfinished", "vague", "weightless"]
     left_out += ["wild", "wordy"]
     assert [note.split(":")[0].rsplit("/")[-1] for note in notes] == left_out

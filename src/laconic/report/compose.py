@@ -189,11 +189,7 @@ class _Report:
             try:
                 there.append((run, figures.non_zero_weights(run, parts)))
             except LaconicError as error:
-                self.note(
-                    f"weights of {run.name}: {error}"
-                    if run.model.exists()
-                    else f"weights of {run.name}: no {run.model}"
-                )
+                self.note(f"weights of {run.name}: {error if run.model.exists() else f'no {run.model}'}")
         if not there:
             return []
         title = f"weights of the {' and '.join(parts)}, {percent(level)} pruned"

@@ -68,7 +68,7 @@ def _pruned_by(run: FinishedRun) -> str:
         case "snip":
             return "SNIP, signed" if pruning["signed"] else "SNIP"
         case "lottery":
-            drawn = run.pruning_beside(Path(pruning["ticket"]).name)["method"] == "gradual"
+            drawn = run.pruning_beside(Path(str(pruning["ticket"])).name)["method"] == "gradual"
             return f"lottery ({_GRADUAL if drawn else scope})"
         case "frozen":
             origin = run.pruning_beside(Path(str(run.recipe.get("initial", ""))).parent.name)

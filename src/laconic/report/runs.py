@@ -8,7 +8,7 @@ figures or training.
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,8 +146,8 @@ class FinishedRun:
         """Recipe of the run of this name in the same folder; empty where there is none, or it cannot be read."""
         try:
             recipe = read_table(self.folder.parent / name / RECIPE)
-            int(recipe["training"]["epochs"]), dict(recipe.get("pruning", {}))  # what is asked of it is there
-        except DAMAGED:
+            int(recipe["training"]["epochs"]), completed_pruning(recipe.get("pruning", {}))  # what is asked of it
+        except (*DAMAGED, AttributeError):
             return {}
         return recipe
 
@@ -251,8 +251,8 @@ def _read(folder: Path) -> FinishedRun:
 
 def _numbers(quality: CaptionQuality | None) -> list[float]:
     """Those of a stored quality; TypeError or ValueError where one is something else."""
-    held = [] if quality is None else [value for value in astuple(quality) if value is not None]
-    return [float(value) for value in held]
+    held = {} if quality is None else asdict(quality)
+    return [float(value) for key, value in held.items() if key != "novel_share" or value is not None]
 
 
 def _side_by_side(pruning: Mapping[str, Any]) -> dict[str, Any]:
