@@ -1,4 +1,4 @@
-"""The Flickr8k study of the README: a dense captioner and pruned ones, from photos to packed files.
+"""From photos to small files on Flickr8k, as docs/RESULTS.md shows it: a dense captioner and pruned ones.
 
     python benchmarks/flickr8k.py
 
@@ -104,28 +104,6 @@ def epochs(name: str, runs: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def size(row: dict[str, Any], values: str) -> str:
-    """Megabytes of a packed file, and how many times larger dense float32 is."""
-    size = row[f"{values}_bytes"]
-    return f"{size / 1e6:.2f} MB (1/{row['float32_bytes'] / size:.1f})"
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """The README's table."""
-    lines = [
-        "| Flickr8k val, beam 3 | CIDEr | of dense | BLEU-4 | non-zeros, encoder | decoder "
-        "| half | compact | its CIDEr |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        lines.append(
-            f"| {row['name']} | {row['CIDEr']:.1f} | {row['share_of_dense']:.1%} | {row['Bleu_4']:.1f} "
-            f"| {row['encoder_non_zeros']:,} | {row['decoder_non_zeros']:,} "
-            f"| {size(row, 'half')} | {size(row, 'compact')} | {row['compact_CIDEr']:.1f} |"
-        )
-    return "\n".join(lines)
-
-
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -152,7 +130,6 @@ def carry_out_all() -> None:
         row["share_of_dense"] = round(row["CIDEr"] / rows[0]["CIDEr"], 4)
     write(options.results / "flickr8k.csv", rows)
     write(options.results / "flickr8k_epochs.csv", [row for name in RECIPES for row in epochs(name, options.runs)])
-    print(table(rows))
     print(json.dumps(rows))
 
 

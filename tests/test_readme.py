@@ -1,254 +1,153 @@
-"""The README's numbers are those of the committed CSV files, and its commands and files exist."""
+"""Pages for readers: numbers are those of the CSV files, commands can be given, and files that they name exist."""
 
-import csv
-import json
+import importlib.util
 import re
-import shutil
+import shlex
 from pathlib import Path
-from statistics import fmean
 
 import pytest
 
-from laconic.recipes.folders import finished
-from laconic.recipes.study import read_study
-from laconic.report.runs import read_runs
+from laconic.cli import VERBS
+from laconic.cli.arguments import parse
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf8")
+NUMBERED = ("README.md", "docs/RESULTS.md")
+PAGES = (
+    *NUMBERED,
+    "CHANGELOG.md",
+    "benchmarks/README.md",
+    *(f"docs/{n}.md" for n in ("DATA", "EXTEND", "LOG", "METHODS")),
+    *(f"docs/log/{path.name}" for path in sorted((ROOT / "docs" / "log").glob("*.md"))),
+)
+TEXTS = {page: (ROOT / page).read_text(encoding="utf8") for page in PAGES}
+README = TEXTS["README.md"]
+GUIDES = ("README.md", "docs/RESULTS.md", "docs/DATA.md", "benchmarks/README.md")  # others quote parts of commands
 
+spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+tables = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tables)
 
-STUDIES = [path.parent.name for path in sorted((ROOT / "results").glob("*/runs"))]
-
-
-def rows(name: str) -> list[dict[str, str]]:
-    with (ROOT / "results" / name).open(encoding="utf8") as file:
-        return list(csv.DictReader(file))
+RESULT = re.compile(r"\d[\d,]*\.\d+(?: %)?|\d[\d,]* ?(?:%|MB|bytes|minutes|seconds|x\b)|\d{1,3}(?:,\d{3})+")
+SETTINGS = {"80 %", "90 %", "95 %", "97.5 %", "1,000", "5,000"}  # what was asked for, not what came out
+VERSIONS = {"3.11", "2.0"}
 
 
 def test_length():
     assert README.count("\n") <= 150
+    assert TEXTS["docs/LOG.md"].count("\n") <= 250
 
 
-@pytest.mark.parametrize("row", rows("flickr8k.csv"), ids=lambda row: row["recipe"])
-def test_result_table(row):
-    name = row["name"]
-    (line,) = [line for line in README.splitlines() if line.startswith(f"| {name} |")]
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells == [
-        name,
-        f"{float(row['CIDEr']):.1f}",
-        f"{float(row['share_of_dense']):.1%}",
-        f"{float(row['Bleu_4']):.1f}",
-        f"{int(row['encoder_non_zeros']):,}",
-        f"{int(row['decoder_non_zeros']):,}",
-        *(
-            f"{int(row[size]) / 1e6:.2f} MB (1/{int(row['float32_bytes']) / int(row[size]):.1f})"
-            for size in ("half_bytes", "compact_bytes")
-        ),
-        f"{float(row['compact_CIDEr']):.1f}",
-    ]
+@pytest.mark.parametrize("page", NUMBERED)
+def test_every_number_between_markers_is_that_of_its_file(page):
+    assert tables.filled(TEXTS[page], ROOT) == TEXTS[page], f"run python benchmarks/tables.py {page}"
 
 
-def test_recipe_time():
-    stated = re.search(r"scored file 95 % took (\d+)\s+minutes", README)
-    assert stated
-    assert int(stated[1]) == round(sum(float(row["wall_seconds"]) for row in rows("flickr8k_timing.csv")) / 60)
+@pytest.mark.parametrize("page", NUMBERED)
+def test_no_result_stands_outside_of_markers(page):
+    prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", tables.stripped(TEXTS[page]), flags=re.DOTALL)
+    assert set(RESULT.findall(prose)) - SETTINGS - VERSIONS == set()
 
 
-def test_step_cost():
-    found = {(row["captioner"], row["step"]): row for row in rows("train_step.csv") if row["precision"] == "bf16"}
-    stated = re.search(
-        r"costs ([\d.]+)x the time and ([\d.]+)x the memory .* 53 million weights ([\d.]+)x; "
-        r"without a C compiler ([\d.]+)x and ([\d.]+)x:",
-        " ".join(README.split()),
-    )
-    assert stated
-    kinds = "smp", "smp without a C compiler"
-    (here, wide), (plain, wide_plain) = (
-        [f"{float(found[captioner, kind]['time_ratio']):.2f}" for captioner in ("soft_attention", "up_down")]
-        for kind in kinds
-    )
-    for kind in kinds:
-        memory = {f"{float(found[captioner, kind]['memory_ratio']):.2f}" for captioner in ("soft_attention", "up_down")}
-        assert memory == {stated[2]}
-    assert (stated[1], *stated.groups()[2:]) == (here, wide, plain, wide_plain)
+def commands(text: str) -> set[str]:
+    """Whole commands of a page, in code blocks or sentences; none with a place to fill in."""
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line.split("  #")[0] for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    return {
+        line.strip() for line in lines if re.match(r"laconic [a-z]+ \S", line) and not re.search(r"\b[A-Z]{3,}\b", line)
+    }
 
 
-def test_storage_of_the_published_checkpoint():
-    found = {(row["values"], row["calibration"]): row for row in rows("storage.csv") if row["model"] == "TINY3"}
-    half, compact = found["half", "none"], found["compact", "5 images"]
-    stated = re.search(
-        r"([\d,]+) bytes as published, takes ([\d,]+) in half precision and ([\d,]+) in `compact`, "
-        r"with its greedy captions of all five sample images \(calibrated without one, of (\d of \d)\)",
-        " ".join(README.split()),
-    )
-    assert stated
-    assert half["captions_unchanged"] == compact["captions_unchanged"] == "5 of 5"
-    assert stated.groups() == (
-        *(f"{int(number):,}" for number in (half["paper_bytes"], half["bytes"], compact["bytes"])),
-        compact["held_out_captions_unchanged"],
-    )
+@pytest.mark.parametrize("command", sorted(set().union(*(commands(TEXTS[page]) for page in GUIDES))))
+def test_commands_can_be_given_as_they_stand(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    _, name, *words = shlex.split(command)
+    assert parse(name, VERBS[name], words) is not None
 
 
-def test_encoder_study():
-    found = {row["run"]: row for row in rows("flickr8k_encoder.csv")}
-    stated = re.search(
-        r"(\d+) % of all weights pruned, CIDEr ([\d.]+), ([\d.]+) MB compact: ([\d.]+) % of the ([\d.]+) of a dense .* "
-        r"With (\d+) % pruned, 80 % of the encoder's: ([\d.]+), and ([\d.]+) in a compact file of ([\d.]+) MB",
-        " ".join(README.split()),
-    )
-    assert stated
-    best, most = found["A2_smp"], found["A2_smp_91"]
-    assert stated.groups() == (
-        f"{100 * float(best['sparsity']):.0f}",
-        f"{float(best['CIDEr']):.1f}",
-        f"{int(best['compact_bytes']) / 1e6:.2f}",
-        f"{100 * float(best['share_of_dense_tuned']):.1f}",
-        f"{float(found['dense_tuned']['CIDEr']):.1f}",
-        f"{100 * float(most['sparsity']):.0f}",
-        f"{float(most['CIDEr']):.1f}",
-        f"{float(most['compact_CIDEr']):.1f}",
-        f"{int(most['compact_bytes']) / 1e6:.2f}",
-    )
-    assert 1 - int(most["encoder_non_zeros"]) / int(most["encoder_weights"]) == pytest.approx(0.8, abs=0.01)
+@pytest.mark.parametrize("page", PAGES)
+def test_files_it_names_exist(page):
+    named = re.findall(r"\b((?:docs|results)/[\w./]+\w|(?:[a-z]+/)+\w+\.(?:py|c|toml))\b", TEXTS[page])
+    linked = re.findall(r"\]\(([^):]+)\)", TEXTS[page])
+    there = [[ROOT / name, ROOT / "src" / "laconic" / name] for name in named]  # modules go without src/laconic
+    there += [[(ROOT / page).parent / name] for name in linked]
+    assert [str(paths[0]) for paths in there if not any(path.exists() for path in paths)] == []
 
 
-METHODS = {
-    "SMP": "smp",
-    "gradual": "gradual",
-    "lottery ticket (gradual)": "lottery",
-    "hard, class-uniform": "hard_uniform",
-    "hard, class-blind": "hard_blind",
-    "SNIP": "snip",
-}
-
-
-def test_methods_compared():
-    kept, _ = read_runs([ROOT / "results" / "flickr8k_methods" / "runs"])
-    found = {run.name: 100 * run.cider for run in kept}
-    for row in rows("flickr8k_methods/runs.csv"):
-        assert row["CIDEr"] == f"{found[row['run']]:.2f}"
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if line[:1] == "|"]
-    lines = {cells[0]: cells[1:] for cells in table if len(cells) == 4}
-    sparsities = ("0.8", "0.95", "0.975")
-    for shown, method in METHODS.items():
-        assert lines[shown] == [f"{found[f'{method}_{sparsity}']:.1f}" for sparsity in sparsities], shown
-    first = [max((found[f"{method}_{sparsity}"], method) for method in METHODS.values())[1] for sparsity in sparsities]
-    assert first == ["lottery", "smp", "smp"]
-    text = " ".join(README.split())
-    assert "SMP is first at 95 and 97.5 %; at 80 % the lottery ticket is" in text
-    assert f"the dense captioner has {found['dense']:.1f}" in text
-
-
-def test_captioners_pruned():
-    found = {row["run"]: row for row in rows("flickr8k_captioners/runs.csv")}
-    text = " ".join(README.split())
-    stated = re.search(
-        r"in (\d+) and (\d+) epochs: CIDEr ([\d.]+) of ([\d.]+) \(([\d.]+) %; two seeds, ([\d.]+) and ([\d.]+) %\) "
-        r"and ([\d.]+) of ([\d.]+) \(([\d.]+) %; one run each\).* own (\d+) epochs .* "
-        r"it makes ([\d.]+) of other dense ones \(two seeds\), of which theirs are ([\d.]+) %\.",
-        text,
-    )
-    assert stated
-    distilled = [
-        dense_and_pruned(f"up_down_1000_dense{seed}", f"up_down_1000_smp95_distilled{seed}", found)
-        for seed in ("", "_seed2")
-    ]
-    alone = dense_and_pruned("object_relation_dense", "object_relation_smp95", found)
-    epochs = [found[name]["epochs"] for name in ("up_down_1000_smp95_distilled", "object_relation_smp95")]
-    assert list(stated.groups()[:2]) == epochs
-    dense, pruned = (fmean(ciders) for ciders in zip(*distilled, strict=True))
-    expected = [pruned, dense, 100 * pruned / dense, *(100 * ours / whole for whole, ours in distilled)]
-    expected += [alone[1], alone[0], 100 * alone[1] / alone[0]]
-    assert list(stated.groups()[2:10]) == [f"{number:.1f}" for number in expected]
-    assert stated[11] == found["up_down_1000_dense_seed2"]["epochs"]
-    taught = [
-        dense_and_pruned(f"up_down_1000_dense{s}", f"up_down_1000_dense_distilled{s}", found) for s in ("", "_seed2")
-    ]
-    also_taught = fmean(cider for _, cider in taught)
-    assert stated.groups()[11:] == (f"{also_taught:.1f}", f"{100 * pruned / also_taught:.1f}")
-
-
-def test_captioners_pruned_without_a_teacher():
-    found = {row["run"]: row for row in rows("flickr8k_captioners/runs.csv")}
-    stated = re.search(
-        r"Without a teacher ([\d.]+) % are kept, with (\d+) epochs ([\d.]+) % \(two seeds\), "
-        r"by a wider one ([\d.]+) %,",
-        " ".join(README.split()),
-    )
-    assert stated
-    kept = [found[f"up_down_{units}_smp95"] for units in (1000, 1400)]
-    assert [stated[1], stated[4]] == [f"{100 * float(row['share_of_dense']):.1f}" for row in kept]
-    longer = [
-        dense_and_pruned(f"up_down_1000_dense_20epochs{seed}", f"up_down_1000_smp95_20epochs{seed}", found)
-        for seed in ("", "_seed2")
-    ]
-    dense, pruned = (fmean(ciders) for ciders in zip(*longer, strict=True))
-    assert (stated[2], stated[3]) == (found["up_down_1000_smp95_20epochs"]["epochs"], f"{100 * pruned / dense:.1f}")
-
-
-def test_soft_attention_with_a_teacher():
-    found = {row["run"]: row for row in rows("flickr8k_distillation/runs.csv")}
-    pattern = r"at 95 %, taught so: ([\d.]+) of ([\d.]+) in (\d+) epochs, not (\d+) \("
-    stated = re.search(pattern, " ".join(README.split()))
-    assert stated
-    dense, pruned = found["dense"], found["smp95_distilled"]
-    assert stated.groups()[:2] == (f"{float(pruned['CIDEr']):.1f}", f"{float(dense['CIDEr']):.1f}")
-    longer = next(row for row in rows("flickr8k.csv") if row["recipe"] == "flickr8k_smp95")
-    assert {dense["epochs"], pruned["epochs"]} == {stated[3]}
-    assert stated[4] == longer["epochs"]
-    assert float(pruned["share_of_dense"]) == pytest.approx(float(longer["share_of_dense"]), abs=0.001)
-
-
-def dense_and_pruned(dense: str, pruned: str, found: dict[str, dict[str, str]]) -> list[float]:
-    """CIDEr of a pair of kept runs, to all digits; they are those of the table, and of one budget."""
-    pair = [found[dense], found[pruned]]
-    assert (pair[1]["dense_run"], pair[1]["epochs"]) == (pair[0]["run"], pair[0]["epochs"])
-    results = (ROOT / "results/flickr8k_captioners/runs" / row["run"] / "result.json" for row in pair)
-    ciders = [100 * json.loads(path.read_text(encoding="utf8"))["scores"]["CIDEr"] for path in results]
-    assert [f"{cider:.2f}" for cider in ciders] == [row["CIDEr"] for row in pair]
-    return ciders
-
-
-def test_self_critical_training():
-    found = {row["run"]: row for row in rows("flickr8k_scst.csv")}
-    before, after = found["smp_0.95"], found["flickr8k_scst95"]
-    stated = re.search(
-        r"CIDEr from ([\d.]+) to ([\d.]+), BLEU-4 from ([\d.]+) to ([\d.]+), and no caption", " ".join(README.split())
-    )
-    assert stated
-    assert stated.groups() == tuple(
-        f"{float(row[score]):.1f}" for score in ("CIDEr", "Bleu_4") for row in (before, after)
-    )
-    assert float(after["broken_share"]) == 0
-
-
-def test_metric_speed():
-    ratios = {row["what"]: float(row["ratio"]) for row in rows("metrics_speed.csv")}
-    stated = re.search(r"is (\d+)x as fast as pycocoevalcap's .*?, (\d+)x", README)
-    assert stated
-    prepared, whole = ratios["CIDEr, references prepared"], ratios["CIDEr, from tokens"]
-    assert stated.groups() == (f"{prepared:.0f}", f"{whole:.0f}")
-
-
-@pytest.mark.parametrize("study", STUDIES)
-def test_the_runs_that_are_kept_are_those_of_the_study(study, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = Path("runs") / study
-    shutil.copytree(ROOT / "results" / study / "runs", folder)
-    planned = {run.name: run.recipe for run in read_study(ROOT / "recipes" / "studies" / f"{study}.toml", folder)}
-    kept, notes = read_runs([folder])
-    assert notes == []
-    for run in kept:
-        assert finished(folder / run.name, planned[run.name]) == run.result  # refuses other settings
-
-
-def test_files_it_names_exist():
-    named = re.findall(r"`((?:docs|recipes|results|benchmarks)/[\w./]+)`", README)
-    named += re.findall(r"recipes/\w+\.toml", README)
-    assert named
-    assert [name for name in named if not (ROOT / name).exists()] == []
+def test_what_is_where():
     (tree,) = re.findall(r"^```\nsrc/laconic/\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    modules = re.findall(r"\b\w+\.(?:py|c)\b", tree)
-    assert len(modules) > 30
-    assert [name for name in modules if not list((ROOT / "src" / "laconic").rglob(name))] == []
+    named = re.findall(r"\b\w+\.py\b|^ +(\w+)/", tree, re.MULTILINE)
+    folders = {path.name for path in (ROOT / "src/laconic").rglob("*") if path.is_dir() and path.name != "__pycache__"}
+    assert {name for name in named if name} >= folders - {"laconic"}
+    assert {name for name in named if name} <= folders
+    files = re.findall(r"\b\w+\.py\b", tree)
+    assert [name for name in files if not (ROOT / "src/laconic" / name).is_file()] == []
+
+
+# What fills the pages
+
+
+ROWS = "run,CIDEr,bytes\ndense,50.04,4000000\nseed1,45.0,1000\nseed2,47.0,1000\n"
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "a.csv").write_text(ROWS)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("marker", "shown"),
+    [
+        ("is <!--= a.csv; {CIDEr:.1f}; dense -->?<!--/-->", "50.0"),
+        ("is <!--= a.csv; {CIDEr:.1f}; seed1 + seed2 -->?<!--/-->", "46.0"),
+        ("is <!--= a.csv; {CIDEr[0] / CIDEr[1]:.1%}; seed1 + seed2; run=dense -->?<!--/-->", "91.9 %"),
+        ("is <!--= a.csv; {bytes / 1e6:.2f} MB; dense -->?<!--/-->", "4.00 MB"),
+        ("is <!--= a.csv; {bytes:,.0f}; run=seed1 & bytes=1000 -->?<!--/-->", "1,000"),
+        ("is <!--= a.csv; {run}; dense -->?<!--/-->", "dense"),
+    ],
+)
+def test_a_number_in_a_sentence(marker, shown, root):
+    text = f"It {marker}."
+    assert tables.filled(text, root) == text.replace("?", shown)
+    assert tables.stripped(text) == "It is ."
+
+
+def test_a_table(root):
+    head = "<!-- table: a.csv\ncolumn run: *\ncolumn CIDEr: {CIDEr:.1f}\n"
+    table = "| run | CIDEr |\n| --- | ---: |\n"
+    every = f"{head}-->\nold\n<!-- /table -->\n"
+    rows = "| dense | 50.0 |\n| seed1 | 45.0 |\n| seed2 | 47.0 |\n"
+    assert tables.filled(every, root) == every.replace("old\n", table + rows)
+    some = f"{head}row both: seed1 + seed2\n-->\n<!-- /table -->\n"
+    assert tables.filled(some, root) == some.replace("<!-- /", f"{table}| both | 46.0 |\n<!-- /")
+
+
+@pytest.mark.parametrize(
+    ("marker", "said"),
+    [
+        ("It is\n<!--= a.csv; {CIDEr:.1f}; dense -->?<!--/-->", "begins a line"),
+        ("is <!--= a.csv; {CIDEr:.1f}; nobody -->?<!--/-->", "0 rows are 'nobody'"),
+        ("is <!--= a.csv; {CIDEr:.1f}; bytes=1000 -->?<!--/-->", "2 rows are"),
+        ("is <!--= a.csv; {BLEU:.1f}; dense -->?<!--/-->", "no such column"),
+        ("is <!--= a.csv; {CIDEr[1]:.1f}; dense -->?<!--/-->", "no such column or group"),
+        ("is <!--= a.csv; {CIDEr % bytes:.1f}; dense -->?<!--/-->", "neither a column nor"),
+        ("is <!--= a.csv {CIDEr:.1f} dense -->?<!--/-->", "1 such markers, but 0 are whole"),
+        ("<!-- table: a.csv\ncolumn run: *\n-->\n", "1 such markers, but 0 are whole"),
+        ("<!-- table: a.csv\ncolumns run\n-->\n<!-- /table -->", "neither 'column HEAD"),
+    ],
+)
+def test_a_wrong_marker_is_refused(marker, said, root):
+    with pytest.raises(SystemExit, match=re.escape(said)):
+        tables.filled(marker, root)
+
+
+def test_the_command_writes_or_checks(root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    page = root / "page.md"
+    page.write_text("is <!--= a.csv; {CIDEr:.1f}; dense -->1<!--/-->")
+    assert tables.main(["--check", "page.md"]) == 1
+    assert "not up to date: page.md" in capsys.readouterr().out
+    assert tables.main(["page.md"]) == 0
+    assert page.read_text() == "is <!--= a.csv; {CIDEr:.1f}; dense -->50.0<!--/-->"
+    assert tables.main(["--check", "page.md"]) == 0

@@ -11,7 +11,8 @@ import pytest
 
 from laconic import store
 from laconic.cli import main
-from laconic.cli.messages import printable, printable_lines, say
+from laconic.cli.messages import printable_lines, say
+from laconic.errors import printable
 
 BAD = "\x1b[31mred\x1b]0;title\x07\nfake: line\r\x9b\u202e\u2028"
 

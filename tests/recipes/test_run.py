@@ -67,6 +67,8 @@ def test_a_finished_run_leaves_model_scores_and_captions(finished):
     assert {"Bleu_4", "ROUGE_L", "CIDEr"} <= result["scores"].keys()
     captions = json.loads((folder / "captions.json").read_text())
     assert [row["image_id"] for row in captions] == list(range(8))
+    assert result["quality"]["captions"] == 8
+    assert 0 <= result["quality"]["novel_share"] <= 1
     assert result["skipped"] == []
     assert min(result["operations"].values()) > 0
     held = [row for row in result["matrices"] if row["name"].startswith("decoder.")]

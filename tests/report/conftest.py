@@ -1,6 +1,8 @@
 """Finished runs for reports, made without training: tiny captioners of scenes with made-up logs and scores."""
 
+import functools
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +10,23 @@ import pytest
 import torch
 
 from laconic import data
-from laconic.captioner.accounting import non_zeros
+from laconic.captioner.accounting import caption_operations, matrices, non_zeros
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import save
 from laconic.config import to_mapping
+from laconic.metrics import caption_quality
 from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
 from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
 from laconic.training.settings import Training
 
-VAL = 6
+TRAIN, VAL = 30, 6
+
+
+@functools.cache
+def training_captions() -> frozenset[str]:
+    examples = data.load("scenes", None, "train", count=TRAIN)
+    return frozenset(caption for i in range(TRAIN) for caption in examples[i].captions)
 
 
 def finish_run(
@@ -33,7 +42,7 @@ def finish_run(
 ) -> Path:
     """A folder as `laconic train` leaves it; the decoder's matrices lose the share `sparsity` of their weights."""
     recipe = Recipe(
-        data=DataRecipe("scenes", min_count=1, train=30, val=VAL),
+        data=DataRecipe("scenes", min_count=1, train=TRAIN, val=VAL),
         encoder=EncoderConfig("mobilenet_v1_025", size=32),
         decoder=DecoderConfig(options={"word": 8, "hidden": hidden}),
         pruning=Pruning(method, where, freeze, pruning),
@@ -51,8 +60,17 @@ def finish_run(
     scores = {"Bleu_4": cider / 3, "ROUGE_L": cider / 2, "CIDEr": cider}
     size = save(captioner, folder / "model.safetensors", "exact")
     seconds = {"features": 1.0, "training": 90.0, "scoring": 2.0}
-    result = {"scores": scores, "bytes": size, "non_zeros": non_zeros(captioner), "seconds": seconds, "skipped": []}
     captions = [{"image_id": examples[i].id, "caption": f"a red ring and {i} of <b>"} for i in range(VAL)]
+    result = {
+        "scores": scores,
+        "quality": asdict(caption_quality([row["caption"] for row in captions], training_captions())),
+        "bytes": size,
+        "non_zeros": non_zeros(captioner),
+        "matrices": matrices(folder / "model.safetensors"),
+        "operations": asdict(caption_operations(captioner)),
+        "seconds": seconds,
+        "skipped": [],
+    }
     gates = {"sparsity": 0.5, "gate_mean": 1.0, "penalty": 0.1} if recipe.pruning.method == "supermask" else {}
     log = [{"step": step, "loss": 5.0 - step / steps, "lr": 0.001, **gates} for step in range(20, steps + 1, 20)]
     log.append({"epoch": 2, "step": steps, "CIDEr": cider})

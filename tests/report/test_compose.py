@@ -1,7 +1,6 @@
 """Whole reports: every file of them, equal bytes for equal runs, and lines for what is left out."""
 
 import csv
-import dataclasses
 import io
 import json
 import re
@@ -12,13 +11,20 @@ import sys
 import numpy as np
 import pytest
 
-from laconic.captioner.accounting import caption_operations, matrices
-from laconic.captioner.packing import load
 from laconic.cli import main
 from laconic.errors import ConfigError, MissingError
 from laconic.report.compose import write_report
 from laconic.report.drawing import drawing, readable
-from laconic.report.figures import best_by_sparsity, cider_figure, kept_by_layer, non_zero_weights, smooth, spread
+from laconic.report.figures import (
+    best_by_sparsity,
+    cider_figure,
+    kept_by_layer,
+    non_zero_weights,
+    progression_figure,
+    smooth,
+    spread,
+)
+from laconic.report.keeping import keep
 from laconic.report.runs import read_runs
 
 from .conftest import finish_run
@@ -44,7 +50,7 @@ def test_csv_has_every_run_and_number(report, runs):
     ]
     row, result = rows["smp_0.95"], json.loads((runs / "smp_0.95" / "result.json").read_text())
     assert (row["method"], row["sparsity"], row["pruned_part"], row["dense_run"]) == ("SMP", "0.95", "decoder", "dense")
-    assert (row["CIDEr"], row["Bleu_4"], row["METEOR"], row["share_of_dense"]) == ("48.00", "16.00", "", "0.9600")
+    assert (row["CIDEr"], row["Bleu_4"], row["METEOR"], row["share_of_dense"]) == ("48.0000", "16.0000", "", "0.9600")
     assert row["decoder_non_zeros"] == str(result["non_zeros"]["decoder"])
     assert row["bytes"] == str((runs / "smp_0.95" / "model.safetensors").stat().st_size)
     assert row["command"] == "laconic train smp_0.95.toml"
@@ -123,17 +129,71 @@ def test_runs_of_two_seeds_are_compared_in_pairs_and_as_means(tmp_path):
     assert "With photos: [gallery_1.html](gallery_1.html), dense_2 and smp_2." in text
 
 
-def test_without_the_models_only_the_distribution_of_weights_is_missing(report, runs, tmp_path):
-    for run in read_runs([runs])[0]:
-        kept = shutil.copytree(run.folder, tmp_path / "runs" / run.name, ignore=shutil.ignore_patterns("*.safetensors"))
-        operations = caption_operations(load(run.model))
-        more = {"matrices": matrices(run.model), "operations": dataclasses.asdict(operations)}
-        (kept / "result.json").write_text(json.dumps({**run.result, **more}))
-    lines = write_report([tmp_path / "runs"], tmp_path / "out", lambda run: f"laconic train {run.name}.toml")
-    assert sum(line.startswith("weights of ") for line in lines) == 4
+def test_kept_runs_give_the_same_tables_and_figures_but_that_of_the_weights(report, runs, tmp_path):
+    for run in runs.iterdir():
+        keep(run, tmp_path / "kept" / run.name, captions=run.name == "dense")
+    assert not (tmp_path / "kept" / "smp_m1" / "captions.json.gz").exists()
+    lines = write_report([tmp_path / "kept"], tmp_path / "out", lambda run: f"laconic train {run.name}.toml")
+    assert (tmp_path / "out" / "runs.csv").read_bytes() == (report[0] / "runs.csv").read_bytes()
     made = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
     assert made == [name for name in FIGURES if not name.startswith("weights")]
-    assert (tmp_path / "out" / "runs.csv").read_bytes() == (report[0] / "runs.csv").read_bytes()
+    for name in made:
+        assert (tmp_path / "out/figures" / name).read_bytes() == (report[0] / "figures" / name).read_bytes()
+    assert sum(line.startswith("weights of ") for line in lines) == 4
+    assert any(re.match(r"gallery of .*: the captions of smp_0.95 were not kept", line) for line in lines)
+    assert not list((tmp_path / "out").glob("*.html"))
+
+
+def test_older_runs_tell_what_captions_are_like_by_their_captions_alone(runs, tmp_path):
+    for name, captions in (("old", "captions.json"), ("mute", "")):
+        run = shutil.copytree(runs / "dense", tmp_path / name)
+        result = json.loads((run / "result.json").read_text())
+        for key in ("quality", "operations", "matrices"):
+            del result[key]
+        (run / "result.json").write_text(json.dumps(result))
+        if not captions:
+            (run / "captions.json").unlink()
+    lines = write_report([tmp_path / "old", tmp_path / "mute"], tmp_path / "out", lambda run: "")
+    with (tmp_path / "out" / "runs.csv").open(newline="") as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    assert (rows["old"]["novel_share"], rows["old"]["mean_words"], rows["mute"]["mean_words"]) == ("1.0000", "7.00", "")
+    assert rows["old"]["decoder_operations"] == ""
+    assert "captions of mute: neither they nor what they are like was kept" in lines
+    assert any(line.startswith("operations of old: ") for line in lines)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "| old | 100.0 % |" in text
+    assert "| mute | 100.0 % |" not in text
+
+
+@pytest.mark.parametrize("name", ["README.md", "runs.csv", "notes.txt"])
+def test_a_folder_of_something_else_is_left_alone(name, runs, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match="holds something else than a report"):
+        write_report([runs / "dense"], tmp_path, lambda _: "")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
+
+
+def test_a_report_is_written_over_itself_also_after_an_interruption(runs, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr("laconic.report.compose.write_figure", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_report([runs / "dense", runs / "smp_0.8"], out, lambda _: "")
+    for _ in range(2):
+        write_report([runs / "dense"], out, lambda _: "")
+    assert "| dense | dense |" in (out / "README.md").read_text()
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_alpha_in_the_figure_is_that_of_the_training(runs):
+    from laconic.compress.masked.supermask import anneal
+
+    (run,), _ = read_runs([runs / "smp_0.95"])
+    line = progression_figure([run]).axes[5].lines[0]
+    assert line.get_ydata() == pytest.approx([anneal(int(step), 200) for step in line.get_xdata()])
 
 
 def test_figures_are_pngs_of_one_width(report):
@@ -150,10 +210,10 @@ def test_the_text_shows_tables_figures_ablations_and_captions(report):
     for name in FIGURES:
         assert f"](figures/{name})" in text
     assert "| smp_0.95 | SMP | 95 % | 48.0 | 96.0 % | 16.0 | 24.0 |" in text
-    (ablation,) = re.findall(r"\| pruning\.(\w+) \|.*\n.*\n((?:\|.*\n)+)", text)
+    (ablation,) = re.findall(r"\| pruning\.options\.(\w+) \|.*\n.*\n((?:\|.*\n)+)", text)
     assert ablation[0] == "init"
     assert [line.split(" | ")[:2] for line in ablation[1].splitlines()] == [["| 1.0", "smp_m1"], ["| 5.0", "smp_0.95"]]
-    assert "| dense | 100.0 % | 100.0 % |" in text  # unique and distinct captions
+    assert "| dense | 100.0 % | 100.0 % |" in text  # new and different captions
     assert "- smp_0.95: a red ring and 0 of <b>" in text
     page = (report[0] / "gallery_1.html").read_text()
     assert page.count("<figure>") == 6
@@ -184,10 +244,13 @@ def test_what_is_absent_is_left_out_and_said(runs, tmp_path):
     recipe = json.loads((tmp_path / "gradual" / "recipe.json").read_text())
     recipe["data"] |= {"name": "coco", "root": "/nowhere"}
     (tmp_path / "gradual" / "recipe.json").write_text(json.dumps(recipe))
+    result = json.loads((tmp_path / "gradual" / "result.json").read_text())
+    del result["quality"]
+    (tmp_path / "gradual" / "result.json").write_text(json.dumps(result))
     lines = "\n".join(write_report([tmp_path / "gradual"], tmp_path / "out", lambda _: ""))
     for what in (
         "share of dense of gradual: no dense run",
-        "photos and unique captions of gradual: /nowhere",
+        "photos and training captions of gradual: /nowhere",
         "training progression of .*: no run with learned masks",
         "layers and weights of .*: fewer than two methods",
         "ablations: no two runs",

@@ -1,18 +1,25 @@
 """Run folders as a report reads them, and which runs belong together."""
 
 import csv
+import gzip
 import json
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from laconic.errors import ConfigError
 from laconic.report.figures import best_by_sparsity
+from laconic.report.files import write_compressed
+from laconic.report.keeping import keep
 from laconic.report.methods import STYLES, in_order, method_name, style_of
 from laconic.report.runs import captioner_key, captioner_title, dense_counterpart, read_runs
+from laconic.report.settings import DEFAULTS
+from laconic.training.distillation import Distillation
 
+SHORT = gzip.compress(b'[{"image_id": 1, "caption": "a dog"}]')[:-9]
 WEIGHTLESS = [{"name": "decoder.output.weight", "shape": [0, 10], "non_zeros": 0}]
 
 
@@ -120,7 +127,17 @@ def test_frozen_masks_are_named_by_what_made_them(runs, tmp_path):
     tuned = by_name(tmp_path)["tuned"]
     assert method_name(tuned) == "SMP"
     assert tuned.sparsity == pytest.approx(0.95, abs=0.02)  # drawn at random, counted in the file
-    shutil.rmtree(tmp_path / "smp_0.95")
+    beside = tmp_path / "smp_0.95"
+    for damaged in (
+        "fast",
+        {"method": "supermask", "options": "fast"},
+        {"method": "supermask", "options": {"schedule": 3}},
+    ):
+        (beside / "recipe.json").write_text(json.dumps({**recipe, "pruning": damaged}))
+        found, notes = read_runs([tmp_path])
+        assert [method_name(run) for run in found if run.name == "tuned"] == ["frozen masks"]
+        assert len(notes) == 1
+    shutil.rmtree(beside)
     assert method_name(by_name(tmp_path)["tuned"]) == "frozen masks"
 
 
@@ -132,11 +149,15 @@ def test_what_is_left_out_is_said(runs, tmp_path):
         ("cut", "recipe.json", "{"),
         ("list", "result.json", "[]"),
         ("nan", "result.json", result.replace("0.5}", "NaN}")),
-        ("damaged", "model.safetensors", "x" * 99),
+        ("damaged", "result.json", result.replace('"matrices"', '"tensors"')),  # and its model is gone
         ("empty", "recipe.json", "{}"),
         ("endless", "recipe.json", recipe.replace('"epochs": 2', '"epochs": Infinity')),
-        ("mute", "captions.json", None),
         ("silent", "captions.json", "[]"),
+        ("garbled", "captions.json", "[{}]"),
+        ("short", "captions.json.gz", SHORT),
+        ("vague", "result.json", result.replace('"mean_words"', '"words"')),
+        ("blank", "result.json", result.replace('"mean_words": 7.0', '"mean_words": null')),
+        ("wild", "result.json", result.replace('"mean_words": 7.0', '"mean_words": [7]')),
         ("scoreless", "result.json", result.replace('"Bleu_4"', '"Bleu"')),
         ("rootless", "recipe.json", recipe.replace('"root"', '"roots"')),
         ("timeless", "result.json", result.replace('"seconds"', '"hours"')),
@@ -147,17 +168,86 @@ def test_what_is_left_out_is_said(runs, tmp_path):
         shutil.copytree(runs / "dense", tmp_path / name)
         if text is None:
             (tmp_path / name / file).unlink()
+        elif isinstance(text, bytes):
+            (tmp_path / name / file).write_bytes(text)
+            (tmp_path / name / file.removesuffix(".gz")).unlink()
         else:
             (tmp_path / name / file).write_text(text)
+    (tmp_path / "damaged" / "model.safetensors").write_text("x" * 99)
     (tmp_path / "no run").mkdir()
     found, notes = read_runs([tmp_path])
     assert [run.name for run in found] == ["good"]
-    left_out = ["cut", "damaged", "deep", "empty", "endless", "list", "mute", "nan"]
-    left_out += ["rootless", "scoreless", "silent", "timeless", "unfinished", "weightless", "wordy"]
+    left_out = ["blank", "cut", "damaged", "deep", "empty", "endless", "garbled", "list", "nan"]
+    left_out += ["rootless", "scoreless", "short", "silent", "timeless", "unfinished", "vague", "weightless"]
+    left_out += ["wild", "wordy"]
     assert [note.split(":")[0].rsplit("/")[-1] for note in notes] == left_out
-    assert "not finished (no result.json)" in notes[12]
-    assert "no captions.json" in notes[6]
-    assert "captions.json is empty" in notes[10]
+    said = dict(zip(left_out, notes, strict=True))
+    assert "not finished (no result.json)" in said["unfinished"]
+    assert "captions.json is empty" in said["silent"]
+    assert "captions.json.gz: no captions can be read" in said["short"]
+
+
+def test_compressed_files_are_read_and_those_that_unpack_to_too_much_are_not(runs, tmp_path, monkeypatch):
+    run = shutil.copytree(runs / "smp_0.95", tmp_path / "smp")
+    for name in ("log.jsonl", "captions.json"):
+        write_compressed(run / f"{name}.gz", (run / name).read_text())
+        (run / name).unlink()
+    found, plain = by_name(tmp_path)["smp"], by_name(runs)["smp_0.95"]
+    assert (found.log, found.captions) == (plain.log, plain.captions)
+    write_compressed(run / "captions.json.gz", " " * (1 << 20) + "[]")
+    monkeypatch.setattr("laconic.report.files.MAX_JSON", 1 << 20)
+    with pytest.raises(ConfigError, match=r"captions.json.gz has more than 1048576 bytes"):
+        read_runs([tmp_path])
+
+
+def test_pruning_options_beside_the_method_and_in_a_table_of_their_own_are_the_same(runs, tmp_path):
+    schedule = {"start": 10, "end": None, "interval": 5}
+    flat = {"method": "gradual", "where": "all", "sparsity": 0.9, "scope": "uniform", **schedule}
+    options = {"sparsity": 0.9, "scope": "uniform", "schedule": {"start": 10, "interval": 5}}
+    forms = (flat, {"method": "gradual", "where": "all", "options": options})
+    read = []
+    for pruning in forms:
+        run = shutil.copytree(runs / "smp_0.95", tmp_path / "run")
+        recipe = json.loads((run / "recipe.json").read_text())
+        (run / "recipe.json").write_text(json.dumps({**recipe, "pruning": pruning}))
+        found = by_name(tmp_path)["run"]
+        read.append((found.pruning, found.settings["pruning"], method_name(found), found.sparsity, found.parts))
+        shutil.rmtree(run)
+    assert read[0] == read[1]
+    assert read[0][2:] == ("gradual, uniform", 0.9, ("encoder", "decoder"))
+    assert read[0][1]["options"]["schedule"] == schedule
+
+
+def test_defaults_of_recipes_that_lack_a_table_are_those_of_training():
+    assert DEFAULTS["distillation"] == asdict(Distillation())
+
+
+def test_what_is_kept_of_a_run_is_small_the_same_each_time_and_can_be_kept_again(runs, tmp_path):
+    for out in ("one", "two"):
+        keep(runs / "smp_0.95", tmp_path / out, captions=True)
+    keep(tmp_path / "one", tmp_path / "three", captions=True)
+    first = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    assert sorted(first) == ["captions.json.gz", "log.jsonl.gz", "recipe.json", "result.json"]
+    for out in ("two", "three"):
+        assert {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()} == first
+    found, plain = by_name(tmp_path)["one"], by_name(runs)["smp_0.95"]
+    assert (found.recipe, found.result, found.log) == (plain.recipe, plain.result, plain.log)
+    assert len(first["result.json"].splitlines()) == len(plain.result) + 2
+
+
+def test_a_run_is_kept_only_with_what_its_captions_are_like(runs, tmp_path):
+    run = shutil.copytree(runs / "dense", tmp_path / "old")
+    result = json.loads((run / "result.json").read_text())
+    quality = result.pop("quality")
+    (run / "result.json").write_text(json.dumps(result))
+    keep(run, tmp_path / "kept")
+    assert json.loads((tmp_path / "kept" / "result.json").read_text())["quality"] == quality
+    (run / "captions.json").unlink()
+    with pytest.raises(ConfigError, match="neither its captions nor what they are like"):
+        keep(run, tmp_path / "again")
+    with pytest.raises(ConfigError, match="its captions were not kept"):
+        keep(tmp_path / "kept", tmp_path / "again", captions=True)
+    assert not (tmp_path / "again").exists()
 
 
 def test_what_is_no_number_in_a_log_is_passed_over(runs, tmp_path):
@@ -184,14 +274,15 @@ def test_older_recipes_lack_options_and_are_compared_all_the_same(runs, tmp_path
         shutil.copytree(runs / name, tmp_path / name)
     path = tmp_path / "smp_0.95" / "recipe.json"
     recipe = json.loads(path.read_text())
-    for table, key in (("data", "regions"), ("pruning", "adaptive"), ("pruning", "start"), ("training", "schedule")):
+    for table, key in (("data", "regions"), ("training", "schedule")):
         del recipe[table][key]
+    recipe["pruning"] = {"method": "supermask", "sparsity": 0.95}
     path.write_text(json.dumps(recipe))
     found = by_name(tmp_path)
     old, new = found["smp_0.95"], found["smp_m1"]
     assert dense_counterpart(old, list(found.values())) is found["dense"]
     assert captioner_key(old) == captioner_key(new)
-    assert old.settings["pruning"] == {**new.settings["pruning"], "init": 5.0}
+    assert old.pruning == {**new.pruning, "init": 5.0}
 
 
 def test_runs_of_one_name_bear_their_folders_too(runs, tmp_path):
@@ -246,7 +337,7 @@ def test_kept_runs_are_compared_as_their_tables_say(study):
         run = kept[row["run"]]
         dense = run if run.is_dense and not run.distilled else dense_counterpart(run, every)
         assert dense is not None
-        shown = method_name(run), f"{100 * run.cider:.2f}", dense.name, f"{run.cider / dense.cider:.4f}"
+        shown = method_name(run), f"{100 * run.cider:.4f}", dense.name, f"{run.cider / dense.cider:.4f}"
         assert (row["method"], row["CIDEr"], row["dense_run"], row["share_of_dense"]) == shown
     headings = re.findall(r"## (.*); decoder pruned", (results / "README.md").read_text(encoding="utf8"))
     assert set(headings) == {captioner_title(run, every) for run in every if not run.is_dense}

@@ -30,6 +30,7 @@ from laconic.machine.process import settle_in
 from laconic.recipes.folders import write_json
 from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
 from laconic.recipes.run import run_recipe
+from laconic.report.files import read_log
 from laconic.report.page import (
     Contender,
     Layer,
@@ -39,7 +40,6 @@ from laconic.report.page import (
     times,
     write_page,
 )
-from laconic.report.runs import read_log
 from laconic.spec.manifest import LOG, MODEL, RESULT
 from laconic.spec.model import DecoderConfig, EncoderConfig
 from laconic.training.evaluation import evaluate

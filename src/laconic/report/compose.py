@@ -4,15 +4,14 @@ Each section is written from the runs that have what it shows; where none has, a
 go and in what order, not how they are computed or drawn.
 """
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from laconic.captioner.accounting import WORDS, Operations, caption_operations
-from laconic.captioner.packing import load
 from laconic.errors import ConfigError, DataError, LaconicError
 from laconic.machine.files import write_text
-from laconic.metrics import caption_quality
+from laconic.metrics import CaptionQuality, caption_quality
 from laconic.report import figures
 from laconic.report.drawing import drawing, write_figure
 from laconic.report.gallery import Source, markdown_gallery, open_source, write_gallery
@@ -21,7 +20,6 @@ from laconic.report.runs import (
     FinishedRun,
     captioner_key,
     captioner_title,
-    captions_of,
     dense_counterpart,
     read_runs,
 )
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MANY_METHODS = 2  # that make a comparison
+TITLE = "# Report\n"  # of README.md, by which a folder is known to be a report's
 
 CommandOf = Callable[[FinishedRun], str]
 
@@ -54,16 +53,29 @@ def write_report(folders: Sequence[Path], out: Path, command_of: CommandOf, *, g
         gallery: shows photos with their captions, what the data set itself holds among them.
 
     Raises:
-        ConfigError: where there is no finished run, or `out` cannot be written.
+        ConfigError: where there is no finished run, or `out` cannot be written or holds something else than a report.
         MissingError: where matplotlib is not installed.
     """
     with drawing():
         runs, notes = read_runs(folders)
         try:
+            _claim(out)
             (out / "figures").mkdir(parents=True, exist_ok=True)
             return _Report(runs, out, notes).write(command_of, gallery)
         except OSError as error:
             raise ConfigError(f"{out}: cannot be written ({error}); give --out another folder") from None
+
+
+def _claim(out: Path) -> None:
+    """Makes `out` a report's folder; ConfigError where it holds something that is not a report's."""
+    readme = out / "README.md"
+    if out.is_dir() and any(out.iterdir()):
+        with readme.open("rb") if readme.is_file() else io.BytesIO() as file:
+            if file.read(len(TITLE)) != TITLE.encode():
+                raise ConfigError(f"{out}: holds something else than a report; give --out a new or an empty folder")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(readme, TITLE)  # at once, so that a report that is interrupted can be written again
 
 
 class _Report:
@@ -88,7 +100,7 @@ class _Report:
         self.section("Captions", statistics_table(rows) + STATISTICS_NOTE)
         for number, group in enumerate(self._groups() if gallery else [], 1):
             self._gallery(group, number)
-        text = "# Report\n\n" + "\n".join(self.sections)
+        text = f"{TITLE}\n" + "\n".join(self.sections)
         if self.notes:
             text += "\n## Left out\n\n" + "".join(f"- {note}\n" for note in self.notes)
         write_text(self.out / "README.md", text)
@@ -100,20 +112,22 @@ class _Report:
     # Rows
 
     def _row(self, run: FinishedRun, command: str) -> Row:
-        source = self._source(run)
-        training = None if source is None else source.training
         dense = dense_counterpart(run, self.runs)
         if dense is None:
             self.note(f"share of dense of {run.name}: no dense run of {self._title(run)}")
-        quality = caption_quality(list(captions_of(run).values()), training)
-        return Row(run, run if run.is_dense and not run.distilled else dense, self._operations(run), quality, command)
+        if run.operations is None:
+            self.note(f"operations of {run.name}: the version of laconic that trained it did not count them")
+        return Row(run, run if run.is_dense and not run.distilled else dense, self._quality(run), command)
 
-    def _operations(self, run: FinishedRun) -> Operations | None:
-        try:
-            return run.operations or caption_operations(load(run.model))
-        except LaconicError as error:
-            self.note(f"operations of {run.name}: {error}")
+    def _quality(self, run: FinishedRun) -> CaptionQuality | None:
+        """As the run wrote it down; of older runs from their captions, where these were kept."""
+        if run.quality is not None:
+            return run.quality
+        if run.captions is None:
+            self.note(f"captions of {run.name}: neither they nor what they are like was kept")
             return None
+        source = self._source(run)
+        return caption_quality(list(run.captions.values()), None if source is None else source.training)
 
     def _source(self, run: FinishedRun) -> Source | None:
         key = repr(sorted(run.recipe["data"].items()))
@@ -121,7 +135,7 @@ class _Report:
             try:
                 self.sources[key] = open_source(run)
             except (DataError, ConfigError) as error:
-                self.note(f"photos and unique captions of {run.name}: {error}")
+                self.note(f"photos and training captions of {run.name}: {error}")
                 self.sources[key] = None
         return self.sources[key]
 
@@ -169,17 +183,17 @@ class _Report:
 
     def _densities(self, runs: list[FinishedRun], level: float, number: int) -> list[str]:
         """The figure of the weights themselves, of those runs whose packed files are there."""
+        parts = runs[-1].parts
         there = []
         for run in runs:
-            if run.model.is_file():
-                there.append(run)
-            else:
-                self.note(f"weights of {run.name}: no {run.model}")
+            try:
+                there.append((run, figures.non_zero_weights(run, parts)))
+            except LaconicError as error:
+                self.note(f"weights of {run.name}: {error if run.model.exists() else f'no {run.model}'}")
         if not there:
             return []
-        parts = runs[-1].parts
         title = f"weights of the {' and '.join(parts)}, {percent(level)} pruned"
-        return [self._draw(f"weights_{number}", figures.densities_figure(there, parts, title), "Non-zero weights")]
+        return [self._draw(f"weights_{number}", figures.densities_figure(there, title), "Non-zero weights")]
 
     def _draw(self, name: str, figure: "Figure", alternative: str) -> str:
         write_figure(figure, self.out / "figures" / f"{name}.png")
@@ -206,8 +220,13 @@ class _Report:
         if dense is None:
             self.note(f"gallery of {self._title(sparsest)}: no dense run to compare with")
             return
+        silent = [run for run in [dense, *learned] if run.captions is None]
+        for run in silent:
+            self.note(f"gallery of {self._title(sparsest)}: the captions of {run.name} were not kept")
+        if dense in silent or sparsest in silent:
+            return
         source = self._source(dense)
-        chosen = sorted(learned, key=lambda run: (run.sparsity, run.name))
+        chosen = sorted((run for run in learned if run not in silent), key=lambda run: (run.sparsity, run.name))
         text = markdown_gallery([dense, *chosen], source)
         if source is not None:
             page = f"gallery_{number}.html"
@@ -229,10 +248,10 @@ def most_compared(group: Sequence[FinishedRun]) -> tuple[float, list[FinishedRun
     return level, [best[method] for method in in_order(list(best))]
 
 
-COST_NOTE = f"""
-Operations are those of one image and a greedy caption of {WORDS} words: a multiply-add is 2, matrix products and
+COST_NOTE = """
+Operations are those of one image and a greedy caption of nine words: a multiply-add is 2, matrix products and
 convolutions count, zero weights do not. Counted on the models as they ran.
 """
 STATISTICS_NOTE = """
-Unique: not among the training captions. Distinct: the number of different captions, as a share of all.
+Of the captions of the validation images. A caption that ends in a function word, such as "a" or "with", was broken off.
 """

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from laconic import store
-from laconic.compress.masked.supermask import anneal
 from laconic.report.drawing import label, mark, readable, subplots
 from laconic.report.methods import RULE, SOFT, in_order, method_name, style_of
 from laconic.report.runs import FinishedRun
@@ -171,7 +170,7 @@ def _penalty(penalty: Axes, alpha: Axes, run: FinishedRun, colour: str) -> None:
     penalty.plot(steps, weighted, color=colour)
     steps, sparsity = _columns(run.curve("sparsity"))
     penalty.plot(steps, np.abs(run.target - sparsity), color=colour, linewidth=1.1, linestyle=(0, (2, 2)))
-    alpha.plot(steps, [anneal(int(step), total) for step in steps], color=colour)
+    alpha.plot(steps, (1 - np.cos(np.pi * np.minimum(1, steps / total))) / 2, color=colour)
 
 
 def curve_colours(runs: Sequence[FinishedRun]) -> list[str]:
@@ -239,28 +238,27 @@ def kept_by_layer(run: FinishedRun) -> dict[str, float]:
     return {name: some / all_ for name, (some, all_) in counts.items()}
 
 
-def densities_figure(runs: Sequence[FinishedRun], parts: Sequence[str], title: str) -> Figure:
-    """How the weights of `parts` that are not zero are distributed: one ridge for each run, on a common axis.
+def densities_figure(weights: Sequence[tuple[FinishedRun, np.ndarray]], title: str) -> Figure:
+    """How the weights that are not zero are distributed: one ridge for each run with its own, on a common axis.
 
     Ridges are of equal height, so that their forms can be compared; the counts stand beside them.
     """
-    values = {run.name: non_zero_weights(run, parts) for run in runs}
-    reach = float(max(np.quantile(np.abs(some), 0.995) for some in values.values()))
+    reach = float(max(np.quantile(np.abs(some), 0.995) for _, some in weights))
     edges = np.linspace(-reach, reach, BINS + 1)
     middle = (edges[1:] + edges[:-1]) / 2
-    figure, axes = subplots(1, 1, 0.9 + 0.62 * len(runs))
-    for row, run in enumerate(reversed(runs)):
-        some, colour = values[run.name], style_of(method_name(run)).colour
+    figure, axes = subplots(1, 1, 0.9 + 0.62 * len(weights))
+    for row, (run, some) in enumerate(reversed(weights)):
+        colour = style_of(method_name(run)).colour
         heights = np.histogram(some, edges)[0].astype(float)
         ridge = row + 0.85 * heights / heights.max()
         axes.fill_between(middle, row, ridge, color=colour, alpha=0.25, linewidth=0)
         axes.plot(middle, ridge, color=colour, linewidth=1.2)
         facts = f"{readable(len(some))} weights\nstd {some.std():.3f}"
         axes.annotate(facts, (reach, row + 0.42), ha="right", va="center", color=SOFT, fontsize=7.5)
-    axes.set_yticks(np.arange(len(runs)) + 0.12, [method_name(run) for run in reversed(runs)])
+    axes.set_yticks(np.arange(len(weights)) + 0.12, [method_name(run) for run, _ in reversed(weights)])
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    axes.set(xlim=(-reach, reach), ylim=(-0.1, len(runs)), xlabel="weight, of those that are not zero")
+    axes.set(xlim=(-reach, reach), ylim=(-0.1, len(weights)), xlabel="weight, of those that are not zero")
     axes.set_title(title)
     return figure
 

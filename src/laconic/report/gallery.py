@@ -14,7 +14,7 @@ from laconic.data import Dataset, Example, read_image
 from laconic.errors import DataError
 from laconic.report.methods import learned_masks, method_name
 from laconic.report.page import Contender, Layer, Picture, Story, captions_page, write_page
-from laconic.report.runs import FinishedRun, captions_of
+from laconic.report.runs import FinishedRun
 from laconic.report.tables import percent
 
 PHOTOS, LISTED = 24, 8
@@ -49,7 +49,7 @@ def evenly(ids: Sequence[int | str], count: int) -> list[int | str]:
 
 def markdown_gallery(runs: Sequence[FinishedRun], source: Source | None) -> str:
     """What each run says of a few photos, with a reference caption where the data is there."""
-    captions = {run.name: captions_of(run) for run in runs}
+    captions = {run.name: run.captions or {} for run in runs}
     shared = [id_ for id_ in captions[runs[0].name] if all(id_ in some for some in captions.values())]
     lines = []
     for id_ in evenly(shared, LISTED):
@@ -65,7 +65,7 @@ def markdown_gallery(runs: Sequence[FinishedRun], source: Source | None) -> str:
 
 def write_gallery(dense: FinishedRun, pruned: FinishedRun, source: Source, path: Path) -> None:
     """A page of two runs, photos inside. Raises DataError where no photo can be read."""
-    captions = captions_of(dense), captions_of(pruned)
+    captions = dense.captions or {}, pruned.captions or {}
     shared = [id_ for id_ in captions[0] if id_ in captions[1] and id_ in source.examples]
     pictures = []
     for id_ in evenly(shared, PHOTOS):

@@ -6,7 +6,6 @@ Colours are told apart by colour-blind readers; the marks tell the methods apart
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from laconic.report.runs import FinishedRun
 
@@ -56,7 +55,7 @@ def learned_masks(run: FinishedRun) -> bool:
 
 def _pruned_by(run: FinishedRun) -> str:
     pruning = run.pruning
-    scope = str(pruning["scope"]) + (", centred" if pruning.get("centred") else "")
+    scope = str(pruning["scope"]) + (", centred" if pruning["centred"] else "")
     match pruning["method"]:
         case "none":
             return "dense"
@@ -67,21 +66,16 @@ def _pruned_by(run: FinishedRun) -> str:
         case "gradual":
             return _GRADUAL if scope == "blind" else f"{_GRADUAL}, {scope}"
         case "snip":
-            return "SNIP, signed" if pruning.get("signed") else "SNIP"
+            return "SNIP, signed" if pruning["signed"] else "SNIP"
         case "lottery":
-            drawn = _pruning_beside(run, Path(pruning["ticket"])).get("method") == "gradual"
+            drawn = run.pruning_beside(Path(str(pruning["ticket"])).name)["method"] == "gradual"
             return f"lottery ({_GRADUAL if drawn else scope})"
         case "frozen":
-            origin = _pruning_beside(run, Path(str(run.recipe.get("initial", ""))).parent)
-            known = origin.get("method") not in (None, "none", "frozen")
+            origin = run.pruning_beside(Path(str(run.recipe.get("initial", ""))).parent.name)
+            known = origin["method"] not in ("none", "frozen")
             return _pruned_by(replace(run, recipe={**run.recipe, "pruning": origin})) if known else "frozen masks"
         case other:
             return str(other)
-
-
-def _pruning_beside(run: FinishedRun, folder: Path) -> dict[str, Any]:
-    """The [pruning] of the run that this one begins with, where its folder still lies beside this one's."""
-    return dict(run.recipe_beside(folder.name).get("pruning", {}))
 
 
 def style_of(method: str) -> Style:

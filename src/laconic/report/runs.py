@@ -1,37 +1,32 @@
-"""Finished runs as a report reads them: recipe, log and result of each folder.
+"""Finished runs as a report reads them: recipe, log, result and captions of each folder.
 
-The packed file may be gone; what it alone can tell, how the weights are distributed, is then left out. Recipes are
-read as plain tables, so runs of other versions of laconic can be compared, too. Knows nothing of tables, figures or
-training.
+Log and captions may be compressed. They and the packed file may be gone; what they alone can tell is then left out.
+Recipes are read as plain tables, so runs of other versions of laconic can be compared, too. Knows nothing of tables,
+figures or training.
 """
 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from laconic.captioner.accounting import Operations, matrices
-from laconic.decode.search import Decoding
-from laconic.errors import ConfigError, DataError, LaconicError
-from laconic.recipes.older import DEFAULTS as OPTIONS
-from laconic.recipes.older import in_todays_form
-from laconic.recipes.recipe import Pruning
+from laconic import store
+from laconic.errors import ConfigError, LaconicError
+from laconic.metrics import CaptionQuality
+from laconic.report.files import DAMAGED, read_captions, read_log, read_table
+from laconic.report.settings import completed, flattened
 from laconic.spec.captioners import form
 from laconic.spec.manifest import CAPTIONS, LOG, MODEL, RECIPE, RESULT, STUDY
-from laconic.training.settings import Distillation, Training
 
-FILES = (RECIPE, RESULT, CAPTIONS)
-MAX_JSON = 64 << 20  # bytes
-DAMAGED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)  # what reading damaged JSON raises
-DEFAULTS = {  # for what older recipes lack
-    "pruning": asdict(Pruning()),
-    "training": asdict(Training()),
-    "decoding": asdict(Decoding()),
-    "distillation": asdict(Distillation()),
-}
+
+class Operations(NamedTuple):
+    """Floating-point operations of one caption: of the encoder for one image, of the captioner for one search."""
+
+    encoder: int
+    decoder: int
 
 
 @dataclass(frozen=True)
@@ -63,20 +58,18 @@ class FinishedRun:
 
     @property
     def pruning(self) -> dict[str, Any]:
-        """The recipe's [pruning], the options of its method beside the others."""
-        table = dict(self.settings["pruning"])
-        return {"sparsity": 0.0, **OPTIONS, **table.pop("options"), **table}
+        """Method, where, freeze and the method's options of the recipe, side by side."""
+        return _side_by_side(self.settings["pruning"])
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """The recipe in today's form, with what older ones lack."""
-        recipe = in_todays_form(self.recipe)
-        return {**recipe, **{key: {**held, **recipe.get(key, {})} for key, held in DEFAULTS.items()}}
+        return completed(self.recipe)
 
     @cached_property
     def options(self) -> dict[str, Any]:
         """The settings by dotted keys."""
-        return _flatten({**self.settings, "pruning": self.pruning})
+        return flattened(self.settings)
 
     @property
     def sparsity(self) -> float:
@@ -144,12 +137,16 @@ class FinishedRun:
             passed.add(before)
         return epochs
 
+    def pruning_beside(self, name: str) -> dict[str, Any]:
+        """`pruning` of the run of this name in the same folder; that of no method where it cannot be read."""
+        return _side_by_side(completed(self.recipe_beside(name))["pruning"])
+
     def recipe_beside(self, name: str) -> Mapping[str, Any]:
         """Recipe of the run of this name in the same folder; empty where there is none, or it cannot be read."""
         try:
-            recipe = _table(self.folder.parent / name / RECIPE)
-            int(recipe["training"]["epochs"]), dict(recipe.get("pruning", {}))  # what is asked of it is there
-        except DAMAGED:
+            recipe = read_table(self.folder.parent / name / RECIPE)
+            int(recipe["training"]["epochs"]), completed(recipe)  # what is asked of it is there
+        except (*DAMAGED, AttributeError):
             return {}
         return recipe
 
@@ -160,7 +157,10 @@ class FinishedRun:
     @cached_property
     def matrices(self) -> tuple[Matrix, ...]:
         """Matrices and convolutions, in the order of the model."""
-        rows = self.result["matrices"] if "matrices" in self.result else matrices(self.model)
+        if "matrices" not in self.result:  # version 0.1.0 did not write them down
+            held = [t for t in store.inspect(self.model).tensors if len(t.shape) > 1 and t.tied_to is None]
+            return tuple(Matrix(t.name, math.prod(t.shape), t.non_zeros) for t in held)
+        rows = self.result["matrices"]
         return tuple(Matrix(str(row["name"]), math.prod(row["shape"]), int(row["non_zeros"])) for row in rows)
 
     @property
@@ -168,6 +168,17 @@ class FinishedRun:
         """Of a caption of nine words; None where the run did not count them, as version 0.1.0 did not."""
         counted = self.result.get("operations")
         return None if counted is None else Operations(int(counted["encoder"]), int(counted["decoder"]))
+
+    @property
+    def quality(self) -> CaptionQuality | None:
+        """Of its captions, as the run itself wrote it down; None of runs of versions that did not."""
+        held = self.result.get("quality")
+        return None if held is None else CaptionQuality(**{key.name: held[key.name] for key in fields(CaptionQuality)})
+
+    @cached_property
+    def captions(self) -> dict[int | str, str] | None:
+        """Caption of each validation image; None where the file of them was not kept."""
+        return read_captions(self.folder / CAPTIONS)
 
     @property
     def loss(self) -> list[tuple[int, float]]:
@@ -188,9 +199,8 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
     found: list[FinishedRun] = []
     notes: list[str] = []
     for folder in {path.resolve(): path for given in folders for path in _run_folders(given)}.values():
-        missing = [name for name in FILES if not (folder / name).is_file()]
-        if missing:
-            notes.append(f"{folder}: left out, not finished (no {missing[0]})")
+        if not (folder / RESULT).is_file():
+            notes.append(f"{folder}: left out, not finished (no {RESULT})")
             continue
         try:
             found.append(_read(folder))
@@ -215,22 +225,20 @@ def _run_folders(given: Path) -> Iterator[Path]:
 
 
 def _read(folder: Path) -> FinishedRun:
-    recipe, result = _table(folder / RECIPE), _table(folder / RESULT)
+    recipe, result = read_table(folder / RECIPE), read_table(folder / RESULT)
     study = folder.parent / STUDY
     command = ""
     if study.is_file():
-        planned = _table(study)
+        planned = read_table(study)
         command = str(planned["command"]) if folder.name in planned["runs"] else ""
     run = FinishedRun(folder.name, folder, recipe, result, tuple(read_log(folder / LOG)), command)
     if not run.matrices:
         raise ValueError("it has no matrix")
-    if not captions_of(run):
-        raise ValueError(f"{CAPTIONS} is empty")
     # whatever a report asks for is there, or the run is left out
-    captioner_key(run), captioner_title(run), run.seed, run.distilled
+    captioner_key(run), captioner_title(run), run.seed, run.distilled, run.captions
     [recipe["data"][key] for key in ("root", "train", "val")]
-    operations = 0 if run.operations is None else run.operations.total
-    numbers = [operations, run.non_zeros(), run.weights(), int(result["bytes"]), run.budget, run.sparsity]
+    numbers = [*(run.operations or ()), *_numbers(run.quality)]
+    numbers += [run.non_zeros(), run.weights(), int(result["bytes"]), run.budget, run.sparsity]
     numbers += [float(result["scores"][name]) for name in {"CIDEr", "Bleu_4", *result["scores"]}]
     numbers += [float(value) for value in result["seconds"].values()]
     if not all(map(math.isfinite, numbers)):
@@ -240,37 +248,14 @@ def _read(folder: Path) -> FinishedRun:
     return run
 
 
-def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+def _numbers(quality: CaptionQuality | None) -> list[float]:
+    """Those of a stored quality; TypeError or ValueError where one is something else."""
+    held = {} if quality is None else asdict(quality)
+    return [float(value) for key, value in held.items() if key != "novel_share" or value is not None]
 
 
-def _text(path: Path) -> str:
-    if path.stat().st_size > MAX_JSON:
-        raise ValueError(f"{path.name} has more than {MAX_JSON} bytes")
-    return path.read_text(encoding="utf8")
-
-
-def _table(path: Path) -> dict[str, Any]:
-    table = json.loads(_text(path))
-    if not isinstance(table, dict):
-        raise ValueError(f"{path.name} holds no table")
-    return table
-
-
-def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a training log; a line that was cut short is passed over, a missing log is empty."""
-    if not path.is_file():
-        return
-    for line in _text(path).splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            yield row
+def _side_by_side(pruning: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{key: value for key, value in pruning.items() if key != "options"}, **pruning["options"]}
 
 
 def _named(runs: Sequence[FinishedRun]) -> Iterator[FinishedRun]:
@@ -279,15 +264,6 @@ def _named(runs: Sequence[FinishedRun]) -> Iterator[FinishedRun]:
     for run, path in zip(runs, paths, strict=True):
         depth = next(n for n in range(1, len(path) + 1) if [other[-n:] for other in paths].count(path[-n:]) == 1)
         yield replace(run, name="/".join(path[-depth:]))
-
-
-def captions_of(run: FinishedRun) -> dict[int | str, str]:
-    """Caption of each validation image. Raises DataError where the run's file of them is missing or damaged."""
-    path = run.folder / CAPTIONS
-    try:
-        return {row["image_id"]: str(row["caption"]) for row in json.loads(_text(path))}
-    except DAMAGED as error:
-        raise DataError(f"{path}: no captions can be read ({error}); train the run again") from None
 
 
 # Which runs belong together

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from laconic.captioner.accounting import Operations
 from laconic.metrics import CaptionQuality
 from laconic.report.methods import in_order, method_name
 from laconic.report.runs import FinishedRun, captioner_key, captioner_title
@@ -19,7 +18,8 @@ from laconic.report.runs import FinishedRun, captioner_key, captioner_title
 SCORES = ("CIDEr", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "SPICE")
 SEED = "training.seed"
 # No ablations: what tells methods and sparsities apart, which have a figure of their own; and seeds, with their table.
-COMPARED = (*(f"pruning.{key}" for key in ("method", "sparsity", "scope", "centred", "signed", "ticket")), SEED)
+OF_METHODS = ("sparsity", "scope", "centred", "signed", "ticket")
+COMPARED = ("pruning.method", *(f"pruning.options.{key}" for key in OF_METHODS), SEED)
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,13 @@ class Row:
 
     Attributes:
         dense: the run it is compared with; itself for a dense one, None where there is none.
-        operations: of a caption of nine words; None where the file could not be run.
-        quality: of its captions.
+        quality: of its captions; None where it is not known.
         command: that repeats it; empty where unknown.
     """
 
     run: FinishedRun
     dense: FinishedRun | None
-    operations: Operations | None
-    quality: CaptionQuality
+    quality: CaptionQuality | None
     command: str
 
     @property
@@ -62,7 +60,7 @@ def in_reading_order(rows: Sequence[Row]) -> list[Row]:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """One row for each run; scores times 100, as papers print them."""
+    """One row for each run; scores times 100, as papers print them, with digits enough to be rounded once more."""
     lines = [csv_row(row) for row in in_reading_order(rows)]
     file = io.StringIO()
     writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
@@ -75,7 +73,7 @@ def csv_row(row: Row) -> dict[str, Any]:
     """Columns of one run; what is not known is empty."""
     run, recipe = row.run, row.run.recipe
     scores, seconds = run.result["scores"], run.result["seconds"]
-    operations, quality = row.operations, row.quality
+    operations, quality = run.operations, row.quality
     return {
         "run": run.name,
         "data": recipe["data"]["name"],
@@ -87,7 +85,7 @@ def csv_row(row: Row) -> dict[str, Any]:
         "sparsity": run.sparsity,
         "epochs": recipe["training"]["epochs"],
         "seed": run.seed,
-        **{name: "" if scores.get(name) is None else f"{100 * scores[name]:.2f}" for name in SCORES},
+        **{name: "" if scores.get(name) is None else f"{100 * scores[name]:.4f}" for name in SCORES},
         "share_of_dense": "" if row.share is None else f"{row.share:.4f}",
         "dense_run": "" if row.dense is None else row.dense.name,
         "encoder_weights": run.weights(["encoder"]),
@@ -97,10 +95,10 @@ def csv_row(row: Row) -> dict[str, Any]:
         "bytes": run.result["bytes"],
         "encoder_operations": "" if operations is None else operations.encoder,
         "decoder_operations": "" if operations is None else operations.decoder,
-        "novel_share": "" if quality.novel_share is None else f"{quality.novel_share:.4f}",
-        "distinct_share": f"{quality.distinct_share:.4f}",
-        "mean_words": f"{quality.mean_words:.2f}",
-        "broken_share": f"{quality.broken_share:.4f}",
+        "novel_share": "" if quality is None or quality.novel_share is None else f"{quality.novel_share:.4f}",
+        "distinct_share": "" if quality is None else f"{quality.distinct_share:.4f}",
+        "mean_words": "" if quality is None else f"{quality.mean_words:.2f}",
+        "broken_share": "" if quality is None else f"{quality.broken_share:.4f}",
         "training_seconds": seconds.get("training", ""),
         "scoring_seconds": seconds.get("scoring", ""),
         "command": row.command,
@@ -119,7 +117,8 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: in
 
 def results_table(rows: Sequence[Row]) -> str:
     """Scores, non-zeros and size of each run."""
-    head = ["run", "method", "sparsity", "CIDEr", "of dense", "BLEU-4", "ROUGE-L", "non-zeros", "file", "training"]
+    head = ["run", "method", "sparsity", "CIDEr", "CIDEr / dense", "BLEU-4", "ROUGE-L"]
+    head += ["non-zero weights", "packed file", "training time"]
     return markdown_table(head, [_result(row) for row in in_reading_order(rows)], texts=2)
 
 
@@ -140,10 +139,11 @@ def _result(row: Row) -> list[str]:
 
 def cost_table(rows: Sequence[Row]) -> str:
     """Large and sparse against small and dense (Table 4 of the paper): by falling number of non-zeros."""
-    head = ["run", "weights", "non-zeros", "encoder", "captioner", "MFLOPs, encoder", "MFLOPs, captioner", "CIDEr"]
+    head = ["run", "weights", "non-zero weights", "of the encoder", "of the decoder"]
+    head += ["encoder, MFLOPs", "decoder, MFLOPs", "CIDEr"]
     lines = []
     for row in sorted(rows, key=lambda r: (-r.run.non_zeros(), r.run.name)):
-        run, operations = row.run, row.operations
+        run, operations = row.run, row.run.operations
         lines.append(
             [
                 run.name,
@@ -158,8 +158,8 @@ def cost_table(rows: Sequence[Row]) -> str:
 
 
 def statistics_table(rows: Sequence[Row]) -> str:
-    """What captions are like (Table 1 of the paper)."""
-    head = ["run", "unique", "distinct", "words", "ending in a function word"]
+    """What captions are like (Table 1 of the paper), of the runs of which it is known."""
+    head = ["run", "not a training caption", "different captions", "words a caption", "end in a function word"]
     lines = [
         [
             row.run.name,
@@ -169,6 +169,7 @@ def statistics_table(rows: Sequence[Row]) -> str:
             percent(row.quality.broken_share, 1),
         ]
         for row in in_reading_order(rows)
+        if row.quality is not None
     ]
     return markdown_table(head, lines)
 
@@ -209,7 +210,7 @@ def seeds_table(rows: Sequence[Row]) -> str:
 
     The share of dense is that of the means: of these runs, and of the dense runs that they are compared with.
     """
-    head = ["runs", "method", "sparsity", "CIDEr, mean", "lowest", "highest", "of dense"]
+    head = ["runs", "method", "sparsity", "mean CIDEr", "lowest CIDEr", "highest CIDEr", "mean CIDEr / dense"]
     lines = []
     for group in _alike_but_for(SEED, in_reading_order(rows)):
         if len(group) > 1:
