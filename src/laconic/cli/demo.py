@@ -1,8 +1,8 @@
 """The whole path in a few minutes: train a captioner, prune it as it learns, pack, score, use.
 
-Two recipes that differ in nothing but the pruning run one after the other; what they leave is packed, scored
-and shown as a table and a page. Killed half-way, it continues when run again. Knows no training code and no
-HTML of its own.
+Two recipes run one after the other, for the same number of steps; they differ in the pruning and in that the dense
+captioner teaches the pruned one. What they leave is packed, scored and shown as a table and a page. Killed half-way, it
+continues when run again. Knows no training code and no HTML of its own.
 """
 
 import json
@@ -21,13 +21,15 @@ from laconic import data, store
 from laconic.captioner.image_captioner import DecoderConfig, EncoderConfig, load, save
 from laconic.cli.console import console_for, watching
 from laconic.config import to_mapping
-from laconic.data import read_image
+from laconic.data import Scenes, read_image
+from laconic.data.scene_words import names_rightly
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError
 from laconic.machine.process import settle_in
-from laconic.recipes.folders import write_json
+from laconic.recipes.calibration import ERRORS, calibrate, training_batches
+from laconic.recipes.folders import MODEL, RESULT, write_json
 from laconic.recipes.pruning import Pruning
-from laconic.recipes.recipe import DataRecipe, Recipe, run
+from laconic.recipes.recipe import DataRecipe, Recipe, Watcher, run
 from laconic.report.page import (
     Contender,
     Layer,
@@ -38,12 +40,15 @@ from laconic.report.page import (
     write_page,
 )
 from laconic.report.runs import read_log
+from laconic.training.distillation import Distillation
 from laconic.training.evaluation import evaluate
 from laconic.training.features import PixelCache
 from laconic.training.settings import Training
 
-MODELS = ("dense", "pruned")
+VALUES = {"dense": "exact", "pruned": "compact"}  # of the models, in the order in which they learn: how they are packed
+CALIBRATION = 64  # training scenes on which compact values are fitted
 THREADS = 4  # matrices this small gain nothing from more
+SIZE = 64  # pixels of a side that the captioners see
 PICTURE_SIDE = 256
 DECODING = Decoding(beam=3)
 
@@ -88,10 +93,12 @@ def run_demo(demo: Demo) -> None:
         console.print(f"[bold]{TITLES[name].format(demo)}[/bold]")
         with watching(console) as watch:
             run(recipe, demo.out / name, demo.out / "cache", resume=True, watch=watch)
-    contenders = pack_and_score(demo)
+    console.print(f"[bold]{TITLES['files']}[/bold]")
+    with watching(console) as watch:
+        contenders = pack_and_score(demo, watch)
+        pictures = caption_pictures(demo, watch)
     layers = kept_by_layer(packed(demo)["pruned"])
-    page = captions_page(*contenders, layers, caption_pictures(demo), story(demo))
-    write_page(page, demo.out / "index.html")
+    write_page(captions_page(*contenders, layers, pictures, story(demo)), demo.out / "index.html")
     write_json(demo.out / "demo.json", numbers(demo, contenders, layers))
     console.print(table(contenders))
     lines = [
@@ -116,16 +123,17 @@ def check(demo: Demo) -> None:
 
 
 TITLES = {
-    "dense": "1 of 2  A captioner learns from {0.train:,} scenes",
-    "pruned": "2 of 2  The same again, losing {0.sparsity:.0%} of its weights while it learns",
+    "dense": "1 of 3  A captioner learns from {0.train:,} scenes",
+    "pruned": "2 of 3  A second one learns from them and from the first, losing {0.sparsity:.0%} of its weights",
+    "files": "3 of 3  Both are packed, scored and shown new pictures",
 }
 
 
 def recipes(demo: Demo) -> dict[str, Recipe]:
-    """The two recipes; they differ in the pruning alone."""
+    """The two recipes; they differ in the pruning and in who teaches."""
     dense = Recipe(
         data=DataRecipe("scenes", min_count=1, max_length=16, train=demo.train, val=demo.val),
-        encoder=EncoderConfig("convnet", size=64, stride=16, norm=True),
+        encoder=EncoderConfig("convnet", size=SIZE, stride=16, norm=True),
         decoder=DecoderConfig(options={"word": 64, "hidden": 128, "dropout": 0.0, "attention_dropout": 0.0}),
         training=Training(
             epochs=demo.epochs,
@@ -138,32 +146,50 @@ def recipes(demo: Demo) -> dict[str, Recipe]:
         ),
     )
     pruning = Pruning("supermask", demo.sparsity, "all")
-    return {"dense": dense, "pruned": replace(dense, pruning=pruning)}
+    taught = Distillation(str(demo.out / "dense" / MODEL), weight=0.5, temperature=1.0)
+    return {"dense": dense, "pruned": replace(dense, pruning=pruning, distillation=taught)}
 
 
-def pack_and_score(demo: Demo) -> tuple[Contender, Contender]:
+def pack_and_score(demo: Demo, watch: Watcher) -> tuple[Contender, Contender]:
     """Packs both models as one would ship them, and scores what is in the files on the validation scenes."""
-    val = data.load("scenes", None, "val", count=demo.val)
-    files = packed(demo)
+    val = Scenes(demo.val, "val")
+    source = PixelCache.read(val, SIZE)
     contenders = []
-    for name, values in zip(MODELS, ("exact", "half"), strict=True):
-        captioner = load(demo.out / name / "model.safetensors")
-        result = json.loads((demo.out / name / "result.json").read_text(encoding="utf8"))
-        save(captioner, files[name], values, scores=result["scores"])
-        captioner = load(files[name])
-        source = PixelCache.read(val, captioner.config.encoder.size)
-        scores, _ = evaluate(captioner, source, val, DECODING, names=("Bleu", "CIDEr"))
-        contenders.append(contender(name, files[name], scores, demo.out / name / "log.jsonl"))
+    for name, file in packed(demo).items():
+        pack(demo, name, watch)
+        scores, captions = evaluate(
+            load(file),
+            source,
+            val,
+            DECODING,
+            names=("Bleu", "CIDEr"),
+            progress=lambda done, of, name=name: watch.stage(f"scoring {name}", done, of),  # type: ignore[misc]
+        )
+        right = sum(names_rightly(captions[i], val.scene(i).things) for i in range(len(val))) / len(val)
+        contenders.append(contender(name, file, scores, right, demo.out / name / "log.jsonl"))
     dense, pruned = contenders
     return dense, pruned
 
 
-def contender(name: str, file: Path, scores: Mapping[str, float | None], log: Path) -> Contender:
+def pack(demo: Demo, name: str, watch: Watcher) -> None:
+    """Packs a model with the values of VALUES; compact ones are fitted on scenes that it has learned from."""
+    folder, values, steps = demo.out / name, VALUES[name], None
+    watch.stage(f"packing {name}", 0, 1)
+    captioner = load(folder / MODEL)
+    scores = json.loads((folder / RESULT).read_text(encoding="utf8"))["scores"]
+    if values in ERRORS:
+        steps = calibrate(captioner, values, training_batches(captioner, folder, CALIBRATION))
+    save(captioner, packed(demo)[name], values, steps=steps, scores=scores)
+    watch.stage(f"packing {name}", 1, 1)
+
+
+def contender(name: str, file: Path, scores: Mapping[str, float | None], right: float, log: Path) -> Contender:
     """What the page and the table say of one model."""
     packed = store.inspect(file)
     curves = read_curves(log)
     return Contender(
         name,
+        right=right,
         cider=scores["CIDEr"] or 0.0,
         bleu4=scores["Bleu_4"] or 0.0,
         weights=packed.weights,
@@ -187,16 +213,19 @@ def kept_by_layer(file: Path) -> list[Layer]:
     return [Layer(t.name.removesuffix(".weight"), math.prod(t.shape), t.non_zeros) for t in tensors if len(t.shape) > 1]
 
 
-def caption_pictures(demo: Demo) -> list[Picture]:
+def caption_pictures(demo: Demo, watch: Watcher) -> list[Picture]:
     """Draws test scenes as PNG files and has both packed files caption those files."""
-    scenes = data.load("scenes", None, "test", count=demo.pictures, size=PICTURE_SIDE)
+    scenes = Scenes(demo.pictures, "test", size=PICTURE_SIDE)
     folder = demo.out / "pictures"
     folder.mkdir(exist_ok=True)
     files = [folder / f"scene{i:02d}.png" for i in range(len(scenes))]
     for i, file in enumerate(files):
         Image.fromarray(scenes[i].pixels()).save(file)
     images = [read_image(file) for file in files]
-    captions = {name: load(file).caption(images, DECODING) for name, file in packed(demo).items()}
+    captions = {}
+    for done, (name, file) in enumerate(packed(demo).items(), 1):
+        captions[name] = load(file).caption(images, DECODING)
+        watch.stage("captioning pictures", done * len(files), len(VALUES) * len(files))
     return [
         Picture(file.name, image, captions["dense"][i], captions["pruned"][i], scenes[i].captions[0])
         for i, (file, image) in enumerate(zip(files, images, strict=True))
@@ -210,8 +239,8 @@ def story(demo: Demo) -> Story:
     """The words of the page."""
     opening = (
         f"Two captioners learned to describe the same {demo.train:,} pictures, for the same number of steps. "
-        f"One kept every weight. The other found out, while it learned, which {demo.sparsity:.0%} of them "
-        "it can do without."
+        f"One kept every weight. The other found out, while it learned from the pictures and from the first, "
+        f"which {demo.sparsity:.0%} of its weights it can do without."
     )
     return Story(opening, commands(demo), learned=True)
 
@@ -229,16 +258,19 @@ def table(contenders: Sequence[Contender]) -> Table:
     """Dense against pruned, for the terminal."""
     shown = Table(box=box.SIMPLE_HEAD)
     shown.add_column("model")
-    for heading in ("CIDEr", "BLEU-4", "non-zeros", "file bytes", "ratio"):
+    for heading in ("CIDEr", "of dense", "named right", "BLEU-4", "non-zeros", "file bytes", "ratio"):
         shown.add_column(heading, justify="right")
+    dense = contenders[0]
     for model in contenders:
         shown.add_row(
             model.name,
             f"{100 * model.cider:.1f}",
+            f"{model.cider / dense.cider:.1%}" if dense.cider else "",
+            f"{model.right:.1%}",
             f"{100 * model.bleu4:.1f}",
             f"{model.non_zeros:,}",
             f"{model.file_bytes:,}",
-            times(contenders[0].file_bytes, model.file_bytes),
+            times(dense.file_bytes, model.file_bytes),
         )
     return shown
 
@@ -247,10 +279,11 @@ def numbers(demo: Demo, contenders: Sequence[Contender], layers: Sequence[Layer]
     """Everything measured, for demo.json."""
     models = {}
     for model in contenders:
-        result = json.loads((demo.out / model.name / "result.json").read_text(encoding="utf8"))
+        result = json.loads((demo.out / model.name / RESULT).read_text(encoding="utf8"))
         measured = {
             "CIDEr": model.cider,
             "Bleu_4": model.bleu4,
+            "named_right": model.right,
             "weights": model.weights,
             "non_zeros": model.non_zeros,
             "file_bytes": model.file_bytes,
@@ -265,4 +298,4 @@ def numbers(demo: Demo, contenders: Sequence[Contender], layers: Sequence[Layer]
 
 def packed(demo: Demo) -> dict[str, Path]:
     """The file of each model."""
-    return {name: demo.out / f"{name}.safetensors" for name in MODELS}
+    return {name: demo.out / f"{name}.safetensors" for name in VALUES}
