@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from laconic.data.scene_art import COLOURS, GROUNDS, SHAPES, Thing
+from laconic.data.scene_art import COLOURS, GROUNDS, SHAPES, VERSION, Thing
 from laconic.data.scene_words import WORDS, names_rightly
 from laconic.data.scenes import RELATIONS, Scene, Scenes
 from laconic.errors import ConfigError
@@ -41,6 +41,19 @@ def test_golden() -> None:
 GOLDEN_THINGS = [("white", "circle", "medium"), ("pink", "circle", "medium")]
 GOLDEN_LOOK = ("above", "night")
 GOLDEN_CAPTION = "a circle below a white circle"
+GOLDEN_MEANS = [69.767, 157.287, 153.58, 126.967, 149.608, 161.532]  # of the first six pictures
+
+
+def test_identity_is_that_of_what_is_drawn() -> None:
+    scenes = [scene_of(Scenes(30), index) for index in range(30)]
+    assert len({scene.identity for scene in scenes}) == 30
+    assert scenes[3].identity == replace(scenes[3]).identity != replace(scenes[3], size=64).identity
+
+
+def test_pictures_are_those_of_this_version_of_the_painting() -> None:
+    """Fails when equal scenes come out otherwise: then raise scene_art.VERSION, and pictures kept on disk are left."""
+    means = [float(scene_of(Scenes(6), index).draw().mean()) for index in range(6)]
+    assert (VERSION, means) == (1, pytest.approx(GOLDEN_MEANS, abs=0.02))
 
 
 def test_splits_and_seeds_differ() -> None:
@@ -223,7 +236,9 @@ def test_every_caption_names_rightly_and_that_of_another_scene_seldom() -> None:
     ],
 )
 def test_names_of_things(caption: str, right: bool) -> None:
-    things = [Thing(shape, colour, "medium", 0.5, 0.5, 0.1, 0) for shape, colour in (("star", "red"), ("heart", "blue"))]
+    things = [
+        Thing(shape, colour, "medium", 0.5, 0.5, 0.1, 0) for shape, colour in (("star", "red"), ("heart", "blue"))
+    ]
     assert names_rightly(caption, things) is right
 
 

@@ -49,6 +49,8 @@ VALUES = {"dense": "exact", "pruned": "compact"}  # of the models, in the order 
 CALIBRATION = 64  # training scenes on which compact values are fitted
 THREADS = 4  # matrices this small gain nothing from more
 SIZE = 64  # pixels of a side that the captioners see
+BATCH = 16
+CAPTIONER = {"layers": 1, "width": 128, "feed_forward": 256, "heads": 4, "input_dropout": 0.0, "dropout": 0.0}
 PICTURE_SIDE = 256
 DECODING = Decoding(beam=3)
 
@@ -68,10 +70,10 @@ class Demo:
     """
 
     out: Path = Path("runs/demo")
-    sparsity: float = 0.95
-    epochs: int = 10
+    sparsity: float = 0.9
+    epochs: int = 16
     train: int = 4000
-    val: int = 400
+    val: int = 200
     pictures: int = 24
     threads: int = 0
 
@@ -88,7 +90,7 @@ def run_demo(demo: Demo) -> None:
     """
     check(demo)
     console = console_for()
-    settle_in(demo.threads or min(os.cpu_count() or 1, THREADS))
+    settle_in(threads(demo))
     for name, recipe in recipes(demo).items():
         console.print(f"[bold]{TITLES[name].format(demo)}[/bold]")
         with watching(console) as watch:
@@ -122,6 +124,11 @@ def check(demo: Demo) -> None:
         raise ConfigError(f"demo: threads is {demo.threads}; give 0 for all, or at least 1")
 
 
+def threads(demo: Demo) -> int:
+    """How many are used."""
+    return demo.threads or min(os.cpu_count() or 1, THREADS)
+
+
 TITLES = {
     "dense": "1 of 3  A captioner learns from {0.train:,} scenes",
     "pruned": "2 of 3  A second one learns from them and from the first, losing {0.sparsity:.0%} of its weights",
@@ -134,13 +141,15 @@ def recipes(demo: Demo) -> dict[str, Recipe]:
     dense = Recipe(
         data=DataRecipe("scenes", min_count=1, max_length=16, train=demo.train, val=demo.val),
         encoder=EncoderConfig("convnet", size=SIZE, stride=16, norm=True),
-        decoder=DecoderConfig(options={"word": 64, "hidden": 128, "dropout": 0.0, "attention_dropout": 0.0}),
+        # attention follows the word before it: what is red is looked at before its shape is named
+        decoder=DecoderConfig("object_relation", dict(CAPTIONER)),
         training=Training(
             epochs=demo.epochs,
-            batch=min(16, demo.train),
-            learning_rate=4e-3,
-            encoder_learning_rate=4e-3,
-            warmup=50,
+            batch=min(BATCH, demo.train),
+            captions=2,  # of five: the encoder learns from images, of which more are seen in the same time
+            learning_rate=2e-3,
+            encoder_learning_rate=2e-3,
+            warmup=100,
             precision="float32",  # bfloat16 is slow on processors without it
             mirror=False,  # captions say left and right
         ),
@@ -291,6 +300,7 @@ def numbers(demo: Demo, contenders: Sequence[Contender], layers: Sequence[Layer]
         models[model.name] = {**measured, "seconds": result["seconds"]}
     return {
         "settings": {**to_mapping(demo), "out": str(demo.out)},
+        "threads": threads(demo),
         "models": models,
         "layers": [to_mapping(layer) for layer in layers],
     }

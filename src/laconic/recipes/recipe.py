@@ -265,6 +265,7 @@ def training_batches(recipe: Recipe, source: Source, train: Dataset, vocabulary:
         size=settings.batch,
         seed=settings.seed,
         mirror=settings.mirror,
+        captions_each=settings.captions,
     )
 
 
