@@ -3,8 +3,8 @@
     make demo
     python benchmarks/demo.py --csv results/demo.csv
 
-Reads what the demo has measured (`runs/demo/demo.json`). `training_seconds` are wall time on the processor that is named
-beside them: the one of this machine. The last line printed is one JSON document.
+Reads what the demo has measured (`runs/demo/demo.json`). `training_seconds` are wall time on the processor named
+beside them, that of this machine. The last line printed is one JSON document.
 """
 
 import argparse

@@ -181,14 +181,15 @@ def pack_and_score(demo: Demo, watch: Watcher) -> tuple[Contender, Contender]:
 
 
 def pack(demo: Demo, name: str, watch: Watcher) -> None:
-    """Packs a model with the values of VALUES; compact ones are fitted on scenes that it has learned from."""
-    folder, values, steps = demo.out / name, VALUES[name], None
+    """Packs a model with the values of VALUES, unless that is done; compact ones are fitted on scenes of its training."""
+    folder, file, values = demo.out / name, packed(demo)[name], VALUES[name]
     watch.stage(f"packing {name}", 0, 1)
-    captioner = load(folder / MODEL)
-    scores = json.loads((folder / RESULT).read_text(encoding="utf8"))["scores"]
-    if values in ERRORS:
-        steps = calibrate(captioner, values, training_batches(captioner, folder, CALIBRATION))
-    save(captioner, packed(demo)[name], values, steps=steps, scores=scores)
+    if not file.exists() or file.stat().st_mtime_ns < (folder / MODEL).stat().st_mtime_ns:
+        captioner, steps = load(folder / MODEL), None
+        scores = json.loads((folder / RESULT).read_text(encoding="utf8"))["scores"]
+        if values in ERRORS:
+            steps = calibrate(captioner, values, training_batches(captioner, folder, CALIBRATION))
+        save(captioner, file, values, steps=steps, scores=scores)
     watch.stage(f"packing {name}", 1, 1)
 
 
