@@ -181,7 +181,7 @@ def pack_and_score(demo: Demo, watch: Watcher) -> tuple[Contender, Contender]:
 
 
 def pack(demo: Demo, name: str, watch: Watcher) -> None:
-    """Packs a model with the values of VALUES, unless that is done; compact ones are fitted on scenes of its training."""
+    """Packs a model with the values of VALUES, unless that is done; compact ones are fitted on its training scenes."""
     folder, file, values = demo.out / name, packed(demo)[name], VALUES[name]
     watch.stage(f"packing {name}", 0, 1)
     if not file.exists() or file.stat().st_mtime_ns < (folder / MODEL).stat().st_mtime_ns:
@@ -276,7 +276,7 @@ def table(contenders: Sequence[Contender]) -> Table:
             model.name,
             f"{100 * model.cider:.1f}",
             f"{model.cider / dense.cider:.1%}" if dense.cider else "",
-            f"{model.right:.1%}",
+            f"{model.right or 0.0:.1%}",
             f"{100 * model.bleu4:.1f}",
             f"{model.non_zeros:,}",
             f"{model.file_bytes:,}",
