@@ -1,11 +1,12 @@
-# Every target sets up .venv by itself; `make demo` installs the least.
+# Every target sets up .venv by itself; `make demo` installs the least. Python's files are not compiled ahead
+# (--no-compile): those that are used are compiled when they are first imported, which takes less time.
 PYTHON ?= python3
 PIP = .venv/bin/pip --quiet --disable-pip-version-check
 
 .PHONY: demo test lint bench clean
 
 demo: .venv/.ready
-	.venv/bin/laconic demo
+	@.venv/bin/laconic demo
 
 test: .venv/.ready-dev
 	.venv/bin/python -m pytest -n 2
@@ -24,9 +25,9 @@ clean:
 	rm -rf .venv runs cache
 
 .venv/.ready: pyproject.toml
-	@echo "Setting up .venv (PyTorch is the large part) ..."
-	$(PYTHON) -m venv .venv
-	$(PIP) install -e '.[test]'
+	@echo "Setting up .venv: about a minute, most of it for PyTorch ..."
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --no-compile -e '.[demo]'
 	@touch $@
 
 .venv/.ready-dev: .venv/.ready

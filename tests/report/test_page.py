@@ -95,13 +95,21 @@ def test_every_text_is_escaped() -> None:
     outline = Outline(text)
     assert "script" not in outline.tags
     # 2 in the table, 2 bars, 2 in the legend; 3 of each picture; layer; opening; command
-    assert outline.text.count(NASTY) == 6 + 3 * 2 + 3
+    assert outline.text.count(NASTY) == 8 + 3 * 2 + 3
 
 
 def test_sections_without_content_are_left_out() -> None:
     bare = [replace(model, loss=(), sparsity=(), validation=()) for model in (DENSE, PRUNED)]
     outline = Outline(captions_page(bare[0], bare[1], [], [], Story("opening")))
     assert not {"figure", "svg", "ul", "pre"} & set(outline.tags)
+
+
+def test_key_figures_stand_beside_the_size() -> None:
+    page = captions_page(replace(DENSE, right=0.97), replace(PRUNED, right=0.951), [], [], Story(""))
+    header = page[page.index("<header>") : page.index("</header>")]
+    for text in ("64 kB", "dense 1.6 MB", "240", "dense 250", "95%", "dense 97%"):
+        assert f">{text}<" in header
+    assert "named right" not in captions_page(DENSE, PRUNED, [], [], Story(""))
 
 
 def test_headline_without_a_dense_score_claims_none() -> None:

@@ -51,6 +51,20 @@ def test_tokens_are_padded_to_the_longest_of_the_batch():
     assert min(len(make(size=1)(0, step).tokens[0, 0]) for step in range(4)) == 3
 
 
+def test_some_captions_of_each_image_are_drawn_anew_in_each_epoch():
+    one = make(size=4, captions_each=1)
+    drawn = set()
+    for epoch in range(20):
+        batch = one(epoch, 0)
+        assert batch.tokens.shape[1] == 1
+        assert (batch.tokens[:, 0, 0] == 2).all()  # never padding where an image has captions
+        np.testing.assert_array_equal(batch.tokens, one(epoch, 0).tokens)
+        by_row = dict(zip(batch.rows.tolist(), batch.tokens.tolist(), strict=True))
+        drawn.add(tuple(by_row[3][0][:3]))
+    assert drawn == {(2, 5, 5), (2, 6, 3), (2, 4, 1)}
+    torch.testing.assert_close(make(size=4, captions_each=9)(0, 0).tokens, make(size=4)(0, 0).tokens)
+
+
 def test_long_captions_are_cut_and_still_end():
     tokens = make(size=4, max_length=2)(0, 0).tokens
     assert tokens.shape[2] == 4

@@ -1,8 +1,8 @@
 """The whole path in a few minutes: train a captioner, prune it as it learns, pack, score, use.
 
-Two recipes that differ in nothing but the pruning run one after the other; what they leave is packed, scored
-and shown as a table and a page. Killed half-way, it continues when run again. Knows no training code and no
-HTML of its own.
+Two recipes run one after the other, for the same number of steps; they differ in the pruning and in that the dense
+captioner teaches the pruned one. What they leave is packed, scored and shown as a table and a page. Killed half-way, it
+continues when run again. Knows no training code and no HTML of its own.
 """
 
 import json
@@ -23,13 +23,15 @@ from laconic.cli.console import console_for
 from laconic.cli.paths import DemoFolder
 from laconic.cli.progress import watching
 from laconic.config import to_mapping
-from laconic.data import read_image
+from laconic.data import Scenes, read_image
+from laconic.data.scene_words import names_rightly
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError
 from laconic.machine.process import settle_in
+from laconic.recipes.calibration import ERRORS, calibrate, training_batches
 from laconic.recipes.folders import write_json
 from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
-from laconic.recipes.run import run_recipe
+from laconic.recipes.run import Watcher, run_recipe
 from laconic.report.files import read_log
 from laconic.report.page import (
     Contender,
@@ -44,10 +46,14 @@ from laconic.spec.manifest import LOG, MODEL, RESULT
 from laconic.spec.model import DecoderConfig, EncoderConfig
 from laconic.training.evaluation import evaluate
 from laconic.training.features import PixelCache
-from laconic.training.settings import Training
+from laconic.training.settings import Distillation, Training
 
-MODELS = ("dense", "pruned")
+VALUES = {"dense": "exact", "pruned": "compact"}  # of the models, in the order in which they learn: how they are packed
+CALIBRATION = 64  # training scenes on which compact values are fitted
 THREADS = 4  # matrices this small gain nothing from more
+SIZE = 64  # pixels of a side that the captioners see
+BATCH = 16
+CAPTIONER = {"layers": 1, "width": 128, "feed_forward": 256, "heads": 4, "input_dropout": 0.0, "dropout": 0.0}
 PICTURE_SIDE = 256
 DECODING = Decoding(beam=3)
 
@@ -67,10 +73,10 @@ class Demo:
     """
 
     out: DemoFolder = Path("runs/demo")
-    sparsity: float = 0.95
-    epochs: int = 10
+    sparsity: float = 0.9
+    epochs: int = 16
     train: int = 4000
-    val: int = 400
+    val: int = 200
     pictures: int = 24
     threads: int = 0
 
@@ -87,15 +93,17 @@ def run_demo(demo: Demo) -> None:
     """
     check(demo)
     console = console_for()
-    settle_in(demo.threads or min(os.cpu_count() or 1, THREADS))
+    settle_in(threads(demo))
     for name, recipe in recipes(demo).items():
         console.print(f"[bold]{TITLES[name].format(demo)}[/bold]")
         with watching(console) as watch:
             run_recipe(recipe, demo.out / name, demo.out / "cache", resume=True, watch=watch)
-    contenders = pack_and_score(demo)
+    console.print(f"[bold]{TITLES['files']}[/bold]")
+    with watching(console) as watch:
+        contenders = pack_and_score(demo, watch)
+        pictures = caption_pictures(demo, watch)
     layers = kept_by_layer(packed(demo)["pruned"])
-    page = captions_page(*contenders, layers, caption_pictures(demo), story(demo))
-    write_page(page, demo.out / "index.html")
+    write_page(captions_page(*contenders, layers, pictures, story(demo)), demo.out / "index.html")
     write_json(demo.out / "demo.json", numbers(demo, contenders, layers))
     console.print(table(contenders))
     lines = [
@@ -119,55 +127,82 @@ def check(demo: Demo) -> None:
         raise ConfigError(f"demo: threads is {demo.threads}; give 0 for all, or at least 1")
 
 
+def threads(demo: Demo) -> int:
+    """How many are used."""
+    return demo.threads or min(os.cpu_count() or 1, THREADS)
+
+
 TITLES = {
-    "dense": "1 of 2  A captioner learns from {0.train:,} scenes",
-    "pruned": "2 of 2  The same again, losing {0.sparsity:.0%} of its weights while it learns",
+    "dense": "1 of 3  A captioner learns from {0.train:,} scenes",
+    "pruned": "2 of 3  A second one learns from them and from the first, losing {0.sparsity:.0%} of its weights",
+    "files": "3 of 3  Both are packed, scored and shown new pictures",
 }
 
 
 def recipes(demo: Demo) -> dict[str, Recipe]:
-    """The two recipes; they differ in the pruning alone."""
+    """The two recipes; they differ in the pruning and in who teaches."""
     dense = Recipe(
         data=DataRecipe("scenes", min_count=1, max_length=16, train=demo.train, val=demo.val),
-        encoder=EncoderConfig("convnet", size=64, stride=16, norm=True),
-        decoder=DecoderConfig(options={"word": 64, "hidden": 128, "dropout": 0.0, "attention_dropout": 0.0}),
+        encoder=EncoderConfig("convnet", size=SIZE, stride=16, norm=True),
+        # attention follows the word before it: what is red is looked at before its shape is named
+        decoder=DecoderConfig("object_relation", dict(CAPTIONER)),
         training=Training(
             epochs=demo.epochs,
-            batch=min(16, demo.train),
-            learning_rate=4e-3,
-            encoder_learning_rate=4e-3,
-            warmup=50,
+            batch=min(BATCH, demo.train),
+            captions=2,  # of five: the encoder learns from images, of which more are seen in the same time
+            learning_rate=2e-3,
+            encoder_learning_rate=2e-3,
+            warmup=100,
             precision="float32",  # bfloat16 is slow on processors without it
             mirror=False,  # captions say left and right
         ),
     )
     pruning = Pruning("supermask", "all", options={"sparsity": demo.sparsity})
-    return {"dense": dense, "pruned": replace(dense, pruning=pruning)}
+    taught = Distillation(str(demo.out / "dense" / MODEL), weight=0.5, temperature=1.0)
+    return {"dense": dense, "pruned": replace(dense, pruning=pruning, distillation=taught)}
 
 
-def pack_and_score(demo: Demo) -> tuple[Contender, Contender]:
+def pack_and_score(demo: Demo, watch: Watcher) -> tuple[Contender, Contender]:
     """Packs both models as one would ship them, and scores what is in the files on the validation scenes."""
-    val = data.load("scenes", None, "val", count=demo.val)
-    files = packed(demo)
+    val = Scenes(demo.val, "val")
+    source = PixelCache.read(val, SIZE)
     contenders = []
-    for name, values in zip(MODELS, ("exact", "half"), strict=True):
-        captioner = load(demo.out / name / MODEL)
-        result = json.loads((demo.out / name / RESULT).read_text(encoding="utf8"))
-        save(captioner, files[name], values, scores=result["scores"])
-        captioner = load(files[name])
-        source = PixelCache.read(val, captioner.config.encoder.size)
-        scores, _ = evaluate(captioner, source, val, DECODING, names=("Bleu", "CIDEr"))
-        contenders.append(contender(name, files[name], scores, demo.out / name / LOG))
+    for name, file in packed(demo).items():
+        pack(demo, name, watch)
+        scores, captions = evaluate(
+            load(file),
+            source,
+            val,
+            DECODING,
+            names=("Bleu", "CIDEr"),
+            progress=lambda done, of, name=name: watch.stage(f"scoring {name}", done, of),  # type: ignore[misc]
+        )
+        right = sum(names_rightly(captions[i], val.scene(i).things) for i in range(len(val))) / len(val)
+        contenders.append(contender(name, file, scores, right, demo.out / name / LOG))
     dense, pruned = contenders
     return dense, pruned
 
 
-def contender(name: str, file: Path, scores: Mapping[str, float | None], log: Path) -> Contender:
+def pack(demo: Demo, name: str, watch: Watcher) -> None:
+    """Packs a model with the values of VALUES, unless that is done; compact ones are fitted on its training scenes."""
+    folder, file, values = demo.out / name, packed(demo)[name], VALUES[name]
+    watch.stage(f"packing {name}", 0, 1)
+    if not file.exists() or file.stat().st_mtime_ns < (folder / MODEL).stat().st_mtime_ns:
+        captioner, steps = load(folder / MODEL), None
+        scores = json.loads((folder / RESULT).read_text(encoding="utf8"))["scores"]
+        if values in ERRORS:
+            steps = calibrate(captioner, values, training_batches(captioner, folder, CALIBRATION))
+        save(captioner, file, values, steps=steps, scores=scores)
+    watch.stage(f"packing {name}", 1, 1)
+
+
+def contender(name: str, file: Path, scores: Mapping[str, float | None], right: float, log: Path) -> Contender:
     """What the page and the table say of one model."""
     packed = store.inspect(file)
     curves = read_curves(log)
     return Contender(
         name,
+        right=right,
         cider=scores["CIDEr"] or 0.0,
         bleu4=scores["Bleu_4"] or 0.0,
         weights=packed.weights,
@@ -191,16 +226,19 @@ def kept_by_layer(file: Path) -> list[Layer]:
     return [Layer(t.name.removesuffix(".weight"), math.prod(t.shape), t.non_zeros) for t in tensors if len(t.shape) > 1]
 
 
-def caption_pictures(demo: Demo) -> list[Picture]:
+def caption_pictures(demo: Demo, watch: Watcher) -> list[Picture]:
     """Draws test scenes as PNG files and has both packed files caption those files."""
-    scenes = data.load("scenes", None, "test", count=demo.pictures, size=PICTURE_SIDE)
+    scenes = Scenes(demo.pictures, "test", size=PICTURE_SIDE)
     folder = demo.out / "pictures"
     folder.mkdir(exist_ok=True)
     files = [folder / f"scene{i:02d}.png" for i in range(len(scenes))]
     for i, file in enumerate(files):
         Image.fromarray(scenes[i].pixels()).save(file)
     images = [read_image(file) for file in files]
-    captions = {name: load(file).caption(images, DECODING) for name, file in packed(demo).items()}
+    captions = {}
+    for done, (name, file) in enumerate(packed(demo).items(), 1):
+        captions[name] = load(file).caption(images, DECODING)
+        watch.stage("captioning pictures", done * len(files), len(VALUES) * len(files))
     return [
         Picture(file.name, image, captions["dense"][i], captions["pruned"][i], scenes[i].captions[0])
         for i, (file, image) in enumerate(zip(files, images, strict=True))
@@ -214,8 +252,8 @@ def story(demo: Demo) -> Story:
     """The words of the page."""
     opening = (
         f"Two captioners learned to describe the same {demo.train:,} pictures, for the same number of steps. "
-        f"One kept every weight. The other found out, while it learned, which {demo.sparsity:.0%} of them "
-        "it can do without."
+        f"One kept every weight. The other found out, while it learned from the pictures and from the first, "
+        f"which {demo.sparsity:.0%} of its weights it can do without."
     )
     return Story(opening, commands(demo), learned=True)
 
@@ -233,16 +271,19 @@ def table(contenders: Sequence[Contender]) -> Table:
     """Dense against pruned, for the terminal."""
     shown = Table(box=box.SIMPLE_HEAD)
     shown.add_column("model")
-    for heading in ("CIDEr", "BLEU-4", "non-zeros", "file bytes", "ratio"):
+    for heading in ("CIDEr", "of dense", "named right", "BLEU-4", "non-zeros", "file bytes", "ratio"):
         shown.add_column(heading, justify="right")
+    dense = contenders[0]
     for model in contenders:
         shown.add_row(
             model.name,
             f"{100 * model.cider:.1f}",
+            f"{model.cider / dense.cider:.1%}" if dense.cider else "",
+            f"{model.right or 0.0:.1%}",
             f"{100 * model.bleu4:.1f}",
             f"{model.non_zeros:,}",
             f"{model.file_bytes:,}",
-            times(contenders[0].file_bytes, model.file_bytes),
+            times(dense.file_bytes, model.file_bytes),
         )
     return shown
 
@@ -255,6 +296,7 @@ def numbers(demo: Demo, contenders: Sequence[Contender], layers: Sequence[Layer]
         measured = {
             "CIDEr": model.cider,
             "Bleu_4": model.bleu4,
+            "named_right": model.right,
             "weights": model.weights,
             "non_zeros": model.non_zeros,
             "file_bytes": model.file_bytes,
@@ -262,6 +304,7 @@ def numbers(demo: Demo, contenders: Sequence[Contender], layers: Sequence[Layer]
         models[model.name] = {**measured, "seconds": result["seconds"]}
     return {
         "settings": {**to_mapping(demo), "out": str(demo.out)},
+        "threads": threads(demo),
         "models": models,
         "layers": [to_mapping(layer) for layer in layers],
     }
@@ -269,4 +312,4 @@ def numbers(demo: Demo, contenders: Sequence[Contender], layers: Sequence[Layer]
 
 def packed(demo: Demo) -> dict[str, Path]:
     """The file of each model."""
-    return {name: demo.out / f"{name}.safetensors" for name in MODELS}
+    return {name: demo.out / f"{name}.safetensors" for name in VALUES}

@@ -23,6 +23,10 @@ class Drawable(Protocol):
 
     def draw(self) -> Pixels: ...
 
+    @property
+    def identity(self) -> str:
+        """Equal for equal pixels, and told without drawing; a picture that would come out differently has another."""
+
 
 @dataclass(frozen=True, eq=False)
 class Example:

@@ -13,6 +13,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from laconic.data.images import Pixels
 
+VERSION = 1
+"""Raise it when equal scenes come out with other pixels: those kept on disk are then drawn anew."""
+
 Floats = NDArray[np.float32]
 Box = tuple[float, float, float, float]
 

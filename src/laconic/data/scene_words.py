@@ -1,8 +1,9 @@
 """Captions of generated scenes: five different sentences each, worded as people vary them.
 
 A small grammar: per relation five slots (the relation, its converse, the background, "there is", a
-second look), each with two wordings; size and colour are mentioned or left out at random. Knows
-what a thing is called, not how it is painted or where it lies.
+second look), each with two wordings; size and colour are mentioned or left out at random. The other way
+round, `names_rightly` reads from a caption which things it names. Knows what a thing is called, not
+how it is painted or where it lies.
 """
 
 import re
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from laconic.data.scene_art import Thing
+from laconic.data.scene_art import COLOURS, SHAPES, Thing
 
 WORDS = (5, 14)  # fewest and most words of a caption
 
@@ -102,6 +103,25 @@ def describe(things: Sequence[Thing], relation: str, ground: str, rng: np.random
     return tuple(captions[int(index)] for index in rng.permutation(len(captions)))
 
 
+def names_rightly(caption: str, things: Sequence[Thing]) -> bool:
+    """Whether a caption names at least one thing, and none that is not there.
+
+    A thing is named by its shape, with or without its colour; each must be another thing of the scene. A plural such
+    as "hearts" needs two of them, "shapes" names nothing. Sizes, places and relations are not looked at.
+    """
+    words = caption.split()
+    named = [(before, word) for before, word in zip(["", *words], words, strict=False) if word in _NUMBERS]
+    left = [(thing.colour, thing.shape) for thing in things]
+    for colour, word in sorted(named, key=lambda name: name[0] not in COLOURS):  # those with a colour choose first
+        shape, count = _NUMBERS[word]
+        found = [thing for thing in left if thing[1] == shape and (colour not in COLOURS or colour == thing[0])]
+        if len(found) < count:
+            return False
+        for thing in found[:count]:
+            left.remove(thing)
+    return bool(named)
+
+
 def _fill(wording: str, things: Sequence[Thing], relation: str, ground: str, rng: np.random.Generator) -> str:
     def phrase(match: re.Match[str]) -> str:
         field = match[1]
@@ -133,9 +153,16 @@ def _with_article(noun: str) -> str:
 
 def _plural(things: Sequence[Thing]) -> str:
     shapes = {thing.shape for thing in things}
-    name = shapes.pop() if len(shapes) == 1 else "shape"
+    return _several(shapes.pop() if len(shapes) == 1 else "shape")
+
+
+def _several(name: str) -> str:
     return name + ("es" if name.endswith("s") else "s")
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
     return options[int(rng.integers(len(options)))]
+
+
+_NUMBERS = {shape: (shape, 1) for shape in SHAPES} | {_several(shape): (shape, 2) for shape in SHAPES}
+"""Words that name things: of which shape, and how many at least."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from laconic.data.examples import Example
 from laconic.data.images import Pixels
-from laconic.data.scene_art import COLOURS, GROUNDS, SHAPES, Thing, paint
+from laconic.data.scene_art import COLOURS, GROUNDS, SHAPES, VERSION, Thing, paint
 from laconic.data.scene_words import describe
 from laconic.errors import ConfigError
 
@@ -43,6 +43,11 @@ class Scene:
         """The picture as uint8 RGB of shape (size, size, 3)."""
         return paint(self.ground, self.things[::-1], self.size, self.texture)
 
+    @property
+    def identity(self) -> str:
+        """All that draw() follows from, and the version of the painting."""
+        return f"{VERSION} {self!r}"
+
 
 @dataclass(frozen=True)
 class Scenes:
@@ -68,15 +73,23 @@ class Scenes:
         return self.count
 
     def __getitem__(self, index: int) -> Example:
-        if not -self.count <= index < self.count:
-            raise IndexError(f"scene {index} of {self.count}")
-        index %= self.count
-        # Words draw from a stream of their own: a change of wording never changes a picture.
-        stream = np.random.SeedSequence(self.seed, spawn_key=(list(COUNTS).index(self.split), index))
-        look, words = (np.random.Generator(np.random.PCG64(child)) for child in stream.spawn(2))
+        look, words = self._streams(index)
         scene = compose(look, self.size)
         boxes = np.array([thing.box for thing in scene.things], dtype=np.float32)
-        return Example(index, scene, describe(scene.things, scene.relation, scene.ground, words), boxes)
+        captions = describe(scene.things, scene.relation, scene.ground, words)
+        return Example(index % self.count, scene, captions, boxes)
+
+    def scene(self, index: int) -> Scene:
+        """What is to be seen in an example: its image, without the captions."""
+        return compose(self._streams(index)[0], self.size)
+
+    def _streams(self, index: int) -> tuple[np.random.Generator, np.random.Generator]:
+        """Of looks and of words: a change of wording never changes a picture."""
+        if not -self.count <= index < self.count:
+            raise IndexError(f"scene {index} of {self.count}")
+        key = (list(COUNTS).index(self.split), index % self.count)
+        look, words = np.random.SeedSequence(self.seed, spawn_key=key).spawn(2)
+        return np.random.Generator(np.random.PCG64(look)), np.random.Generator(np.random.PCG64(words))
 
 
 def load_scenes(root: Path | None, split: str, count: int | None = None, seed: int = 0, size: int = 96) -> Scenes:

@@ -114,6 +114,7 @@ def prepare(plan: Plan, sources: Mapping[str, Source], watch: Watcher) -> Run:
         size=settings.batch,
         seed=settings.seed,
         mirror=settings.mirror,
+        captions_each=settings.captions,
     )
     return Run(
         plan.captioner,

@@ -34,6 +34,7 @@ class Contender:
         weights, non_zeros: of the whole model.
         file_bytes: of the file that one would ship.
         loss, sparsity, validation: (step, value) along the training; CIDEr in `validation`.
+        right: share of the captions that name what is there and nothing else, where that can be told.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Contender:
     loss: Sequence[tuple[int, float]] = ()
     sparsity: Sequence[tuple[int, float]] = ()
     validation: Sequence[tuple[int, float]] = ()
+    right: float | None = None
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,24 @@ def _header(dense: Contender, pruned: Contender, story: Story) -> str:
     rest = f"<br><em>{escape(small)}</em>" if small else ""
     return (
         f'<header><p class="eyebrow">laconic</p><h1>{escape(big)}{rest and ","}{rest}</h1>'
-        f'<p class="lead">{escape(story.opening)}</p></header>'
+        f'<p class="lead">{escape(story.opening)}</p>{_key_figures(dense, pruned)}</header>'
     )
+
+
+def _key_figures(dense: Contender, pruned: Contender) -> str:
+    """The size beside what it costs: the pruned model's figures, and below each that of the dense one."""
+    figures = [
+        ("the file", readable_bytes(pruned.file_bytes), readable_bytes(dense.file_bytes)),
+        ("CIDEr, the score", f"{100 * pruned.cider:.0f}", f"{100 * dense.cider:.0f}"),
+    ]
+    if dense.right is not None and pruned.right is not None:
+        figures.append(("captions with every thing named right", f"{pruned.right:.0%}", f"{dense.right:.0%}"))
+    rows = "".join(
+        f"<div><dt>{escape(what)}</dt><dd>{escape(value)}</dd>"
+        f'<dd class="beside">{escape(dense.name)} {escape(beside)}</dd></div>'
+        for what, value, beside in figures
+    )
+    return f'<dl class="figures">{rows}</dl>'
 
 
 def _scores(dense: Contender, pruned: Contender) -> str:

@@ -24,13 +24,21 @@ main {
 .pair {
   display: grid; gap: 3rem 4rem; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr));
 }
-h1, h2, h3, p, figure, ul, pre { margin: 0; padding: 0; }
+h1, h2, h3, p, figure, ul, dl, dd, pre { margin: 0; padding: 0; }
 .eyebrow { font: italic 1.05rem var(--serif); color: var(--soft); margin-bottom: 1.4rem; }
 h1 {
   font: 400 clamp(2.5rem, 8.5vw, 4.4rem)/1.04 var(--serif); letter-spacing: -0.022em; text-wrap: balance;
 }
 h1 em { font-style: italic; color: var(--pruned); }
 .lead { margin-top: 1.7rem; max-width: 38rem; font: 1.2rem/1.6 var(--serif); text-wrap: pretty; }
+.figures {
+  margin-top: 2.6rem; padding-top: 1.3rem; border-top: 1px solid var(--rule);
+  display: grid; gap: 1.6rem 2rem; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr));
+}
+.figures div { display: flex; flex-direction: column; }
+.figures dt { order: 1; font-size: 0.93rem; }
+.figures dd { font: 400 2.2rem/1.2 var(--serif); color: var(--pruned); font-variant-numeric: tabular-nums; }
+.figures dd.beside { order: 2; font: 0.93rem/1.5 var(--sans); color: var(--soft); }
 h2 { font: 400 1.7rem/1.2 var(--serif); letter-spacing: -0.01em; }
 h3 { font: 600 0.82rem/1.4 var(--sans); margin-bottom: 0.5rem; }
 .note { color: var(--soft); font-size: 0.93rem; margin: 0.35rem 0 1.5rem; }

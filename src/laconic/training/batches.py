@@ -1,7 +1,7 @@
-"""Training batches: images or their cached features, with all captions of each image.
+"""Training batches: images or their cached features, with captions of each image.
 
-The order of an epoch and the mirroring of each image follow from (seed, epoch) alone, so a resumed run sees exactly
-what an unbroken one would. Knows nothing of models or losses.
+The order of an epoch, the mirroring of each image and the choice of its captions follow from (seed, epoch) alone, so a
+resumed run sees exactly what an unbroken one would. Knows nothing of models or losses.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 from laconic.data import Skipped
 from laconic.errors import ConfigError, DataError
 from laconic.models.layers import Features
-from laconic.text import Vocabulary, pad_groups
+from laconic.text import PAD, Vocabulary, pad_groups
 
 
 class Source(Protocol):
@@ -59,6 +59,7 @@ class Batches:
         rows: rows of source and tokens to train on.
         size: images per batch; an incomplete last batch is dropped.
         mirror: flips each image with probability one half.
+        captions: of each image at a step, drawn anew in each epoch; 0: all.
         share: (rank, world): this process takes the images rank, rank + world ... of each batch.
     """
 
@@ -68,6 +69,7 @@ class Batches:
     size: int
     seed: int
     mirror: bool = False
+    captions: int = 0
     share: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
@@ -83,6 +85,11 @@ class Batches:
         part = slice(step * self.size + rank, (step + 1) * self.size, world)
         rows, mirrored = order[part], mirrored[part]
         tokens = self.tokens[rows]
+        if 0 < self.captions < tokens.shape[1]:
+            ranks = rng.random((len(order), tokens.shape[1]))[part]
+            ranks[tokens[:, :, 0] == PAD] = 1.0  # where an image has fewer captions, padding comes last
+            chosen = ranks.argsort(-1)[:, : self.captions]
+            tokens = np.take_along_axis(tokens, chosen[:, :, None], 1)
         longest = int((tokens != 0).sum(-1).max())
         inputs = self.source.batch(rows, mirrored if self.mirror else None)
         return Batch(inputs, torch.from_numpy(tokens[:, :, :longest].astype(np.int64)), rows)
@@ -109,6 +116,7 @@ def make_batches(
     size: int,
     seed: int,
     mirror: bool = False,
+    captions_each: int = 0,
 ) -> Batches:
     """Encodes the captions and leaves out images that are unreadable or have none.
 
@@ -123,4 +131,4 @@ def make_batches(
             "give more images or a smaller training.batch"
         )
     encoded = [[vocabulary.encode(caption, max_length) for caption in some] for some in captions]
-    return Batches(source, pad_groups(encoded).astype(np.int32), rows, size, seed, mirror)
+    return Batches(source, pad_groups(encoded).astype(np.int32), rows, size, seed, mirror, captions_each)

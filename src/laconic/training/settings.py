@@ -19,7 +19,8 @@ class Training:
 
     Attributes:
         epochs: passes over the training images.
-        batch: images per step, each with all its captions; over all processes together.
+        batch: images per step, over all processes together.
+        captions: of each image at a step, drawn anew in each epoch; 0 for all of them.
         learning_rate: of Adam, after a linear warm-up.
         schedule: "cosine" lets the learning rates fall to zero along a cosine, "constant" keeps them.
         encoder_learning_rate: 0 freezes the encoder and caches its features.
@@ -35,6 +36,7 @@ class Training:
 
     epochs: int = 15
     batch: int = 32
+    captions: int = 0
     learning_rate: float = 1e-3
     schedule: Literal["cosine", "constant"] = "cosine"
     encoder_learning_rate: float = 0.0
@@ -48,7 +50,15 @@ class Training:
     checkpoint_minutes: float = 5.0
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch": 1, "learning_rate": 0, "encoder_learning_rate": 0, "warmup": 0, "seed": 0}
+        least = {
+            "epochs": 1,
+            "batch": 1,
+            "learning_rate": 0,
+            "encoder_learning_rate": 0,
+            "warmup": 0,
+            "seed": 0,
+            "captions": 0,
+        }
         least |= {"weight_decay": 0, "checkpoint_minutes": 0}
         for name, bound in least.items():
             if not bound <= getattr(self, name) < math.inf:
