@@ -367,7 +367,7 @@ def test_one_flipped_bit_of_a_weight_is_noticed(tmp_path):
     lengths = (int.from_bytes(data[header + at : header + at + 2], "little") for at in (26, 28))
     data[header + 30 + sum(lengths) + entry.file_size // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(FormatError, match=rf"{CHECKPOINT}: .*does not have its checksum; copy the file again"):
+    with pytest.raises(FormatError, match=rf"{CHECKPOINT}: .*the checksum of .* is wrong"):
         convert(tmp_path / "run")
 
 
@@ -384,7 +384,7 @@ def test_photos_and_region_features_are_told_apart(tmp_path, capsys, monkeypatch
     (tmp_path / "empty").mkdir()
     Path("photo.jpg").write_bytes(b"\xff\xd8\xff")
     for words, says in (
-        (["photo.jpg"], "photo.jpg: x captions region features (.npy, .safetensors), which this is not"),
+        (["photo.jpg"], "photo.jpg: x captions region features (.npy, .npz, .safetensors), which this is not"),
         (["a.npy", "photo.jpg"], "photo.jpg: "),
         (["wide.npy"], "wide.npy: an array of shape (3, 7)"),
         (["empty"], "empty: holds no region features"),
