@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from laconic.errors import ConfigError, FormatError
-from laconic.machine.files import npy_header
+from laconic.machine.files import atomically, npy_header
 from laconic.models.convnet import ConvNet
 from laconic.models.inception_v1 import InceptionV1
 from laconic.models.layers import Features
 from laconic.models.mobilenet import MobileNetV1, MobileNetV2
+from laconic.models.vgg import SmallVGG
 from laconic.spec.encoders import check_encoder
 from laconic.spec.model import REGIONS, EncoderConfig
 from laconic.spec.pixels import Normalization
@@ -31,6 +32,7 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v1_025": partial(MobileNetV1, 0.25),
     "mobilenet_v2": MobileNetV2,
     "inception_v1": InceptionV1,
+    "vgg_small": SmallVGG,
     "convnet": ConvNet,
 }
 
@@ -85,3 +87,9 @@ def load_imagenet(encoder: nn.Module, path: Path) -> None:
     except UNREADABLE as error:
         raise FormatError(f"{path}: cannot read encoder weights ({error}); give a .npz file") from error
     encoder.load_state_dict(loaded)
+
+
+def save_encoder(encoder: nn.Module, path: Path) -> None:
+    """Writes what `load_imagenet` reads, atomically; batch norms must be folded. OSError as `atomically`."""
+    with atomically(path) as file:
+        np.savez(file, **{name: weight.cpu().numpy() for name, weight in encoder.state_dict().items()})

@@ -36,6 +36,7 @@ ENCODERS: dict[str, EncoderFacts] = {
     "mobilenet_v1_025": EncoderFacts({16: 128, 32: 256}, 256),
     "mobilenet_v2": EncoderFacts({16: 576, 32: 1280}, 1280),
     "inception_v1": EncoderFacts({16: 832, 32: 1024}, 1024),
+    "vgg_small": EncoderFacts({16: 128, 32: 128}, 128),
     "convnet": EncoderFacts({16: 128, 32: 128}, 128),
 }
 
