@@ -7,7 +7,7 @@ class states.
 
 import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from laconic.config import from_mapping
 from laconic.errors import ConfigError, PruningError
@@ -22,11 +22,6 @@ METHODS: dict[str, str] = {
     "lottery": "laconic.recipes.tickets:Lottery",
     "frozen": "laconic.recipes.tickets:FrozenMasks",
 }
-
-if TYPE_CHECKING:
-    Name = str
-else:  # the rows of the table, as choices that --help lists
-    Name = Literal["none", *METHODS]
 
 
 def method_class(name: str) -> type:
