@@ -200,7 +200,7 @@ def test_a_process_fails_with_one_line_and_code_2(tmp_path: Path) -> None:
         ("caption MODEL photo.png --beam 0", "beam is 0"),
         ("caption MODEL photo.png --beam two", "'two'"),
         ("evaluate MODEL --data flickr8k", "give its folder as root"),
-        ("evaluate MODEL --data flickr9k", "no data set 'flickr9k'"),
+        ("evaluate MODEL --data flickr9k", "'flickr9k'"),
         ("evaluate MODEL --data flickr8k --root empty", "dataset_flickr8k.json"),
         ("evaluate MODEL --data scenes --split dev", "no split 'dev'"),
         ("evaluate MODEL --data scenes --limit -1", "--limit -1"),

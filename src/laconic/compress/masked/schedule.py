@@ -1,6 +1,7 @@
-"""The cubic sparsity schedule of gradual pruning (Zhu, Gupta 2017), a pure function of the step."""
+"""When weights go: the cubic sparsity schedule of gradual pruning (Zhu, Gupta 2017), a pure function of the step."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from laconic.errors import PruningError
 
@@ -10,6 +11,21 @@ EPOCHS = 15
 END = 0.5
 INTERVAL = 1000
 INTERVALS = 49
+
+
+class Schedule(Protocol):
+    """How the sparsity grows while the model trains. A frozen dataclass, whose fields are options."""
+
+    def over(self, steps: int) -> tuple[int, int, int]:
+        """Step of the first pruning, of the last one, and steps between two, in a training of so many steps.
+
+        Raises PruningError where they do not fit.
+        """
+        ...
+
+    def sparsity(self, target: float, step: int, steps: int) -> float | None:
+        """What to prune to at a step (counted from 1); None where nothing is to be done."""
+        ...
 
 
 @dataclass(frozen=True)
