@@ -1,4 +1,4 @@
-"""docs/EXTEND.md is true: a toy of every row of its table is added as the row says, and used by those that know no name.
+"""docs/EXTEND.md is true: a toy of every row of its table is added as the row says, and used where no name is known.
 
 A toy goes into the very tables that its row names, and nowhere else.
 """
