@@ -60,7 +60,7 @@ class Pruning:
         method: the pruning method; docs/METHODS.md explains each. "none" leaves the captioner dense.
         where: the part of the captioner to prune.
         freeze: the part that keeps the zeros it has, loses no further weights, and does not count in the sparsity.
-        options: of the method; see its dataclass.
+        options: the options of the method that is chosen.
     """
 
     method: str = NONE

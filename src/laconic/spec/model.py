@@ -36,7 +36,7 @@ class DecoderConfig:
 
     Attributes:
         name: the captioner.
-        options: sizes and dropout; see the captioner's own dataclass.
+        options: the options of the captioner that is chosen.
     """
 
     name: str = "soft_attention"

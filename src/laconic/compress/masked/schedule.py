@@ -33,8 +33,10 @@ class Cubic:
     """When gradual pruning prunes: s(t) = s (1 - (1 - p)^3), p from 0 at `start` to 1 at `end`.
 
     Attributes:
-        start, end: steps, or None for the paper's rule.
-        interval: steps between two prunings; the end moves down to a whole number of them.
+        start: step of the first pruning; None: a fifteenth of the training, the paper's rule.
+        end: step of the last pruning; None: half of the training.
+        interval: steps between two prunings; None: at most 1000, and few enough for 49 prunings. The end moves down to
+            a whole number of them.
 
     Raises:
         PruningError: for negative numbers, and by `over` and `sparsity` where a training is too short for them.
