@@ -25,7 +25,9 @@ METHODS: dict[str, str] = {
 
 
 def method_class(name: str) -> type:
-    """The dataclass of a row of METHODS, importing it and with it torch."""
+    """The dataclass of a row of METHODS, importing it and with it torch. ConfigError for a name that is none."""
+    if name not in METHODS:
+        raise ConfigError(f"no pruning method {name!r}; there are {', '.join(METHODS)}")
     module, _, attribute = METHODS[name].partition(":")
     found: type = getattr(importlib.import_module(module), attribute)
     return found
