@@ -26,8 +26,9 @@ from laconic.config import read_toml
 from laconic.data import Example, Scenes, write_karpathy
 from laconic.data.regions import Regions, write_regions
 from laconic.decode.search import Decoding
-from laconic.errors import LaconicWarning
+from laconic.errors import LaconicWarning, MissingError
 from laconic.machine.process import cores
+from laconic.metrics import METRICS, Metric
 from laconic.recipes import recipe as recipes
 from laconic.recipes import run as running
 from laconic.recipes.processes import Outcome
@@ -200,7 +201,7 @@ def test_a_process_fails_with_one_line_and_code_2(tmp_path: Path) -> None:
         ("caption MODEL photo.png --beam 0", "beam is 0"),
         ("caption MODEL photo.png --beam two", "'two'"),
         ("evaluate MODEL --data flickr8k", "give its folder as root"),
-        ("evaluate MODEL --data flickr9k", "no data set 'flickr9k'"),
+        ("evaluate MODEL --data flickr9k", "'flickr9k'"),
         ("evaluate MODEL --data flickr8k --root empty", "dataset_flickr8k.json"),
         ("evaluate MODEL --data scenes --split dev", "no split 'dev'"),
         ("evaluate MODEL --data scenes --limit -1", "--limit -1"),
@@ -331,6 +332,20 @@ def test_a_missing_metric_is_named_and_never_zero(
     assert "METEOR" in said.err
     assert "not available: " in said.err
     assert "not computed: METEOR; the other scores are complete" in said.err
+
+
+def test_one_metric_of_several_that_is_missing_fails_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone(*_: object) -> list[float]:
+        raise MissingError("Gone: install it")
+
+    monkeypatch.setitem(METRICS, "There", Metric(("There",), lambda *_: [0.5]))
+    monkeypatch.setitem(METRICS, "Gone", Metric(("Gone",), gone))
+    assert main(["score", *coco(tmp_path, {1: "a", 2: "b"}), "--metrics", "There", "Gone", "--json", "-"]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["There"] == 0.5
+    assert "not computed: Gone; the other scores are complete" in said.err
 
 
 # pack, inspect, unpack, diff, caption

@@ -2,18 +2,10 @@
 
 import subprocess
 import sys
-from typing import get_args, get_type_hints
 
 import pytest
 
 import laconic
-from laconic.cli.convert import Convert
-from laconic.cli.pack import Pack
-from laconic.cli.scores import Evaluate, Score
-from laconic.metrics import METRICS, STANDARD
-from laconic.recipes.methods import METHODS
-from laconic.recipes.recipe import Pruning
-from laconic.store.values import VALUES
 
 PROMISED = {
     "Pruner",
@@ -64,16 +56,3 @@ def test_unknown_names_are_attribute_errors():
 def test_torch_is_not_imported_before_it_is_needed(code):
     check = f"{code}\nimport sys\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True)
-
-
-def test_choices_of_options_are_the_rows_of_the_tables():
-    """docs/EXTEND.md: who adds a row learns here which type lists it."""
-    choices = {
-        "Pruning.method": (get_type_hints(Pruning)["method"], {"none", *METHODS}),
-        "pack --values": (get_type_hints(Pack)["values"], set(VALUES)),
-        "convert --values": (get_type_hints(Convert)["values"], set(VALUES)),
-        "evaluate --metrics": (get_args(get_type_hints(Evaluate)["metrics"])[0], METRICS.keys() - set(STANDARD)),
-        "score --metrics": (get_args(get_type_hints(Score)["metrics"])[0], METRICS.keys() - set(STANDARD)),
-    }
-    for option, (type_, rows) in choices.items():
-        assert set(get_args(type_)) == set(rows), option

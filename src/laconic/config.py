@@ -88,7 +88,8 @@ def check_plain(table: Any, where: str) -> None:
 def from_mapping(values: Mapping[str, Any], kind: type[C], where: str) -> C:
     """Builds the dataclass `kind`, nested ones too; unknown keys and wrong types are ConfigErrors at `where`.
 
-    A key that has moved is named with its new place, where the dataclass says so: a ClassVar MOVED, old -> new key.
+    A dataclass may say more in two ClassVars: MOVED, old key -> new one, which is named; and CHOICES, key -> the table
+    whose rows are its values, beside its default.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a table, got {values!r}")
@@ -103,6 +104,10 @@ def from_mapping(values: Mapping[str, Any], kind: type[C], where: str) -> C:
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
             raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
     arguments = {key: _convert(value, hints[key], f"{where}: {key}") for key, value in values.items()}
+    for key, rows in getattr(kind, "CHOICES", {}).items():
+        possible = [fields[key].default, *rows]
+        if key in arguments and arguments[key] not in possible:
+            raise ConfigError(f"{where}: {key} = {arguments[key]!r}; choose one of {', '.join(map(repr, possible))}")
     missing = [
         name
         for name, field in fields.items()

@@ -154,5 +154,5 @@ def test_bad_captions_are_named(references: object, results: object, message: st
 
 
 def test_an_unknown_metric_is_named() -> None:
-    with pytest.raises(ConfigError, match="unknown metric 'BLEU'; there are Bleu, METEOR"):
+    with pytest.raises(ConfigError, match="unknown metric 'BLEU'; there are CIDEr, Bleu"):
         evaluate(REFERENCES, PERFECT, metrics=["BLEU"])

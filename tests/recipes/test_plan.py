@@ -14,6 +14,7 @@ from laconic.compress.masked.magnitude import Magnitude
 from laconic.compress.masked.pruner import Pruner
 from laconic.data import Scenes, readable, write_karpathy
 from laconic.errors import ConfigError, DataError
+from laconic.recipes.methods import method_class
 from laconic.recipes.plan import Place, build, check, plan, splits
 from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
 from laconic.recipes.run import run_recipe
@@ -220,3 +221,8 @@ def test_missing_photos_are_left_out_and_region_features_need_none(tmp_path):
     with pytest.raises(DataError, match="4 of 4 images are missing"):
         splits(recipe)
     assert [len(split) for split in splits(replace(recipe, regions="somewhere"))] == [4, 2]
+
+
+def test_a_method_that_is_none_is_named():
+    with pytest.raises(ConfigError, match="no pruning method 'magic'; there are supermask"):
+        method_class("magic")

@@ -316,3 +316,14 @@ def test_region_features_take_the_place_of_photos(tmp_path, short):
     again = replace(recipe, initial=str(tmp_path / "run" / "model.safetensors"))
     again = replace(again, training=replace(again.training, encoder_learning_rate=1e-3))
     build(again, splits(data)[0])  # an encoder without weights has none to fill up
+
+
+@pytest.mark.parametrize(("slow", "precision", "said"), [(True, "bf16", 1), (False, "bf16", 0), (True, "float32", 0)])
+def test_a_processor_that_is_slow_in_bfloat16_is_told_of(slow, precision, said, monkeypatch, tmp_path):
+    for name, value in {"slow_in_bfloat16": lambda: slow, "plan": lambda *_: None, "run": lambda *_: {}}.items():
+        monkeypatch.setattr(running, name, value)
+    monkeypatch.setattr(running, "best_device", lambda: torch.device("cpu"))
+    lines = []
+    recipe = replace(DENSE, training=replace(DENSE.training, precision=precision))
+    run_recipe(recipe, tmp_path / "run", tmp_path, watch=Watcher(say=lines.append))
+    assert lines == [running.SLOW] * said

@@ -30,10 +30,10 @@ from laconic.cli.arguments import Verb, parse, with_threads
 from laconic.cli.caption import Caption, caption
 from laconic.cli.convert import Convert, convert
 from laconic.cli.messages import drop_output, open_streams, say
-from laconic.cli.pack import Pack, pack
+from laconic.cli.pack import Pack, pack, with_precisions
 from laconic.cli.packed import Diff, Inspect, Unpack, diff, inspect, unpack
 from laconic.cli.paths import check_paths, writes
-from laconic.cli.scores import Evaluate, Score, evaluate, score
+from laconic.cli.scores import evaluate, evaluate_options, score, score_options
 from laconic.cli.study import Report, Study, report, study
 from laconic.cli.training import Train, demo_options, run_demo, train, train_defaults
 from laconic.errors import ConfigError, LaconicError, LaconicWarning
@@ -164,25 +164,25 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb(
         "caption a data set and score the captions",
         "laconic evaluate tiny.safetensors --data flickr8k --root data/flickr8k --split val --beam 3",
-        lambda: Evaluate,
+        evaluate_options,
         evaluate,
     ),
     "score": Verb(
         "score a file of captions",
         "laconic score --references captions_val.json --results mine.json --json -",
-        lambda: Score,
+        score_options,
         score,
     ),
     "pack": Verb(
         "pack a trained captioner into one small file",
         "laconic pack runs/flickr8k_smp95 -o tiny.safetensors",
-        lambda: Pack,
+        lambda: with_precisions(Pack),
         pack,
     ),
     "convert": Verb(
         "convert a published checkpoint into one small file",
         "laconic convert updown_tiny3 -o tiny3.safetensors",
-        lambda: Convert,
+        lambda: with_precisions(Convert),
         convert,
     ),
     "inspect": Verb(

@@ -7,7 +7,7 @@ import contextlib
 import io
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,15 @@ class Verb:
     options: Callable[[], type]
     run: Callable[[Any], int | None]
     defaults: Callable[[list[str]], Any] | None = None
+
+
+def with_types(options: type, **types: Any) -> type:
+    """A form of a verb's options in which some fields have these types: choices that are the rows of a table."""
+    given = {one.name: one for one in fields(options) if one.name in types}
+    typed = [(name, type_, field(default=given[name].default)) for name, type_ in types.items()]
+    made = make_dataclass(options.__name__, typed, bases=(options,), frozen=True)
+    made.__doc__ = options.__doc__
+    return made
 
 
 def parse(name: str, verb: Verb, words: list[str]) -> Any:

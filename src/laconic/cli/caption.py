@@ -35,18 +35,19 @@ class Caption:
     file: Annotated[Path, Positional, arg(metavar="FILE")]
     """A packed captioner, or the folder of a finished run."""
     images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE...")]
-    """Photos or region features (.npy or .npz files, regions x channels): files, or folders of them; or one file of
-    many images' regions, as laconic.data.regions.write_regions writes it."""
+    """Photos, or folders of photos. For a captioner that reads region features: .npy or .npz files of them (regions x
+    channels), folders of these, or one .safetensors file of many images' regions (docs/DATA.md)."""
     beam: int = 3
-    """Beams of the search; 1 is greedy."""
+    """How many captions the search keeps at a time; 1 is greedy search."""
     max_length: int = 20
     """Words of a caption at most."""
     length_penalty: float = 0.0
-    """Beams are ranked by log-probability / length ** this."""
+    """Divide the log-probability of a caption by its length to this power before captions are compared; 0 favours
+    short ones."""
     allow_unknown: FlagCreatePairsOff[bool] = False
-    """Lets <unk> be said; a converted captioner shows it."""
+    """Let the captioner say <unk>, the unknown word, where it finds it likeliest."""
     json: CaptionsJson = None
-    """Write [{"image": .., "caption": ..}, ..] here; - for standard output, which then holds nothing else."""
+    """Write [{"image": .., "caption": ..}, ..] to this file; - for standard output, which then holds nothing else."""
     overwrite: Overwrite = False
 
 

@@ -2,35 +2,37 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from laconic.cli.console import size_line
 from laconic.cli.messages import show
-from laconic.cli.pack import STEPPED, calibrated
+from laconic.cli.pack import calibrated, is_calibrated
 from laconic.cli.paths import Overwrite, PackedFile
 from laconic.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Convert:
-    """Converts a run of the Supermask Pruning authors' code (Up-Down, PyTorch) into one small safetensors file."""
+    """Converts an Up-Down checkpoint by the authors of Supermask Pruning into one small safetensors file."""
 
     run: Annotated[Path, Positional, arg(metavar="DIR")]
-    """The folder of config.json, word.vocab and the checkpoint."""
+    """The published folder, which holds config.json, word.vocab and the checkpoint."""
     out: PackedFile
     """The file to write."""
-    values: Literal["exact", "half", "fine", "compact"] = "exact"
-    """Precision of the weights: exact (float32), half (float16), fine (logits within 1 %) or compact (within 6 %)."""
+    values: str = "exact"
+    """Precision of the weights. "exact" is float32, "half" float16; "fine" and "compact" are smaller, and should be
+    calibrated."""
     calibrate: Annotated[tuple[Path, ...], arg(metavar="FEATURES.npy")] = ()
-    """Region features, files or folders of them, to calibrate fine and compact values on; rounded plainly without."""
+    """Files or folders of region features to calibrate "fine" or "compact" values on. Without them weights are rounded
+    without calibration."""
     overwrite: Overwrite = False
 
 
 def convert(options: Convert) -> None:
     """Writes the file and says how small it is."""
-    if options.calibrate and options.values not in STEPPED:
+    if options.calibrate and not is_calibrated(options.values):
         raise ConfigError(f"--calibrate: values {options.values} need none; give --values fine or compact")
     from laconic import store
     from laconic.captioner.packing import save

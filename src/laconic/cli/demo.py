@@ -20,6 +20,7 @@ from rich.table import Table
 from laconic import data, store
 from laconic.captioner.packing import load, save
 from laconic.cli.console import console_for
+from laconic.cli.pack import is_calibrated
 from laconic.cli.paths import DemoFolder
 from laconic.cli.progress import watching
 from laconic.config import to_mapping
@@ -28,7 +29,7 @@ from laconic.data.scene_words import names_rightly
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError
 from laconic.machine.process import settle_in
-from laconic.recipes.calibration import ERRORS, calibrate, training_batches
+from laconic.recipes.calibration import calibrate, training_batches
 from laconic.recipes.folders import write_json
 from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
 from laconic.recipes.run import Watcher, run_recipe
@@ -190,7 +191,7 @@ def pack(demo: Demo, name: str, watch: Watcher) -> None:
     if not file.exists() or file.stat().st_mtime_ns < (folder / MODEL).stat().st_mtime_ns:
         captioner, steps = load(folder / MODEL), None
         scores = json.loads((folder / RESULT).read_text(encoding="utf8"))["scores"]
-        if values in ERRORS:
+        if is_calibrated(values):
             steps = calibrate(captioner, values, training_batches(captioner, folder, CALIBRATION))
         save(captioner, file, values, steps=steps, scores=scores)
     watch.stage(f"packing {name}", 1, 1)

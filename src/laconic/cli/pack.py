@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from laconic.cli.arguments import model_file
+from laconic.cli.arguments import model_file, with_types
 from laconic.cli.console import size_line
 from laconic.cli.messages import show
 from laconic.cli.paths import Overwrite, PackedFile
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from laconic.recipes.calibration import Batch
     from laconic.store import Packed
 
-STEPPED = ("fine", "compact")
+
+def is_calibrated(values: str) -> bool:
+    """Whether weights of this precision are fitted to images."""
+    from laconic.store.values import VALUES
+
+    return VALUES[values].error > 0
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,21 @@ class Pack:
     """The folder of a finished run, or a packed captioner."""
     out: PackedFile
     """The file to write."""
-    values: Literal["exact", "half", "fine", "compact"] = "half"
-    """Precision of the weights: exact (float32), half (float16), fine (logits within 1 %) or compact (within 2 % from
-    photos, 6 % from region features). Fine and compact are calibrated on images."""
+    values: str = "half"
+    """Precision of the weights. "exact" is float32, "half" float16. "fine" and "compact" are smaller still, and
+    calibrated on images: the logits move by about 1 %, or by 2 % (6 % on region features)."""
     calibrate: Annotated[int, arg(metavar="N")] = 64
-    """Training images of the run to calibrate on; 0 rounds plainly, which ruins most captioners with an encoder."""
+    """How many of the run's training images to calibrate on. 0 rounds without calibration, which ruins most captioners
+    that have an encoder."""
     images: Annotated[tuple[Path, ...], arg(metavar="IMAGE")] = ()
-    """Calibrate on these instead, and on what the captioner says of them: photos or .npy files of region features, or
-    folders of them."""
+    """Calibrate on these photos or region features instead, with the captioner's own captions."""
     overwrite: Overwrite = False
+
+
+def with_precisions(options: type) -> type:
+    from laconic.store.values import VALUES
+
+    return with_types(options, values=Literal[tuple(VALUES)])
 
 
 def pack(options: Pack) -> None:
@@ -45,7 +56,7 @@ def pack(options: Pack) -> None:
     source = model_file(options.run)
     if options.calibrate < 0:
         raise ConfigError(f"--calibrate {options.calibrate}: give a number of images, or 0 to round plainly")
-    if options.images and options.values not in STEPPED:
+    if options.images and not is_calibrated(options.values):
         raise ConfigError(f"--images: values {options.values} are not calibrated; give --values fine or compact")
     import laconic
     from laconic import store
@@ -60,7 +71,7 @@ def pack(options: Pack) -> None:
         from laconic.captioner.packing import fold, load
 
         captioner = model = load(source)
-        if options.values in STEPPED and (options.calibrate or options.images):
+        if is_calibrated(options.values) and (options.calibrate or options.images):
             steps = calibrated(captioner, options.values, _batches(captioner, options), bool(options.images))
             provenance["calibrated"] = True
         else:

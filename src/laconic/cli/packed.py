@@ -28,7 +28,7 @@ class Unpack:
     file: Annotated[Path, Positional, arg(metavar="FILE")]
     """A packed file, or the folder of a finished run."""
     out: DenseFile
-    """The file to write; configuration and vocabulary become JSON in its metadata."""
+    """The file to write. Its metadata holds configuration and vocabulary as JSON."""
     overwrite: Overwrite = False
 
 
@@ -41,12 +41,12 @@ def unpack(options: Unpack) -> None:
 
 @dataclass(frozen=True)
 class Inspect:
-    """Shows what a packed file holds, what each tensor costs, and how far that is above its entropy bound."""
+    """Shows the tensors of a packed file, the bytes each takes, and how close that is to the theoretical minimum."""
 
     file: Annotated[Path, Positional, arg(metavar="FILE")]
     """A packed file, or the folder of a finished run."""
     json: InspectionJson = None
-    """Write it here; - for standard output, which then holds nothing else."""
+    """Write the table to this file as JSON; - for standard output, which then holds nothing else."""
     overwrite: Overwrite = False
 
 
@@ -71,7 +71,7 @@ class Diff:
     second: Annotated[Path, Positional, arg(metavar="B")]
     """Another one."""
     json: ComparisonJson = None
-    """Write it here; - for standard output, which then holds nothing else."""
+    """Write the differences to this file as JSON; - for standard output, which then holds nothing else."""
     overwrite: Overwrite = False
 
 

@@ -169,7 +169,7 @@ DemoFolder = Annotated[
 ]
 DataPath = Annotated[str, _PATH_TEXT, ReadPath()]  # "" where it is not given
 Overwrite = Annotated[
-    FlagCreatePairsOff[bool], arg(help="Write even over a file that is no earlier output of this option.")
+    FlagCreatePairsOff[bool], arg(help="Write even over a file that is not an earlier output of this command.")
 ]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from laconic.cli.arguments import open_captioner
+from laconic.cli.arguments import open_captioner, with_types
 from laconic.cli.console import console_for, list_skipped, scores_table, write_json
 from laconic.cli.messages import say
 from laconic.cli.paths import DataPath, EvaluationJson, Overwrite, ResultsJson, ScoresJson
@@ -31,28 +31,43 @@ class Evaluate:
     file: Annotated[Path, Positional, arg(metavar="FILE")]
     """A packed captioner, or the folder of a finished run."""
     data: str = "flickr8k"
-    """Data set: flickr8k, flickr30k, coco, captions (your own) or scenes."""
+    """The data set. "captions" and "folder" are for your own, with captions and without; docs/DATA.md."""
     root: Annotated[DataPath, arg(metavar="DIR")] = ""
     """Folder of the data set; may use ~ and environment variables."""
     regions: Annotated[DataPath, arg(metavar="PATH")] = ""
     """Folder or file of the images' region features, for a captioner that reads those."""
     split: str = "val"
-    """Part of the data set: train, val or test."""
+    """Part of the data set to caption: train, val (validation) or test."""
     beam: int = 3
-    """Beams of the search; 1 is greedy."""
+    """How many captions the search keeps at a time; 1 is greedy search."""
     max_length: int = 20
     """Words of a caption at most."""
     length_penalty: float = 0.0
-    """Beams are ranked by log-probability / length ** this."""
+    """Divide the log-probability of a caption by its length to this power before captions are compared; 0 favours
+    short ones."""
     limit: int = 0
-    """Images to use, from the first; 0 for all."""
-    metrics: tuple[Literal["METEOR", "SPICE"], ...] = ()
-    """Further metrics; they need Java and the `metrics` extra."""
+    """How many images to use, from the first; 0 for all."""
+    metrics: tuple[str, ...] = ()
+    """Metrics to compute beside BLEU, ROUGE-L and CIDEr. METEOR and SPICE need Java and `pip install '.[metrics]'`.
+    Exit code 2 where one cannot be computed."""
     captions: ResultsJson = None
-    """Write the captions here, as COCO results."""
+    """Write the captions to this file, as COCO results: [{"image_id": .., "caption": ..}, ..]."""
     json: EvaluationJson = None
-    """Write the scores here; - for standard output, which then holds nothing else."""
+    """Write the scores to this file as JSON; - for standard output, which then holds nothing else."""
     overwrite: Overwrite = False
+
+
+def evaluate_options() -> type:
+    from laconic.data import DATASETS
+
+    return with_types(Evaluate, data=Literal[tuple(DATASETS)], metrics=_further_metrics())
+
+
+def _further_metrics() -> Any:
+    from laconic.metrics import METRICS, STANDARD
+
+    further: Any = Literal[tuple(name for name in METRICS if name not in STANDARD)]
+    return tuple[further, ...]
 
 
 def evaluate(options: Evaluate) -> int:
@@ -146,14 +161,19 @@ class Score:
     """Reference captions: COCO's annotations, {"annotations": [{"image_id": .., "caption": ..}, ..]}; a dataset_*.json
     in Karpathy's format; or a text file, such as Flickr8k's captions.txt."""
     results: Annotated[Path, arg(metavar="RES.json")]
-    """Results: [{"image_id": .., "caption": ..}, ..]."""
+    """The captions to score, as COCO results: [{"image_id": .., "caption": ..}, ..]."""
     split: str = ""
     """Part of the references to score against, where the file has several: train, val or test; all by default."""
-    metrics: tuple[Literal["METEOR", "SPICE"], ...] = ()
-    """Further metrics; they need Java and the `metrics` extra."""
+    metrics: tuple[str, ...] = ()
+    """Metrics to compute beside BLEU, ROUGE-L and CIDEr. METEOR and SPICE need Java and `pip install '.[metrics]'`.
+    Exit code 2 where one cannot be computed."""
     json: ScoresJson = None
-    """Write the scores here; - for standard output, which then holds nothing else."""
+    """Write the scores to this file as JSON; - for standard output, which then holds nothing else."""
     overwrite: Overwrite = False
+
+
+def score_options() -> type:
+    return with_types(Score, metrics=_further_metrics())
 
 
 def score(options: Score) -> int:
@@ -180,8 +200,8 @@ def score(options: Score) -> int:
 
 
 def _said_missing(scores: "Scores", asked: Sequence[str]) -> int:
-    """The exit code: not 0 where none of the metrics that were asked for could be computed. Says which are missing."""
+    """The exit code: not 0 where a metric that was asked for could not be computed. Says which are missing."""
     missing = [name for name in asked if name in scores.unavailable]
     if missing:
         say(f"not computed: {', '.join(missing)}; the other scores are complete")
-    return MISSING if missing and len(missing) == len(asked) else 0
+    return MISSING if missing else 0

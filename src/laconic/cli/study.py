@@ -27,22 +27,23 @@ FAILED = 1
 
 @dataclass(frozen=True)
 class Study:
-    """Carries out all runs of a study; what is finished is not done again."""
+    """Carries out all runs of a study. A run that is finished already is not repeated."""
 
     study: Annotated[Path, Positional, arg(metavar="STUDY.toml")]
-    """A base recipe and the runs that change it."""
+    """A TOML file with a base recipe and the runs that differ from it."""
     out: StudyFolder = None
-    """Folder of the runs; runs/<name of the study> by default."""
+    """Folder in which each run gets a folder; runs/<name of the study> by default."""
     cache: Annotated[Path, arg(metavar="DIR")] = Path("cache")
-    """Folder of cached image features, shared by all runs."""
+    """Folder of cached images and image features, which all runs share."""
     jobs: int = 1
-    """Runs at a time."""
+    """How many runs to carry out at the same time."""
     threads: int = 0
     """Processor threads of each run; 0 for all."""
     only: UseAppendAction[tuple[str, ...]] = ()
-    """Name of a run, or a pattern such as 'smp_*': these alone, and what they need. May be given several times."""
+    """Carry out only the run of this name, or runs that match a pattern such as 'smp_*', and the runs that these need.
+    May be repeated."""
     check: FlagCreatePairsOff[bool] = False
-    """Only check the study and the files that its runs start from, and list the runs."""
+    """Train nothing: check the study and the files that its runs start from, and list the runs."""
 
 
 def study(options: Study) -> int:
@@ -146,13 +147,14 @@ class Report:
     """Turns finished runs into a CSV file, tables, figures and captioned photos."""
 
     runs: Annotated[tuple[Path, ...], Positional, arg(metavar="RUNS_DIR")]
-    """Folders of runs, or folders of such folders."""
+    """Folders of finished runs, or folders that hold such folders."""
     out: ReportFolder
-    """Where everything is written."""
+    """Folder of the report: a new one, an empty one, or an earlier report."""
     recipes: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="DIR")] = (Path("recipes"),)
-    """Folders of recipes, to name the command of a run that a recipe there describes."""
+    """Folders of recipes; the report names the recipe of each run it finds there."""
     gallery: bool = True
-    """Shows photos and their captions; without, a report may be published where those of the data set may not."""
+    """Show photos with their captions. --no-gallery leaves out whatever belongs to the data set, so that the report may
+    be published."""
     overwrite: Overwrite = False
 
 

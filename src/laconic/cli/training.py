@@ -1,11 +1,11 @@
 """The verbs that train: `demo` and `train`. Knows how a recipe meets the command line, not what it does."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
@@ -45,15 +45,15 @@ class Train:
     """Trains a captioner as a recipe says, from photos to scores. Every key of the recipe is an option."""
 
     recipe: Annotated[Path, Positional, arg(metavar="RECIPE.toml")]
-    """What to train, on what and how."""
+    """A recipe: the data, the captioner, and how it is trained and pruned."""
     settings: Annotated[Any, arg(name="", constructor_factory=_recipe_type)] = None
     """The recipe's values, which options override."""
     out: RunFolder = None
     """Folder of the run; runs/<name of the recipe> by default."""
     cache: Annotated[Path, arg(metavar="DIR")] = Path("cache")
-    """Folder of cached image features, shared by all runs."""
+    """Folder of cached images and image features, which all runs share."""
     resume: FlagCreatePairsOff[bool] = False
-    """Go on with an interrupted run."""
+    """Go on with a run that was stopped."""
     threads: int = 0
     """Processor threads; 0 for all."""
 
@@ -146,21 +146,30 @@ def _value(words: Sequence[str], option: str) -> str | None:
 
 
 # Options of a captioner and of a method are dictionaries in a recipe, so that a run is known by what it sets. On the
-# command line each is an option of its own, with the type, the help and the default of the dataclass that takes it.
+# command line each is an option of its own, with the type, the help and the default of the dataclass that takes it. And
+# a name that stands for the row of a table is a choice of these, which --help lists.
 
 
 def _with_options(recipe: "Recipe") -> "Recipe":
     """The recipe with typed options in the place of the dictionaries, those that it sets with its values."""
-    from laconic.recipes.methods import NONE, method_class
+    from laconic.data import DATASETS
+    from laconic.recipes.methods import METHODS, NONE, method_class
     from laconic.spec.captioners import CAPTIONERS, SIZES
+    from laconic.spec.encoders import ENCODERS
+    from laconic.spec.model import REGIONS
 
     decoder, pruning = recipe.decoder, recipe.pruning
     if decoder.name in CAPTIONERS:
         form = _form(CAPTIONERS[decoder.name], decoder.options, f"captioner {decoder.name}", SIZES)
-        recipe = replace(recipe, decoder=_typed(decoder, form))
+        recipe = replace(recipe, decoder=_typed(decoder, {"name": CAPTIONERS}, form))
     kind = Nothing if pruning.method == NONE else method_class(pruning.method)
     form = _form(kind, pruning.options, f'pruning.options of "{pruning.method}"')
-    return replace(recipe, pruning=_typed(pruning, form))
+    return replace(
+        recipe,
+        data=_typed(recipe.data, {"name": DATASETS}),
+        encoder=_typed(recipe.encoder, {"name": (*ENCODERS, REGIONS)}),
+        pruning=_typed(pruning, {"method": (NONE, *METHODS)}, form),
+    )
 
 
 @dataclass(frozen=True)
@@ -191,15 +200,21 @@ def _copied(one: "Field[Any]") -> Any:
     return field() if one.default is MISSING else field(default=one.default)
 
 
-def _typed(table: Any, form: Any) -> Any:
-    """The table [decoder] or [pruning] with the form as its options."""
+def _typed(table: Any, choices: Mapping[str, Iterable[str]], form: Any = None) -> Any:
+    """A table of the recipe with choices as its names, and with the form, if any, as its options."""
     kind = type(table)
     unjudged = {"__post_init__": lambda _: None}
-    options = [("options", type(form), field(default=form))]
-    made = make_dataclass(kind.__name__, options, bases=(kind,), frozen=True, namespace=unjudged)
+    typed: list[Any] = [
+        (key, Literal[tuple(rows)], field(default=getattr(table, key)))
+        for key, rows in choices.items()
+        if getattr(table, key) in rows  # what is none of them is judged later
+    ]
+    if form is not None:
+        typed.append(("options", type(form), field(default=form)))
+    made = make_dataclass(kind.__name__, typed, bases=(kind,), frozen=True, namespace=unjudged)
     made.__doc__ = kind.__doc__
     values = {one.name: getattr(table, one.name) for one in fields(kind)}
-    return made(**values | {"options": form})
+    return made(**values | ({} if form is None else {"options": form}))
 
 
 def _without_defaults(recipe: "Recipe", file: "Recipe") -> "Recipe":
@@ -207,15 +222,17 @@ def _without_defaults(recipe: "Recipe", file: "Recipe") -> "Recipe":
     written = file.decoder.options if file.decoder.name == recipe.decoder.name else {}
     return replace(
         recipe,
+        data=_untyped(recipe.data, type(file.data)),
+        encoder=_untyped(recipe.encoder, type(file.encoder)),
         decoder=_untyped(recipe.decoder, type(file.decoder), written),
         pruning=_untyped(recipe.pruning, type(file.pruning), file.pruning.options),
     )
 
 
-def _untyped(table: Any, kind: type, written: Mapping[str, Any]) -> Any:
+def _untyped(table: Any, kind: type, written: Mapping[str, Any] | None = None) -> Any:
     values = {one.name: getattr(table, one.name) for one in fields(kind)}
-    if is_dataclass(table.options):
-        values["options"] = _set(table.options, written)
+    if is_dataclass(values.get("options")):
+        values["options"] = _set(table.options, written or {})
     return kind(**values)
 
 

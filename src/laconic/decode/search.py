@@ -70,10 +70,14 @@ def check_length(name: str, tokens: int) -> None:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to search. Hypotheses are ranked by log-probability / length ** length_penalty.
+    """How to search for a caption.
 
-    With `length_penalty` 0, the default and the published setting, there is no normalisation;
-    with 1 it is the mean log-probability of a token. `beam` 1 is greedy decoding.
+    Attributes:
+        beam: how many captions the search keeps at a time; 1 is greedy search.
+        max_length: words of a caption at most; the limit is 500.
+        length_penalty: the log-probability of a caption is divided by its length to this power before captions are
+            compared; 0, the published setting, favours short ones, 1 compares the mean over the words.
+        allow_unknown: lets the captioner say <unk>, the unknown word.
     """
 
     beam: int = 3

@@ -148,9 +148,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(_read_text(path))
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: not JSON ({error}); give the folder of a finished run") from None
+        raise FormatError(f"{path}: not JSON ({error}); give a folder that the authors' code has written") from None
     if not isinstance(config, dict):
-        raise FormatError(f"{path}: not a JSON object; give the folder of a finished run")
+        raise FormatError(f"{path}: not a JSON object; give a folder that the authors' code has written")
     wanted: dict[str, tuple[Any, ...]] = {"caption_model": UP_DOWN, "tokenizer": ("word",), "logit_layers": (1,)}
     wanted |= {f"{name.strip('<>')}_token_id": (id_,) for id_, name in enumerate(SPECIALS)}
     for key, choices in wanted.items():
@@ -167,7 +167,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _read_text(path: Path) -> str:
     try:
         if not path.is_file():
-            raise FormatError(f"{path}: no such file; give the folder of a finished run")
+            raise FormatError(f"{path}: no such file; give a folder that the authors' code has written")
         with open(path, "rb") as file:
             data = file.read(MAX_TEXT + 1)
         if len(data) > MAX_TEXT:

@@ -31,6 +31,16 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def slow_in_bfloat16() -> bool:
+    """Whether this processor has no instructions for bfloat16, and PyTorch's products in it are many times slower."""
+    import torch
+
+    try:
+        return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    except (AttributeError, RuntimeError):  # a build without oneDNN
+        return False
+
+
 def keep_memory() -> None:
     """Has the C library keep freed memory for the next tensor instead of giving it back to the system.
 

@@ -136,9 +136,9 @@ def _tokenized(groups: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 METRICS: dict[str, Metric] = {
-    "Bleu": Metric(("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4"), lambda refs, caps: Bleu(refs).corpus(caps)),
-    "METEOR": Metric(("METEOR",), lambda refs, caps: (meteor(refs, caps),)),
-    "ROUGE_L": Metric(("ROUGE_L",), lambda refs, caps: (rouge_l(refs, caps).mean(),)),
     "CIDEr": Metric(("CIDEr",), lambda refs, caps: (CiderD(refs).score(caps).mean(),), best=10.0),
+    "Bleu": Metric(("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4"), lambda refs, caps: Bleu(refs).corpus(caps)),
+    "ROUGE_L": Metric(("ROUGE_L",), lambda refs, caps: (rouge_l(refs, caps).mean(),)),
+    "METEOR": Metric(("METEOR",), lambda refs, caps: (meteor(refs, caps),)),
     "SPICE": Metric(("SPICE",), lambda refs, caps: (spice(refs, caps),)),
 }

@@ -54,7 +54,7 @@ def read_document(path: Path) -> Any:
     try:
         return read_json(path, MAX_FILE)
     except OSError as error:
-        raise DataError(f"{printable(path)}: cannot be read ({error.strerror})") from None
+        raise DataError(f"{printable(path)}: cannot be read ({error.strerror}); check the path") from None
     except ValueError as error:
         raise DataError(f"{printable(path)}: {error}; give a file in COCO format") from None
 

@@ -35,16 +35,13 @@ from laconic.recipes.plan import splits
 from laconic.spec.model import REGIONS
 from laconic.spec.pixels import images_at_once
 from laconic.spec.tokens import PAD, SPECIAL
+from laconic.store.values import VALUES
 from laconic.text import pad_groups
 from laconic.training.features import RegionSource
 from laconic.training.scst import as_tokens
 
 BATCH = 8  # images of the usual size that go through the encoder, with gradients, at once
 MAX_LENGTH = 20  # words of a caption
-# of the logits, on images that it is not fitted to where there are enough
-ERRORS = {"fine": 0.009, "compact": 0.06}
-PIXEL_ERRORS = ERRORS | {"compact": 0.02}  # with an encoder; chosen on Flickr8k val, docs/LOG.md
-
 LEAD = 1e-3  # nats by which a word that is to stay leads, so that no rounding of another machine overtakes it
 PASSES = 50
 
@@ -52,10 +49,16 @@ Batch = tuple[Tensor | Features, Tensor]  # as ImageCaptioner.forward takes them
 
 
 def calibrate(captioner: ImageCaptioner, values: str, batches: Sequence[Batch]) -> dict[str, float]:
-    """Folds and quantises a captioner in place; the steps that `save` is to be given. `values`: a key of ERRORS."""
-    errors = ERRORS if captioner.config.encoder.name == REGIONS else PIXEL_ERRORS
+    """Folds and quantises a captioner in place; the steps that `save` is to be given.
+
+    `values` is a row of VALUES that has an error: that of the logits, on images that nothing is fitted to where there
+    are enough.
+    """
+    row = VALUES[values]
+    reads_pixels = captioner.config.encoder.name != REGIONS
+    error = row.pixel_error if reads_pixels and row.pixel_error is not None else row.error
     fold(captioner)
-    return quantize(captioner, lambda batch: captioner(*batch), batches, error=errors[values])
+    return quantize(captioner, lambda batch: captioner(*batch), batches, error=error)
 
 
 @torch.no_grad()

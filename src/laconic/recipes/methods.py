@@ -7,7 +7,7 @@ class states.
 
 import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from laconic.config import from_mapping
 from laconic.errors import ConfigError, PruningError
@@ -23,14 +23,11 @@ METHODS: dict[str, str] = {
     "frozen": "laconic.recipes.tickets:FrozenMasks",
 }
 
-if TYPE_CHECKING:
-    Name = str
-else:  # the rows of the table, as choices that --help lists
-    Name = Literal["none", *METHODS]
-
 
 def method_class(name: str) -> type:
-    """The dataclass of a row of METHODS, importing it and with it torch."""
+    """The dataclass of a row of METHODS, importing it and with it torch. ConfigError for a name that is none."""
+    if name not in METHODS:
+        raise ConfigError(f"no pruning method {name!r}; there are {', '.join(METHODS)}")
     module, _, attribute = METHODS[name].partition(":")
     found: type = getattr(importlib.import_module(module), attribute)
     return found

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from laconic.decode.search import Decoding, check_length
 from laconic.errors import ConfigError
-from laconic.recipes.methods import METHODS, NONE, Name
+from laconic.recipes.methods import METHODS, NONE
 from laconic.spec.model import REGIONS, DecoderConfig, EncoderConfig
 from laconic.training.settings import Distillation, Scst, Training
 
@@ -25,16 +25,16 @@ CUBIC = ("start", "end", "interval")
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Which images and words.
+    """Which images and captions to learn from and to score on.
 
     Attributes:
-        name: a row of laconic.data.DATASETS.
-        root: its folder; may use ~ and environment variables.
+        name: the data set; docs/DATA.md says what each reads.
+        root: folder of the data set; may use ~ and environment variables.
         regions: folder or file of region features, for the encoder "regions".
-        min_count: words rarer than this become <unk>.
-        max_length: captions are cut to so many words.
-        train: training images used, 0 for all.
-        val: validation images used, 0 for all.
+        min_count: a word that occurs less often in the training captions becomes <unk>, the unknown word.
+        max_length: longer captions are cut to this many words for training; at most 500.
+        train: how many training images to use, from the first; 0 for all.
+        val: how many validation images to use, from the first; 0 for all.
     """
 
     name: str = "flickr8k"
@@ -57,17 +57,18 @@ class Pruning:
     """What to prune, and how.
 
     Attributes:
-        method: a row of METHODS, or "none".
-        where: part of the model.
-        freeze: part of it that only keeps its zeros and does not count.
-        options: of the method; see its dataclass.
+        method: the pruning method; docs/METHODS.md explains each. "none" leaves the captioner dense.
+        where: the part of the captioner to prune.
+        freeze: the part that keeps the zeros it has, loses no further weights, and does not count in the sparsity.
+        options: the options of the method that is chosen.
     """
 
-    method: Name = "none"
+    method: str = NONE
     where: Literal["all", "encoder", "decoder"] = "decoder"
     freeze: Part = "none"
     options: dict[str, Any] = field(default_factory=dict)
 
+    CHOICES: ClassVar[Mapping[str, Mapping[str, str]]] = {"method": METHODS}
     MOVED: ClassVar[Mapping[str, str]] = {
         **{key: f"options.{key}" for key in FLAT},
         **{key: f"options.schedule.{key}" for key in CUBIC},
@@ -87,10 +88,11 @@ class Recipe:
     """Everything that decides the outcome of a run.
 
     Attributes:
-        initial: a packed captioner to start from (for fine-tuning); empty starts from scratch.
-        objective: "cross_entropy" or "scst", which needs `initial`.
-        imagenet: .npz file of encoder weights; empty trains the encoder from scratch.
-        decoding: of the scores after each epoch, which pick the best one, and of those at the end.
+        initial: a packed captioner to start from, for fine-tuning; empty starts from scratch.
+        objective: "cross_entropy" learns the words of the captions; "scst" then raises their CIDEr score, and needs
+            --initial.
+        imagenet: a .npz file of encoder weights (docs/DATA.md); empty trains the encoder from scratch.
+        decoding: how captions are searched: for the scores after each epoch, which pick the best one, and at the end.
     """
 
     data: DataRecipe = field(default_factory=DataRecipe)

@@ -22,6 +22,7 @@ from laconic.captioner.packing import folded, save
 from laconic.compress.masked.pruner import Pruner
 from laconic.data import Dataset
 from laconic.machine.distributed import broadcast, is_writer, writer_first
+from laconic.machine.process import slow_in_bfloat16
 from laconic.metrics import caption_quality
 from laconic.recipes.folders import claim, write_json
 from laconic.recipes.plan import Place, Plan, plan
@@ -31,7 +32,12 @@ from laconic.training.batches import Batches, Source, make_batches
 from laconic.training.checkpoint import save_checkpoint
 from laconic.training.evaluation import Validator, evaluate
 from laconic.training.features import RegionSource, cache_features, cache_pixels
-from laconic.training.loop import Progress, Run, cross_entropy
+from laconic.training.loop import Progress, Run, best_device, cross_entropy
+
+SLOW = (
+    "note: this processor has no instructions for bfloat16, in which training is many times slower here; "
+    "with --training.precision float32 it is not"
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,10 @@ def run_recipe(
         if finished is not None:
             watch.say(f"{folder} is finished; nothing to do")
             return finished
-        return run(plan(recipe, Place(folder, cache, resume)), watch)
+        planned = plan(recipe, Place(folder, cache, resume))
+        if recipe.training.precision == "bf16" and best_device().type == "cpu" and slow_in_bfloat16():
+            watch.say(SLOW)
+        return run(planned, watch)
 
 
 def run(plan: Plan, watch: Watcher) -> dict[str, Any]:

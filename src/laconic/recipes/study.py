@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic import data
-from laconic.config import expand, from_mapping, read_table
+from laconic.config import SHARED, expand, from_mapping, read_table
 from laconic.errors import ConfigError, DataError
 from laconic.recipes.folders import finished
 from laconic.recipes.recipe import Recipe
@@ -124,7 +124,8 @@ def check_files(runs: Sequence[StudyRun], folder: Path) -> None:
         for key, text in _files(run.recipe).items():
             path = expand(text)
             if text and not path.exists() and not any(path.is_relative_to(place) for place in made):
-                raise ConfigError(f"run {run.name!r}: {key} = {text!r}; there is no {path}")
+                remedy = f"set {SHARED} to the folder that holds your data, or correct the path"
+                raise ConfigError(f"run {run.name!r}: {key} = {text!r}; there is no {path}: {remedy}")
         _check_data(run, seen)
 
 

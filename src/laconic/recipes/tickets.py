@@ -50,10 +50,11 @@ class Lottery(OfCaptioner):
     """A lottery ticket (Frankle, Carbin 2019): the largest weights of a trained run, set back to its beginning.
 
     Attributes:
-        sparsity: share of weights to remove.
-        ticket: folder of the run whose final weights choose the masks.
-        scope: "blind", "uniform" or "distribution"; see laconic.compress.masked.ranking.
-        centred: "distribution" as the published code computes it, mean taken off.
+        sparsity: share of the masked weights to remove, 0 <= sparsity < 1.
+        ticket: folder of the finished run whose final weights choose the masks.
+        scope: "blind" ranks all weights together, "uniform" each tensor on its own, "distribution" by multiples of the
+            tensor's standard deviation.
+        centred: "distribution" takes the tensor's mean off first, as the published code does.
     """
 
     sparsity: float

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from laconic.metrics import CaptionQuality
+from laconic.metrics import METRICS, CaptionQuality
 from laconic.report.methods import in_order, method_name
 from laconic.report.runs import FinishedRun, captioner_key, captioner_title
 
-SCORES = ("CIDEr", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "SPICE")
 SEED = "training.seed"
 # No ablations: what tells methods and sparsities apart, which have a figure of their own; and seeds, with their table.
 OF_METHODS = ("sparsity", "scope", "centred", "signed", "ticket")
@@ -74,6 +73,7 @@ def csv_row(row: Row) -> dict[str, Any]:
     run, recipe = row.run, row.run.recipe
     scores, seconds = run.result["scores"], run.result["seconds"]
     operations, quality = run.operations, row.quality
+    known = [name for metric in METRICS.values() for name in metric.names]
     return {
         "run": run.name,
         "data": recipe["data"]["name"],
@@ -85,7 +85,7 @@ def csv_row(row: Row) -> dict[str, Any]:
         "sparsity": run.sparsity,
         "epochs": recipe["training"]["epochs"],
         "seed": run.seed,
-        **{name: "" if scores.get(name) is None else f"{100 * scores[name]:.4f}" for name in SCORES},
+        **{name: "" if scores.get(name) is None else f"{100 * scores[name]:.4f}" for name in known},
         "share_of_dense": "" if row.share is None else f"{row.share:.4f}",
         "dense_run": "" if row.dense is None else row.dense.name,
         "encoder_weights": run.weights(["encoder"]),

@@ -49,10 +49,11 @@ class SoftAttentionConfig:
     Attributes:
         vocabulary: number of words, specials included.
         grid_channels, pooled_channels: of the encoder's Features.
-        word, hidden: embedding size; size of the recurrent state and of the attention.
-        cell: "lstm" or "gru".
-        dropout: on the recurrent input and output (0.35 dense, 0.11 sparse in the paper).
-        attention_dropout: on the attention map (0.1 dense, 0.03 sparse in the paper).
+        word: size of the word embedding.
+        hidden: size of the recurrent state and of the attention.
+        cell: kind of recurrent cell.
+        dropout: of the cell's input and output; the paper has 0.35 for dense captioners, 0.11 for sparse ones.
+        attention_dropout: of the attention map; the paper has 0.1 for dense captioners, 0.03 for sparse ones.
     """
 
     reads_boxes: ClassVar[bool] = False
@@ -80,8 +81,11 @@ class UpDownConfig:
     Attributes:
         vocabulary: number of words, specials included.
         grid_channels, pooled_channels: of the encoder's Features.
-        word, hidden, attention: size of the embedding, of both LSTMs and the embedded regions, of the attention.
-        dropout: on embedded words and regions and on the output (0.5 dense, 0.1 sparse in the paper).
+        word: size of the word embedding.
+        hidden: size of both LSTMs and of the embedded regions.
+        attention: size of the attention.
+        dropout: of embedded words, embedded regions and the output; the paper has 0.5 for dense captioners, 0.1 for
+            sparse ones.
     """
 
     reads_boxes: ClassVar[bool] = False
@@ -108,10 +112,13 @@ class ObjectRelationConfig:
     Attributes:
         vocabulary: number of words, specials included.
         grid_channels, pooled_channels: of the encoder's Features; the pooled ones are not used.
-        layers: of the encoder, and as many of the decoder.
-        width, feed_forward, heads: of every layer.
-        input_dropout: on the embedded regions (0.5 dense, 0.1 sparse in the paper).
-        dropout: everywhere else, attention maps included (0.1 dense, 0.1 / 3 sparse in the paper).
+        layers: layers of the transformer's encoder, and as many of its decoder.
+        width: numbers per word and per region, in every layer; a multiple of twice the heads.
+        feed_forward: width of the feed-forward part of every layer.
+        heads: attention heads of every layer.
+        input_dropout: of the embedded regions; the paper has 0.5 for dense captioners, 0.1 for sparse ones.
+        dropout: everywhere else, attention maps included; the paper has 0.1 for dense captioners, 0.1 / 3 for sparse
+            ones.
         plus_one: sides of relative boxes grow by 1 before they are compared, as published; see
             laconic.models.box_geometry.
     """

@@ -16,11 +16,11 @@ class EncoderConfig:
     """Which encoder, and how it sees an image.
 
     Attributes:
-        name: a row of ENCODERS, or "regions" for a captioner that reads region features.
-        size: images are resized to size x size pixels.
-        stride: of the grid, 16 (finer) or 32.
-        norm: batch norm kept apart, for training from scratch; packing folds it.
-        channels: width of "regions"; the width of other encoders is their own.
+        name: the network that sees the image; "regions" stands for a detector's features from files in its place.
+        size: images are resized to size x size pixels, at most 1024 x 1024.
+        stride: pixels from one cell of the encoder's grid to the next; 16 gives four times as many cells as 32.
+        norm: gives the encoder batch normalisation, for training it from scratch; packing folds it into the weights.
+        channels: numbers per region, for the encoder "regions" alone.
     """
 
     name: str = "mobilenet_v2"
@@ -32,7 +32,12 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Which captioner, with its own options (see its config dataclass), such as `cell` or `dropout`."""
+    """Which captioner, the network that writes the words, and its own options.
+
+    Attributes:
+        name: the captioner.
+        options: the options of the captioner that is chosen.
+    """
 
     name: str = "soft_attention"
     options: dict[str, Any] = field(default_factory=dict)

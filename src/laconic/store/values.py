@@ -29,18 +29,23 @@ class Precision:
 
     Steps are given as multiples of the root mean square of a tensor's non-zeros, for matrices and kernels, and for
     vectors (biases, gains), which are few and touch every output.
+
+    `error` is what a quantiser that fits steps to data may make of a model's outputs, a share of their size; above 0
+    where there are steps. `pixel_error` is that of a model that reads pixels, where it is another.
     """
 
     stored: str
     matrix_step: float = 0.0
     vector_step: float = 0.0
+    error: float = 0.0
+    pixel_error: float | None = None
 
 
 VALUES: dict[str, Precision] = {
     "exact": Precision("f32"),
     "half": Precision("f16"),  # relative error at most 2**-11; absolute at most 2**-25 below 2**-14
-    "fine": Precision("step", 0.015, 0.01),
-    "compact": Precision("step", 0.2, 0.05),
+    "fine": Precision("step", 0.015, 0.01, error=0.009),
+    "compact": Precision("step", 0.2, 0.05, error=0.06, pixel_error=0.02),  # chosen on Flickr8k val, docs/LOG.md
 }
 FLOATS: dict[str, np.dtype[Any]] = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2")}
 

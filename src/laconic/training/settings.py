@@ -15,23 +15,24 @@ MOST_SEEDS = 2**64  # that a random generator of torch tells apart
 
 @dataclass(frozen=True)
 class Training:
-    """Settings of a run.
+    """How long, how fast and in which batches the captioner learns.
 
     Attributes:
-        epochs: passes over the training images.
+        epochs: how many times the training passes over all training images.
         batch: images per step, over all processes together.
-        captions: of each image at a step, drawn anew in each epoch; 0 for all of them.
-        learning_rate: of Adam, after a linear warm-up.
+        captions: captions of each image that a step learns from, drawn anew in each epoch; 0 for all of them.
+        learning_rate: of the captioner, with the optimizer Adam; reached after the warm-up.
         schedule: "cosine" lets the learning rates fall to zero along a cosine, "constant" keeps them.
-        encoder_learning_rate: 0 freezes the encoder and caches its features.
-        warmup: steps of linear warm-up.
-        weight_decay: decoupled (AdamW).
-        clip: bound of the gradient's norm.
-        label_smoothing: of the cross-entropy.
-        precision: "bf16" computes matrix products in bfloat16 under autocast; weights stay float32.
+        encoder_learning_rate: of the encoder; 0 freezes it, so that its features are computed once and cached.
+        warmup: steps over which the learning rates rise linearly to their full value.
+        weight_decay: share of the weights, times the learning rate, that each step takes away (AdamW).
+        clip: gradients are scaled down to this norm where theirs is larger.
+        label_smoothing: share of the probability that the loss spreads over all words instead of the right one.
+        precision: "bf16" computes matrix products in bfloat16, weights stay float32. It is faster on GPUs and on
+            processors with instructions for bfloat16 (AVX-512 or AMX), and many times slower on others.
         mirror: flips training images left to right at random.
-        seed: of initial weights, order and dropout.
-        checkpoint_minutes: at most so long between two checkpoints; one is made after each epoch anyway.
+        seed: of initial weights, the order of images, and dropout.
+        checkpoint_minutes: a stop loses at most so many minutes; a checkpoint is made after each epoch anyway.
     """
 
     epochs: int = 15
@@ -81,20 +82,20 @@ class Training:
 
 @dataclass(frozen=True)
 class Scst:
-    """Options of self-critical training.
+    """Options of self-critical training (SCST), for --objective scst.
 
     Attributes:
-        samples: captions drawn per image.
+        samples: captions drawn per image and step.
         sampling: "random" draws from the captioner's distribution, "beam" takes the hypotheses of a beam search.
         temperature: of "random" samples, drawn from softmax(logits / temperature), whose expected reward is then what
-            grows. Below 1 for a captioner whose distribution is flat, as label smoothing makes it: draws as poor as
-            those of 1 teach little but noise.
+            grows. Below 1, likely words are drawn more often, which a captioner trained with label smoothing needs.
         baseline: "others" compares a sample with the mean of the image's other samples, "greedy" with the reward of
             the greedy caption (the paper's).
-        cider: weight of CIDEr-D, 0 to 10.
-        bleu: weight of the sentence's BLEU-4, 0 to 1.
-        eos_in_reward: whether the end token counts as a word of the reward; off as published, for comparison.
-        max_length: tokens a sample may have, its end included.
+        cider: weight of CIDEr-D, a number from 0 to 10, in the reward.
+        bleu: weight of the sentence's BLEU-4, a number from 0 to 1, in the reward.
+        eos_in_reward: counts the end of the sentence as a word of the reward. The published reward does not, and
+            learns captions that break off.
+        max_length: words that a sample may have at most, its end included; at most 500.
     """
 
     samples: int = 5
@@ -123,12 +124,12 @@ class Scst:
 
 @dataclass(frozen=True)
 class Distillation:
-    """Options of knowledge distillation.
+    """Options of knowledge distillation: a trained captioner teaches the one being trained.
 
     Attributes:
-        teacher: a packed captioner with the student's vocabulary; empty: nobody teaches.
-        weight: of the teacher in the loss, the captions themselves have the rest.
-        temperature: logits of both are divided by it; above 1, unlikely words count for more.
+        teacher: a packed captioner with the same vocabulary, most often the dense one; empty for no teacher.
+        weight: share of the teacher in the loss; the captions themselves have the rest.
+        temperature: divides the logits of teacher and student; above 1, unlikely words count for more.
     """
 
     teacher: str = ""

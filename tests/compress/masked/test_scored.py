@@ -1,43 +1,17 @@
-"""One driver for every score: a new method is one function, and moments are an optimizer's own or refused."""
-
-from dataclasses import dataclass, field
-from typing import ClassVar
+"""One driver for every score: moments are an optimizer's own or refused."""
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from laconic import config
 from laconic.compress.masked.fisher import Fisher
 from laconic.compress.masked.magnitude import Gradual, Magnitude
 from laconic.compress.masked.pruner import Pruner
-from laconic.compress.masked.ranking import Scores, keep_largest
+from laconic.compress.masked.ranking import keep_largest
 from laconic.compress.masked.schedule import Cubic
-from laconic.compress.masked.scored import Scored
 from laconic.compress.masked.snip import Snip
 from laconic.compress.masked.supermask import Supermask
 from laconic.errors import PruningError
-
-
-@dataclass(frozen=True)
-class Columns(Scored):
-    """A toy: weights of early columns go."""
-
-    needs_steps: ClassVar[bool] = True
-
-    sparsity: float
-    schedule: Cubic = field(default_factory=Cubic)
-
-    def scores(self, weights: Scores, gradients: Scores, moments: Scores) -> dict[str, Tensor]:
-        return {name: torch.arange(w.shape[1]).expand_as(w).float() for name, w in weights.items()}
-
-
-def test_a_new_method_is_one_function():
-    layer = nn.Linear(8, 5)
-    pruner = Pruner(layer, Columns(0.5), steps=20)
-    for _ in range(20):
-        pruner.step()
-    assert (pruner.finalize().weight != 0).all(0).tolist() == [False] * 4 + [True] * 4
 
 
 def test_options_are_read_from_tables():

@@ -25,9 +25,9 @@ class Fisher(Scored):
     as far as by magnitude, 10 % farther (docs/LOG.md, What a MobileNet-V2 encoder bears).
 
     Attributes:
-        sparsity: share to remove.
+        sparsity: share of the masked weights to remove, 0 <= sparsity < 1.
         scope: "blind" ranks all weights together, "uniform" each tensor on its own.
-        schedule: when, and how many.
+        schedule: from which step to which, and how often weights are removed.
     """
 
     needs_steps: ClassVar[bool] = True

@@ -21,7 +21,7 @@ class Magnitude(Scored):
     """Weights of small magnitude go, once, before the training.
 
     Attributes:
-        sparsity: share to remove.
+        sparsity: share of the masked weights to remove, 0 <= sparsity < 1.
         scope: "blind" ranks all weights together, "uniform" each tensor on its own, "distribution" by multiples of
             the tensor's standard deviation.
         centred: "distribution" takes the mean off first; see `magnitudes`.
@@ -45,7 +45,11 @@ class Gradual(Magnitude):
     """Weights of small magnitude go, more and more of them while the model trains.
 
     Attributes:
-        schedule: when, and how many.
+        sparsity: share of the masked weights to remove, 0 <= sparsity < 1.
+        scope: "blind" ranks all weights together, "uniform" each tensor on its own, "distribution" by multiples of
+            the tensor's standard deviation.
+        centred: "distribution" takes the mean off first; see `magnitudes`.
+        schedule: from which step to which, and how often weights are removed.
     """
 
     needs_steps: ClassVar[bool] = True

@@ -265,7 +265,11 @@ class Pruner:
         return {"steps_done": self.steps_done, **self.driver.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave; the model's state is loaded separately, before or after, as is `attach`."""
+        """Restores what `state_dict` gave; the model's state is loaded separately, before or after, as is `attach`.
+
+        Only an optimizer that was made from the parameters of the pruned model holds gates until `attach` takes them
+        out of it: attach first there, then load the optimizer's state.
+        """
         self.steps_done = state["steps_done"]
         self.driver.load_state_dict(state, self.steps_done)
 

@@ -1,6 +1,7 @@
-"""The cubic sparsity schedule of gradual pruning (Zhu, Gupta 2017), a pure function of the step."""
+"""When weights go: the cubic sparsity schedule of gradual pruning (Zhu, Gupta 2017), a pure function of the step."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from laconic.errors import PruningError
 
@@ -12,13 +13,30 @@ INTERVAL = 1000
 INTERVALS = 49
 
 
+class Schedule(Protocol):
+    """How the sparsity grows while the model trains. A frozen dataclass, whose fields are options."""
+
+    def over(self, steps: int) -> tuple[int, int, int]:
+        """Step of the first pruning, of the last one, and steps between two, in a training of so many steps.
+
+        Raises PruningError where they do not fit.
+        """
+        ...
+
+    def sparsity(self, target: float, step: int, steps: int) -> float | None:
+        """What to prune to at a step (counted from 1); None where nothing is to be done."""
+        ...
+
+
 @dataclass(frozen=True)
 class Cubic:
     """When gradual pruning prunes: s(t) = s (1 - (1 - p)^3), p from 0 at `start` to 1 at `end`.
 
     Attributes:
-        start, end: steps, or None for the paper's rule.
-        interval: steps between two prunings; the end moves down to a whole number of them.
+        start: step of the first pruning; None: a fifteenth of the training, the paper's rule.
+        end: step of the last pruning; None: half of the training.
+        interval: steps between two prunings; None: at most 1000, and few enough for 49 prunings. The end moves down to
+            a whole number of them.
 
     Raises:
         PruningError: for negative numbers, and by `over` and `sparsity` where a training is too short for them.

@@ -13,7 +13,7 @@ from laconic.compress.masked.driver import Driver, MaskedWeight
 from laconic.compress.masked.masks import FixedMask
 from laconic.compress.masked.method import Method
 from laconic.compress.masked.ranking import Scope, Scores, keep_largest
-from laconic.compress.masked.schedule import Cubic
+from laconic.compress.masked.schedule import Schedule
 from laconic.errors import PruningError
 
 # Optimizers of PyTorch with a mean of g^2 per weight, and the names that such means have in an optimizer's state.
@@ -33,7 +33,7 @@ class Scored(Method):
 
     sparsity: float
     scope: Scope = "blind"
-    schedule: Cubic | None = None
+    schedule: Schedule | None = None
 
     def scores(self, weights: Scores, gradients: Scores, moments: Scores) -> dict[str, Tensor]:
         """Name -> score of each weight, of the weight's shape; the higher stays. What has no score keeps its mask.

@@ -20,10 +20,10 @@ class Snip(Scored):
     """SNIP; call `pruner.sense(losses)` before the training.
 
     Attributes:
-        sparsity: share to remove.
+        sparsity: share of the masked weights to remove, 0 <= sparsity < 1.
         signed: ranks the signed gradient over its sum, as the Supermask Pruning code does by mistake; for
             comparison with its published numbers only.
-        batches: how many batches' losses to sense, for whoever makes them; `sense` takes all that it is given.
+        batches: how many batches a training takes the gradients of; `sense` takes all that it is given.
     """
 
     needs_losses: ClassVar[bool] = True

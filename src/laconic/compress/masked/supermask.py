@@ -39,22 +39,22 @@ class Supermask(Method):
     """SMP with a target sparsity; everything else is derived unless given.
 
     Attributes:
-        sparsity: share of masked weights that end as zero, 0 <= s < 1.
-        init: initial gate m (Table 5 of the paper; 5.0).
-        weight: of the sparsity loss (lambda); None: WEIGHT, or with a given learning rate the published
-            max(5, 0.5 / (1 - s)).
-        learning_rate: of the gates; None: derived from the number of gates and steps (published: 100).
-        epsilon: of the gates' Adam; None: 0.01 as published, larger for models of few gates.
-        sampling: "bernoulli" draws masks in training, "round" does not.
-        penalty: "l1" as published, "l2", or "hinge", which does not pull back above the target.
-        slope: gates' gradient passes the sigmoid's derivative, as published.
-        settle: share of the training, at its end, in which the masks stand still at the exact target and only
-            weights learn; None: 0 (as published) with a given learning rate, SETTLE with a derived one.
-        pace: the sparsity may run ahead of a cubic schedule that reaches the target when the masks settle, but not
-            lag behind it: all gates are lowered alike. False leaves it to the sparsity loss (as published); None: off
-            with a given learning rate, on with a derived one.
-        adaptive: each gate's step is measured by the size of its own gradients, and only the sparsity loss closes gates
-            (`AdaptiveDescent`). For trained encoders, with sampling "round".
+        sparsity: share of the masked weights to remove, 0 <= sparsity < 1. It is all that you have to give.
+        init: value that every gate begins with (m in the paper); a weight is kept where its gate is above 0.
+        weight: of the sparsity loss (lambda), 1e-9 to 1e9. None: 30, or with a given learning rate the published
+            max(5, 0.5 / (1 - sparsity)).
+        learning_rate: of the gates, 1e-9 to 1e9 (published: 100). None derives it from the number of gates and steps.
+        epsilon: of the gates' Adam, 1e-9 to 1e9. None: 0.01 as published, more for models of few gates.
+        sampling: "bernoulli" draws masks at random in training, "round" keeps every weight whose gate is above 0.
+        penalty: form of the sparsity loss: "l1" as published, "l2", or "hinge", which does not pull back above the
+            target.
+        slope: the gradient of a gate is multiplied by the slope of the sigmoid, as published.
+        settle: share of the training, at its end, in which the masks stand still at the exact target and only weights
+            learn. None: a half, or with a given learning rate 0, as published.
+        pace: the sparsity may run ahead of a cubic schedule, but not lag behind it. False leaves it to the sparsity
+            loss, as published. None: true, or with a given learning rate false.
+        adaptive: learns the masks of a trained encoder while its weights rest: each gate's step is measured by the size
+            of its own gradients, and only the sparsity loss closes gates. Goes with sampling = "round".
     """
 
     needs_steps: ClassVar[bool] = True
