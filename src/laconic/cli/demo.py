@@ -1,8 +1,8 @@
 """The whole path in a few minutes: train a captioner, prune it as it learns, pack, score, use.
 
-Two recipes run one after the other, for the same number of steps; they differ in the pruning and in that the dense
-captioner teaches the pruned one. What they leave is packed, scored and shown as a table and a page. Killed half-way, it
-continues when run again. Knows no training code and no HTML of its own.
+An encoder learns to see. Two recipes go on from it one after the other, for the same number of steps; they differ in
+the pruning and in that the dense captioner teaches the pruned one. What they leave is packed, scored and shown as a
+table and a page. Killed half-way, it continues when run again. Knows no training code and no HTML of its own.
 """
 
 import json
@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,18 @@ from laconic.report.page import (
 from laconic.spec.manifest import LOG, MODEL, RESULT
 from laconic.spec.model import DecoderConfig, EncoderConfig
 from laconic.training.evaluation import evaluate
-from laconic.training.features import PixelCache
+from laconic.training.features import PixelCache, cache_pixels
 from laconic.training.settings import Distillation, Training
+from laconic.training.visual_concepts import ENCODER, learn_concepts
 
 VALUES = {"dense": "exact", "pruned": "compact"}  # of the models, in the order in which they learn: how they are packed
 CALIBRATION = 64  # training scenes on which compact values are fitted
 THREADS = 4  # matrices this small gain nothing from more
-SIZE = 64  # pixels of a side that the captioners see
-BATCH = 16
+SIZE = 48  # pixels of a side that the captioners see
+BATCH = 32
+SEEING = "encoder"  # folder in which the encoder learns to see
 CAPTIONER = {"layers": 1, "width": 128, "feed_forward": 256, "heads": 4, "input_dropout": 0.0, "dropout": 0.0}
+VISION = EncoderConfig("vgg_small", size=SIZE, stride=16)
 PICTURE_SIDE = 256
 DECODING = Decoding(beam=3)
 
@@ -66,7 +70,7 @@ class Demo:
     Attributes:
         out: folder of everything that is made.
         sparsity: share of the weights that Supermask Pruning removes, encoder and captioner alike.
-        epochs: passes over the training scenes, the same for both models.
+        epochs: passes over the training scenes, the same for the encoder and for both captioners.
         train: scenes to learn from.
         val: scenes to score on.
         pictures: captioned on the page; neither model has seen them.
@@ -75,7 +79,7 @@ class Demo:
 
     out: DemoFolder = Path("runs/demo")
     sparsity: float = 0.9
-    epochs: int = 16
+    epochs: int = 9
     train: int = 4000
     val: int = 200
     pictures: int = 24
@@ -95,6 +99,9 @@ def run_demo(demo: Demo) -> None:
     check(demo)
     console = console_for()
     settle_in(threads(demo))
+    console.print(f"[bold]{TITLES['encoder'].format(demo)}[/bold]")
+    with watching(console) as watch:
+        see(demo, watch)
     for name, recipe in recipes(demo).items():
         console.print(f"[bold]{TITLES[name].format(demo)}[/bold]")
         with watching(console) as watch:
@@ -134,33 +141,49 @@ def threads(demo: Demo) -> int:
 
 
 TITLES = {
-    "dense": "1 of 3  A captioner learns from {0.train:,} scenes",
-    "pruned": "2 of 3  A second one learns from them and from the first, losing {0.sparsity:.0%} of its weights",
-    "files": "3 of 3  Both are packed, scored and shown new pictures",
+    "encoder": "1 of 4  An encoder learns to see, from {0.train:,} generated scenes and their captions",
+    "dense": "2 of 4  A captioner learns to describe them",
+    "pruned": "3 of 4  A second one learns from them and from the first, losing {0.sparsity:.0%} of its weights",
+    "files": "4 of 4  Both are packed, scored and shown new pictures",
 }
+
+
+def see(demo: Demo, watch: Watcher) -> None:
+    """Trains the encoder that both captioners begin with, as ImageNet weights are where there are real photos."""
+    scenes = Scenes(demo.train, "train")
+    pixels = cache_pixels(scenes, SIZE, demo.out / "cache", partial(watch.stage, "drawing scenes"))
+    captions = [scenes[i].captions for i in range(len(scenes))]
+    settings = training(demo, 3e-3, 3e-3)
+    learn_concepts(replace(VISION, norm=True), pixels, captions, settings, demo.out / SEEING, show=watch.progress)
 
 
 def recipes(demo: Demo) -> dict[str, Recipe]:
     """The two recipes; they differ in the pruning and in who teaches."""
     dense = Recipe(
         data=DataRecipe("scenes", min_count=1, max_length=16, train=demo.train, val=demo.val),
-        encoder=EncoderConfig("convnet", size=SIZE, stride=16, norm=True),
+        encoder=VISION,
+        imagenet=str(demo.out / SEEING / ENCODER),
         # attention follows the word before it: what is red is looked at before its shape is named
         decoder=DecoderConfig("object_relation", dict(CAPTIONER)),
-        training=Training(
-            epochs=demo.epochs,
-            batch=min(BATCH, demo.train),
-            captions=2,  # of five: the encoder learns from images, of which more are seen in the same time
-            learning_rate=2e-3,
-            encoder_learning_rate=2e-3,
-            warmup=100,
-            precision="float32",  # bfloat16 is slow on processors without it
-            mirror=False,  # captions say left and right
-        ),
+        training=training(demo, 2e-3, 1e-3),
     )
     pruning = Pruning("supermask", "all", options={"sparsity": demo.sparsity})
     taught = Distillation(str(demo.out / "dense" / MODEL), weight=0.5, temperature=1.0)
     return {"dense": dense, "pruned": replace(dense, pruning=pruning, distillation=taught)}
+
+
+def training(demo: Demo, learning_rate: float, encoder_learning_rate: float) -> Training:
+    """How long and in which batches all three learn."""
+    return Training(
+        epochs=demo.epochs,
+        batch=min(BATCH, demo.train),
+        captions=2,  # of five: the encoder learns from images, of which more are seen in the same time
+        warmup=150,
+        precision="float32",  # bfloat16 is slow on processors without it
+        mirror=False,  # captions say left and right
+        learning_rate=learning_rate,
+        encoder_learning_rate=encoder_learning_rate,
+    )
 
 
 def pack_and_score(demo: Demo, watch: Watcher) -> tuple[Contender, Contender]:

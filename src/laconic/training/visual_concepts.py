@@ -2,24 +2,30 @@
 
 Each cell of the grid says how far it shows each word, and an image shows a word where one of its cells does (multiple
 instance learning). That is how an encoder without ImageNet weights learns to see from captions: far sooner than through
-a captioner, whose attention has to learn where to look at the same time. What it has learned is given to a recipe as
-`imagenet` (`laconic.models.encoders.save_encoder`). Knows nothing of the training loop, into which it enters as a model
-and an Objective.
+a captioner, whose attention has to learn where to look at the same time. `learn_concepts` leaves a file of weights that
+a recipe takes as `imagenet`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.models.encoders import build_encoder, normalize
+from laconic.config import digest, to_mapping
+from laconic.models.encoders import build_encoder, normalize, save_encoder
+from laconic.models.layers import fold_batch_norm
 from laconic.spec.encoders import channels_of, normalization_of
 from laconic.spec.model import EncoderConfig
-from laconic.text import SPECIALS
-from laconic.training.batches import Batch
-from laconic.training.loop import Loss
+from laconic.text import SPECIALS, Vocabulary
+from laconic.training.batches import Batch, Source, make_batches
+from laconic.training.loop import Loss, Run, Show
+from laconic.training.settings import Training
 
+ENCODER = "encoder.npz"  # what is left in the folder
+LONGEST = 50  # words of a caption that are looked for
 ABSENT = 4.0  # a word that is there counts as much as so many that are not: of a vocabulary, few words are said
 
 
@@ -35,7 +41,7 @@ class WordDetector(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 (N, size, size, 3) -> logits (N, words); of the cells' logits the log of the mean exponential, a soft
         maximum (Pinheiro, Collobert 2015, arXiv 1411.6228, eq. 6)."""
-        cells = self.words(self.encoder(normalize(pixels, self.normalization)).grid)
+        cells: Tensor = self.words(self.encoder(normalize(pixels, self.normalization)).grid)
         return cells.logsumexp(1) - math.log(cells.shape[1])
 
     def parts(self) -> Mapping[str, nn.Module]:
@@ -52,3 +58,51 @@ class WordDetection:
         said = logits.new_zeros(len(ids), len(SPECIALS) + logits.shape[1]).scatter_(1, ids, 1.0)[:, len(SPECIALS) :]
         loss = F.binary_cross_entropy_with_logits(logits, said, pos_weight=logits.new_tensor(ABSENT))
         return Loss(loss, len(ids))
+
+
+def learn_concepts(
+    config: EncoderConfig,
+    source: Source,
+    captions: Sequence[Sequence[str]],
+    settings: Training,
+    folder: Path,
+    *,
+    show: Show | None = None,
+) -> Path:
+    """Trains an encoder from scratch, or goes on where it was stopped; the file of its weights, batch norms folded.
+
+    Args:
+        source: pixels of the images by row, see laconic.training.features.cache_pixels.
+        captions: of each image.
+        folder: of the training; where it holds the weights already, nothing is done.
+
+    Raises:
+        TrainingError: where the folder holds a training with other settings or captions.
+    """
+    path = folder / ENCODER
+    if path.exists():
+        return path
+    vocabulary = Vocabulary.build((caption for some in captions for caption in some), 1, max_length=LONGEST)
+    torch.manual_seed(settings.seed)
+    detector = WordDetector(config, len(vocabulary))
+    batches = make_batches(
+        source,
+        captions,
+        vocabulary,
+        max_length=LONGEST,
+        size=settings.batch,
+        seed=settings.seed,
+        mirror=settings.mirror,
+    )
+    origin = {
+        "vocabulary": digest(vocabulary.words),
+        "training captions": digest(list(captions)),
+        "settings": digest(to_mapping(config), to_mapping(settings)),
+    }
+    run = Run(detector, batches, settings, folder, objective=WordDetection(), show=show, origin=origin)
+    run.resume()
+    run.fit()
+    fold_batch_norm(detector.encoder)
+    save_encoder(detector.encoder, path)
+    run.last.unlink()
+    return path
