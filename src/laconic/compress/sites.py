@@ -22,7 +22,8 @@ def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tup
     are chosen where `where` accepts one of their names. A weight that is computed from other parameters counts once,
     under the name by which the layer reads it.
 
-    Raises PruningError where nothing matches, and for a lazy module that has no weights yet.
+    Raises PruningError where nothing matches, for a lazy module that has no weights yet, and for chosen weights that
+    have no values (meta tensors) or are no floating-point numbers (quantised or complex ones).
     """
     sites: dict[int, tuple[str, list[tuple[nn.Module, str]]]] = {}
     chosen: set[int] = set()
@@ -35,6 +36,7 @@ def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tup
             seen.append(name)
             sites.setdefault(id(weight), (name, []))[1].append((module, attribute))
             if where is None or where(name, weight):
+                _refuse_unusable(name, weight)
                 chosen.add(id(weight))
     if not chosen:
         raise PruningError(
@@ -44,6 +46,14 @@ def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tup
             + (f" and {len(seen) - 8} more" if len(seen) > 8 else "")
         )
     return dict(found for key, found in sites.items() if key in chosen)
+
+
+def _refuse_unusable(name: str, weight: Tensor) -> None:
+    if not weight.is_floating_point():
+        kind = str(weight.dtype).removeprefix("torch.")
+        raise PruningError(f"{name} holds {kind}, and floating-point weights alone are pruned; leave it out by `where`")
+    if weight.is_meta:
+        raise PruningError(f"{name} has no values (it is on the meta device): load the model's weights first")
 
 
 def _matrices(module: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor]]:

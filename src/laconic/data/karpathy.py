@@ -69,12 +69,15 @@ def is_karpathy(document: Any) -> bool:
     return isinstance(document, dict) and isinstance(document.get("images"), list) and "annotations" not in document
 
 
-def references_of(document: Any, source: Path, split: str = "") -> dict[int | str, list[str]]:
-    """Captions by id of one split, or of all, without images that have none. Raises DataError as load_karpathy."""
+def references_of(
+    document: Any, source: Path, split: str = "", tokens: Tokens = "auto"
+) -> dict[int | str, list[str]]:
+    """Captions by id of one split, or of all, without images that have none; `tokens` and DataError as load_karpathy's.
+    """
     name = printable(source)
     entries = _entries(document, name)
     chosen = _of_split(entries, name, split, restval=True) if split else entries
-    tokenized = _by_tokens(entries, "auto")
+    tokenized = _by_tokens(entries, tokens)
     ids: list[int | str] = [_id(entry, where) for where, entry in chosen]
     _check_ids(ids, name)
     captions = [list(_captions(entry, where, tokenized)) for where, entry in chosen]

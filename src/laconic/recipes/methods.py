@@ -24,19 +24,21 @@ METHODS: dict[str, str] = {
 }
 
 if TYPE_CHECKING:
+    from laconic.compress.masked.method import Method
+
     Name = str
 else:  # the rows of the table, as choices that --help lists
     Name = Literal["none", *METHODS]
 
 
-def method_class(name: str) -> type:
+def method_class(name: str) -> type["Method"]:
     """The dataclass of a row of METHODS, importing it and with it torch."""
     module, _, attribute = METHODS[name].partition(":")
-    found: type = getattr(importlib.import_module(module), attribute)
+    found: type[Method] = getattr(importlib.import_module(module), attribute)
     return found
 
 
-def method_of(name: str, options: Mapping[str, Any]) -> Any:
+def method_of(name: str, options: Mapping[str, Any]) -> "Method":
     """The method with its options; ConfigError for options that it does not have or that are not possible."""
     where = f'pruning.options of "{name}"'
     try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from laconic.data.karpathy import Tokens
 from laconic.decode.search import Decoding, check_length
 from laconic.errors import ConfigError
 from laconic.recipes.methods import METHODS, NONE, Name
@@ -31,6 +32,8 @@ class DataRecipe:
         name: a row of laconic.data.DATASETS.
         root: its folder; may use ~ and environment variables.
         regions: folder or file of region features, for the encoder "regions".
+        tokens: whether captions are made of the data set's own tokens, separated by spaces: "always", "never" (they
+            are the sentences as written), or "auto", where those put no spaces between words (Chinese, Thai ...).
         min_count: words rarer than this become <unk>.
         max_length: captions are cut to so many words.
         train: training images used, 0 for all.
@@ -40,6 +43,7 @@ class DataRecipe:
     name: str = "flickr8k"
     root: str = ""
     regions: str = ""
+    tokens: Tokens = "auto"
     min_count: int = 5
     max_length: int = 18
     train: int = 0

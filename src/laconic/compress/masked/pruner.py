@@ -49,6 +49,9 @@ class Pruner:
     model trains: it keeps the mask it has, to the end, and counts with it, while the target holds for the others. So
     does a weight that never gets a gradient, where the method goes by gradients (Supermask, Fisher).
 
+    Copies of the model keep masks of their own. `AveragedModel` averages the weights, and of masks, which are no
+    numbers, takes no average: leave its `use_buffers` false, and refresh batch norms by `update_bn`.
+
     Masks stack on what laconic has put on a weight already: a mask given before stays, and what it has pruned ranks
     last; see laconic.compress.stacking. Tied weights share one mask.
 
@@ -126,6 +129,7 @@ class Pruner:
                 f"{type(optimizer).__name__} does not tell of its steps as a torch.optim.Optimizer does; attach the "
                 f"optimizer that it wraps{inside and f' ({inside})'}, or call pruner.step() after each step yourself"
             )
+        self._check_open()
         self.driver.attach(optimizer)
         self._detach()
         gates = {id(p) for mask in self.active.values() for p in mask.parameters()}
@@ -162,11 +166,13 @@ class Pruner:
 
     def step(self) -> None:
         """One training step is over: the method updates the masks."""
+        self._check_open()
         self.steps_done += 1
         self.driver.update(self.steps_done)
 
     def sense(self, losses: Iterable[Tensor]) -> None:
         """Prunes by the gradients of `losses`, one scalar a batch (SNIP); call it before the training."""
+        self._check_open()
         self.driver.sense(losses)
 
     # Looking
@@ -230,6 +236,7 @@ class Pruner:
 
     def trim(self) -> None:
         """Sets the number of kept weights to exactly N - int(s N), of those that do not rest."""
+        self._check_open()
         self.driver.trim(self.steps_done)
 
     def finalize(self, copy_of_model: nn.Module | None = None, *, force: bool = False) -> nn.Module:
@@ -248,8 +255,7 @@ class Pruner:
         """
         if copy_of_model is not None:
             return self._twin(copy_of_model)._bake_copy(force)
-        if self._finalized:
-            raise PruningError("this pruner is finalized already; make a new one to prune further")
+        self._check_open()
         if not force:
             self._check_steps()
         self.trim()
@@ -279,6 +285,10 @@ class Pruner:
                         f"{name} has sparse gradients, of which gates cannot learn; make its {type(module).__name__} "
                         "with sparse=False, or leave it out by `where`"
                     )
+
+    def _check_open(self) -> None:
+        if self._finalized:
+            raise PruningError("this pruner is finalized already; make a new one to prune further")
 
     def _check_steps(self) -> None:
         done = f"{self.steps_done} of {self.steps} steps done, sparsity {self.sparsity:.4g} of {self.target:.4g}"
