@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from laconic.captioner.packing import load
@@ -112,12 +113,16 @@ def _gates(path: Path, model: nn.Module) -> dict[str, Tensor]:
     if not path.exists():
         raise ConfigError(f"{path}: no gates; {ask}")
     gates = load_checkpoint(path).get("gates")
-    if not isinstance(gates, dict) or not all(isinstance(gate, Tensor) for gate in gates.values()):
+    if not isinstance(gates, dict) or not all(map(_is_gates, gates.values())):
         raise ConfigError(f"{path}: holds no gates; {ask}")
     foreign = sorted(gates.keys() - {name for name, _ in model.named_parameters()})
     if foreign:
         raise ConfigError(f"{path}: gates of another captioner, with {foreign[0]}; give a ticket of the same one")
     return gates
+
+
+def _is_gates(found: object) -> bool:
+    return isinstance(found, Tensor) and found.is_floating_point() and found.layout == torch.strided
 
 
 def _kept(masks: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[int, int]:
