@@ -22,8 +22,7 @@ def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tup
     are chosen where `where` accepts one of their names. A weight that is computed from other parameters counts once,
     under the name by which the layer reads it.
 
-    Raises PruningError where nothing matches, for a lazy module that has no weights yet, and for chosen weights that
-    have no values (meta tensors) or are no floating-point numbers (quantised or complex ones).
+    Raises PruningError where nothing matches, and for a lazy module that has no weights yet.
     """
     sites: dict[int, tuple[str, list[tuple[nn.Module, str]]]] = {}
     chosen: set[int] = set()
@@ -36,7 +35,6 @@ def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tup
             seen.append(name)
             sites.setdefault(id(weight), (name, []))[1].append((module, attribute))
             if where is None or where(name, weight):
-                _refuse_unusable(name, weight)
                 chosen.add(id(weight))
     if not chosen:
         raise PruningError(
@@ -48,7 +46,8 @@ def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tup
     return dict(found for key, found in sites.items() if key in chosen)
 
 
-def _refuse_unusable(name: str, weight: Tensor) -> None:
+def refuse_unusable(name: str, weight: Tensor) -> None:
+    """PruningError for a weight without values (a meta tensor), or of other than floating-point numbers."""
     if not weight.is_floating_point():
         kind = str(weight.dtype).removeprefix("torch.")
         raise PruningError(f"{name} holds {kind}, and floating-point weights alone are pruned; leave it out by `where`")

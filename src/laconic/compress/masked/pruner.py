@@ -24,7 +24,7 @@ from laconic.compress.masked.driver import Driver, MaskedWeight
 from laconic.compress.masked.frozen import Frozen
 from laconic.compress.masked.masks import LearnedMask, Mask
 from laconic.compress.masked.method import Method
-from laconic.compress.sites import Where, prunable
+from laconic.compress.sites import Where, prunable, refuse_unusable
 from laconic.errors import PruningError
 
 TOLERANCE = 0.05
@@ -56,8 +56,8 @@ class Pruner:
     last; see laconic.compress.stacking. Tied weights share one mask.
 
     Raises:
-        PruningError: where no weight matches, where a weight has no shape yet or is computed from other parameters
-            (weight norm, spectral norm), or steps < 1.
+        PruningError: where no weight matches, where a weight has no shape or values yet, is no floating-point number
+            or is computed from other parameters (weight norm, spectral norm), or steps < 1.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Pruner:
             for site in sites:
                 stacking.refuse_foreign(name, *site)
             weight = getattr(*sites[0])
+            refuse_unusable(name, weight)
             if freeze is not None and freeze(name, weight):
                 self._frozen[name] = Frozen().mask(name, weight)
             else:
