@@ -21,7 +21,7 @@ def check_origin(path: Path, held: object, mine: Mapping[str, str]) -> None:
         mine: those of this training.
     """
     if not isinstance(held, dict):
-        raise TrainingError(f"{path}: damaged (what it belongs to is no table); restore it, or give --out another folder")
+        raise TrainingError(f"{path}: damaged (origin is no table); restore it, or give --out another folder")
     for name, digest in mine.items():
         if held.get(name, digest) != digest:
             raise TrainingError(
