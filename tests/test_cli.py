@@ -273,6 +273,17 @@ def test_a_bug_keeps_its_traceback(packed: Path, monkeypatch: pytest.MonkeyPatch
         main(["inspect", str(packed)])
 
 
+def test_too_little_memory_is_one_line(
+    packed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hungry(path: Path, gzip: bool) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(store, "inspect", hungry)
+    assert main(["inspect", str(packed)]) == 2
+    assert capsys.readouterr().err.startswith("laconic: too little memory is free for this")
+
+
 # score
 
 

@@ -1,12 +1,16 @@
 """What is kept of runs in results/: those of their studies, small, with captions of the cited ones alone."""
 
+import csv
 import re
+import runpy
 import shutil
 from pathlib import Path
 
 import pytest
 
+from laconic.config import read_toml
 from laconic.recipes.folders import finished
+from laconic.recipes.recipe import Recipe
 from laconic.recipes.study import read_study
 from laconic.report.runs import read_runs
 
@@ -48,3 +52,14 @@ def test_texts_are_short():
     """Of compressed files and figures git keeps what they are; a text is read in differences, line by line."""
     listed = [path for path in RESULTS.rglob("*") if path.is_file() and path.suffix not in (".gz", ".png")]
     assert sum(path.read_text(encoding="utf8").count("\n") for path in listed) < 3000
+
+
+def test_the_digests_are_of_every_run_that_the_benchmark_does(tmp_path):
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "digests.py"), run_name="digests")
+    with (RESULTS / "digests.csv").open(newline="") as file:
+        assert [row["run"] for row in csv.DictReader(file)] == list(benchmark["CASES"])
+    for name, case in benchmark["CASES"].items():
+        (tmp_path / "recipe.toml").write_text(benchmark["recipe_of"](case, tmp_path))
+        recipe = read_toml(tmp_path / "recipe.toml", Recipe)
+        assert recipe.pruning.method == case.get("pruning", {}).get("method", "none"), name
+    assert benchmark["needed"](benchmark["CASES"]["frozen_gates"]) == {"supermask"}

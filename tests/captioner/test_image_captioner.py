@@ -407,3 +407,23 @@ def test_captions_do_not_depend_on_how_many_images_are_searched_at_once(images, 
     monkeypatch.setattr("laconic.captioner.image_captioner.ENCODED", 2)
     assert captioner.caption(images, decoding) == together
     assert captioner.search(torch.zeros(0, 32, 32, 3, dtype=torch.uint8), decoding) == []
+
+
+def test_photos_are_in_memory_one_at_a_time_and_many_regions_in_small_batches(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((1000, 1000, 3), np.uint8)).save(tmp_path / "a.png")
+    captioner = make()
+    tracemalloc.start()
+    try:
+        captioner.batch([tmp_path / "a.png"] * 8)
+        assert tracemalloc.get_traced_memory()[1] < 15e6  # one of 3 MB, and what reading it takes
+    finally:
+        tracemalloc.stop()
+    options = {"word": 4, "hidden": 4, "attention": 4}
+    reader = ImageCaptioner(
+        ModelConfig(EncoderConfig("regions", channels=5), DecoderConfig("up_down", options)), VOCABULARY
+    )
+    monkeypatch.setattr("laconic.data.regions.MAX_PAIRS", 2 * 9)
+    batch, seen = reader.batch, []
+    monkeypatch.setattr(reader, "batch", lambda some: seen.append(len(some)) or batch(some))
+    assert len(reader.caption([Regions(np.ones((3, 5), np.float32))] * 5)) == 5
+    assert seen == [2, 2, 1]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from laconic.data import Example, Scenes, karpathy, photos, write_karpathy
+from laconic.data import Example, Scenes, karpathy, load, photos, write_karpathy
 from laconic.data.karpathy import load_karpathy
 from laconic.errors import ConfigError, DataError
 from laconic.metrics import evaluate
@@ -226,3 +226,12 @@ def test_any_entry_is_read_or_refused(tmp_path: Path, change: dict[str, Any]) ->
     assert isinstance(example, Example)
     assert isinstance(example.image, Path)
     assert example.image.resolve().is_relative_to(tmp_path.resolve())
+
+
+def test_tokens_that_are_not_there_cannot_be_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, [entry(0, sentences=[{"raw": "A dog"}])])
+    with pytest.raises(DataError, match=r"dataset_x\.json: no sentence has tokens; leave tokens = always out"):
+        load_karpathy(tmp_path, "train", "x", tokens="always")
+    (tmp_path / "captions.txt").write_text("image,caption\n0.jpg,A dog\n")
+    with pytest.raises(ConfigError, match=r"captions\.txt: holds sentences without tokens"):
+        load("flickr8k", tmp_path, photos="none", tokens="always")

@@ -50,3 +50,13 @@ def test_other_content_is_refused(tmp_path: Path, content: Any, says: str) -> No
         load_references(tmp_path / "x.json")
     with pytest.raises(DataError, match=r"gone\.json: cannot be read"):
         load_references(tmp_path / "gone.json")
+
+
+def test_tokens_may_be_asked_for(tmp_path: Path) -> None:
+    sentence = {"raw": "A dog.", "tokens": ["a", "dog"]}
+    (tmp_path / "x.json").write_text(json.dumps({"images": [{"imgid": 1, "split": "val", "sentences": [sentence]}]}))
+    assert load_references(tmp_path / "x.json") == {1: ["A dog."]}
+    assert load_references(tmp_path / "x.json", tokens="always") == {1: ["a dog"]}
+    (tmp_path / "x.txt").write_text("a.jpg#0\ta dog\n")
+    with pytest.raises(DataError, match=r"x\.txt: holds sentences without tokens"):
+        load_references(tmp_path / "x.txt", tokens="always")

@@ -3,10 +3,13 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from laconic.cli.arguments import open_captioner
+from laconic.errors import FormatError
 from laconic.machine import process
 
 PROGRAM = """
@@ -60,3 +63,12 @@ assert noise.words_for((3, 3)) == 3
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_captioning_starts_no_more_threads_than_there_are_cores(monkeypatch):
+    set_to = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1500)
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    with pytest.raises(FormatError):
+        open_captioner(Path("nowhere"))
+    assert set_to == [process.cores()]

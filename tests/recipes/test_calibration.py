@@ -252,7 +252,7 @@ def test_half_is_folded_and_exact_is_not(tmp_path: Path, capsys: pytest.CaptureF
         ("--values compact --calibrate -1", "--calibrate -1: give a number of images"),
         ("--values half --images x.png", "values half are not calibrated"),
         ("--values compact --images nowhere.png", "nowhere.png: "),
-        ("--values compact --images empty", "holds nothing to calibrate on"),
+        ("--values compact --images empty", "holds no image"),
         ("--values compact", "no training images to calibrate on; name some with --images"),
     ],
 )

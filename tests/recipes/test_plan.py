@@ -1,5 +1,6 @@
 """What a recipe comes to on this machine: captioner, masks and data that fit each other, or an error."""
 
+import json
 import math
 import shutil
 from contextlib import nullcontext
@@ -13,9 +14,10 @@ from laconic.captioner.packing import load, save
 from laconic.compress.masked.magnitude import Magnitude
 from laconic.compress.masked.pruner import Pruner
 from laconic.data import Scenes, readable, write_karpathy
+from laconic.data.karpathy import SPLITS
 from laconic.errors import ConfigError, DataError
-from laconic.recipes.methods import method_class
-from laconic.recipes.plan import Place, build, check, plan, splits
+from laconic.recipes.methods import method_class, method_of
+from laconic.recipes.plan import Place, build, check, encoder_changes, plan, splits
 from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
 from laconic.recipes.run import run_recipe
 from laconic.spec.model import DecoderConfig, EncoderConfig
@@ -226,3 +228,38 @@ def test_missing_photos_are_left_out_and_region_features_need_none(tmp_path):
 def test_a_method_that_is_none_is_named():
     with pytest.raises(ConfigError, match="no pruning method 'magic'; there are supermask"):
         method_class("magic")
+
+
+def test_the_tokens_of_a_data_set_may_be_asked_for(tmp_path):
+    """Where a data set has none, asking is a mistake."""
+    sentences = [{"raw": "A dog.", "tokens": ["a", "dog"]}]
+    images = [{"filename": f"{i}.jpg", "imgid": i, "split": s, "sentences": sentences} for i, s in enumerate(SPLITS)]
+    (tmp_path / "dataset_flickr8k.json").write_text(json.dumps({"images": images}))
+    recipe = DataRecipe("flickr8k", str(tmp_path), regions="somewhere")
+    assert splits(recipe)[0][0].captions == ("A dog.",)
+    assert splits(replace(recipe, tokens="always"))[1][0].captions == ("a dog",)
+    with pytest.raises(ConfigError, match="'scenes' has no option 'tokens'"):
+        splits(DataRecipe("scenes", tokens="never"))
+
+
+@pytest.mark.parametrize(
+    ("method", "where", "freeze", "changes"),
+    [
+        ("none", "all", "none", False),
+        ("magnitude", "all", "none", True),
+        ("magnitude", "decoder", "none", False),
+        ("magnitude", "all", "encoder", False),
+        ("lottery", "all", "none", True),
+        ("frozen", "all", "none", False),
+    ],
+)
+def test_features_are_kept_where_the_encoder_stays_as_it_is(short, method, where, freeze, changes):
+    options = (
+        {"sparsity": 0.5} if method == "magnitude" else {"sparsity": 0.5, "ticket": "x"} if method == "lottery" else {}
+    )
+    recipe = replace(short, pruning=Pruning(method, where, freeze, options))
+    recipe = replace(recipe, training=replace(recipe.training, encoder_learning_rate=0.0))
+    chosen = None if method == "none" else method_of(method, options)
+    assert encoder_changes(recipe, chosen) == changes
+    if method == "frozen":  # gates that go on being drawn from
+        assert encoder_changes(recipe, method_of(method, {"ticket": "x"}))

@@ -1,5 +1,8 @@
 """Runs of a study in processes: order, failures, what is found finished. The runs themselves are stand-ins."""
 
+import multiprocessing
+import os
+import signal
 import time
 from dataclasses import replace
 
@@ -175,3 +178,30 @@ def test_a_process_that_dies_is_a_failed_run(tmp_path, monkeypatch):
     (outcome,) = carry_out([StudyRun("a", Recipe())], Workshop(tmp_path, tmp_path))
     assert outcome.status == "failed"
     assert "ended with code -9" in outcome.reason
+
+
+def test_ctrl_c_waits_while_a_run_is_started_and_ends_it_without_a_traceback(monkeypatch, tmp_path):
+    """What the process would say while it imports its modules is a traceback."""
+
+    class Starting:
+        def __init__(self, **_):
+            self.blocked: set[int] = set()
+
+        def start(self):
+            self.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+    class Pretended:
+        Process = Starting
+
+        def Pipe(self, duplex):  # noqa: N802
+            return multiprocessing.Pipe(duplex)
+
+    monkeypatch.setattr(processes.multiprocessing, "get_context", lambda _: Pretended())
+    worker = processes._start(StudyRun("a", Recipe()), Workshop(tmp_path, tmp_path))
+    assert signal.SIGINT in worker.process.blocked
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    monkeypatch.setattr(processes, "settle_in", lambda _: None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(SystemExit):
+        processes._work(Recipe(), tmp_path, tmp_path, 0, Pipe())

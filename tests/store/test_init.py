@@ -6,6 +6,7 @@ import json
 import runpy
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -175,15 +176,33 @@ def test_inspection_counts_what_is_stored(path):
     assert store.inspect(path, gzip=True).gzip_bytes == len(gzip.compress(flat, 6))
 
 
-def test_a_tiny_file_that_claims_very_many_zeros_is_inspected_at_once(path):
-    size = 2**31 - 1
+def write_zeros(path, size):
+    """A file of some 400 bytes that claims so many zeros."""
     sealed = codecs.seal(b"")
     entry = Entry("w", (size,), "F32", "gaps", "f16", 0, len(sealed), 0)
     text, data = index.dump(Index({"w": entry}, "half", {}, None, {})), np.frombuffer(sealed, np.uint8)
     container.write(path, {INDEX: np.frombuffer(text, np.uint8), DATA: data}, metadata_of(text, data))
     assert path.stat().st_size < 500
+
+
+def test_a_tiny_file_that_claims_very_many_zeros_is_inspected_at_once(path):
+    size = 2**31 - 1
+    write_zeros(path, size)
     found = store.inspect(path, gzip=True)
     assert (found.weights, found.non_zeros, found.gzip_bytes) == (size, 0, None)
+
+
+def test_a_tiny_file_that_claims_very_many_zeros_is_compared_and_unpacked_in_little_memory(path, tmp_path):
+    write_zeros(path, 2**31 - 1)
+    assert store.compare(path, path).same
+    write_zeros(path, 2**24 + 1)
+    tracemalloc.start()
+    try:
+        size = store.unpack(path, tmp_path / "plain")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+    assert size == (tmp_path / "plain").stat().st_size > 2**26
 
 
 def test_the_bound_is_that_of_mask_and_value_codes(path):

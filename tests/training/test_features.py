@@ -361,3 +361,21 @@ def test_reading_pixels_stops_goes_on_and_is_done_once(tmp_path, monkeypatch):
 def test_pixels_of_another_size_or_of_other_images_are_another_cache(tmp_path):
     for some, size in ((examples(), 16), (examples(), 8), (examples(seed=1), 16)):
         np.testing.assert_array_equal(cache_pixels(some, size, tmp_path).pixels, PixelCache.read(some, size).pixels)
+
+
+def test_an_image_skipped_for_want_of_memory_is_read_at_the_next_try(encoder, files, tmp_path, monkeypatch):
+    Image.fromarray(examples()[1].pixels()).save(files[1].image)
+    read = Example.pixels
+
+    def without_memory(example, min_side=None):
+        if example.id == 1:
+            raise MemoryError
+        return read(example, min_side)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Example, "pixels", without_memory)
+        with pytest.raises(TrainingError, match=r"1\.png: too little memory is free.*run it again"):
+            cache_features(encoder, CONFIG, files, tmp_path / "cache")
+    cache = cache_features(encoder, CONFIG, files, tmp_path / "cache")
+    assert cache.valid.all()
+    assert not cache.skipped

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from laconic.data.images import read_image, resize
-from laconic.data.regions import NO_BOXES, Regions, boxes_beside, read_regions
+from laconic.data.regions import NO_BOXES, Regions, batches, boxes_beside, read_regions
 from laconic.decode.beams import Hypothesis
 from laconic.decode.search import Decoding, decode
 from laconic.errors import ConfigError, DataError
@@ -124,29 +124,45 @@ class ImageCaptioner(nn.Module):
         decoding = decoding or Decoding()
         device = next(self.parameters()).device
         captions: list[str] = []
-        remaining = iter(images)
-        while some := list(islice(remaining, batch)):
+        for some in self._groups(images, batch):
             found = self.search(self.batch(some).to(device), decoding)
             captions += [self.vocabulary.decode(best[0].tokens) for best in found]
         return captions
 
     def batch(self, images: Sequence[Image]) -> Tensor | Features:
         """Images as `forward` and `search` take them; see `caption`."""
-        images = [self._read(image) if isinstance(image, str | PathLike) else image for image in images]
-        regions = [image for image in images if isinstance(image, Regions)]
-        if len(regions) != (len(images) if self.config.encoder.name == REGIONS else 0):
-            reads = "region features" if self.config.encoder.name == REGIONS else "photos"
-            raise ConfigError(f"this captioner reads {reads}; give it nothing else")
-        if regions:
-            return stack_regions(regions if self.needs_boxes else [Regions(image.features) for image in regions])
-        pixels = [_checked(image) for image in images]
-        return torch.from_numpy(np.stack([resize(image, self.config.encoder.size) for image in pixels]))
+        if self.config.encoder.name == REGIONS:
+            return stack_regions([self._regions(image) for image in images])
+        return torch.from_numpy(np.stack([self._pixels(image) for image in images]))
 
-    def _read(self, path: str | PathLike[str]) -> np.ndarray | Regions:
-        config = self.config.encoder
-        if config.name != REGIONS:
-            return read_image(path, config.size)
-        return read_regions(path, config.channels, boxes_beside(Path(path)) if self.needs_boxes else None)
+    def _groups(self, images: Iterable[Image], count: int) -> Iterator[list[Image]]:
+        """So many images at once, and fewer where their regions are many."""
+        if self.config.encoder.name == REGIONS:
+            found = ((None, self._regions(image)) for image in images)
+            for group in batches(found, count):
+                yield [regions for _, regions in group]
+            return
+        remaining = iter(images)
+        while some := list(islice(remaining, count)):
+            yield some
+
+    def _regions(self, image: Image) -> Regions:
+        """As they are read: without boxes where the captioner has no use for them."""
+        if isinstance(image, str | PathLike):
+            boxes = boxes_beside(Path(image)) if self.needs_boxes else None
+            return read_regions(image, self.config.encoder.channels, boxes)
+        if not isinstance(image, Regions):
+            raise ConfigError("this captioner reads region features; give it nothing else")
+        return image if self.needs_boxes else Regions(image.features)
+
+    def _pixels(self, image: Image) -> np.ndarray:
+        """As they are encoded; no more than one image is in memory at its own size."""
+        size = self.config.encoder.size
+        if isinstance(image, str | PathLike):
+            return resize(read_image(image, size), size)
+        if isinstance(image, Regions):
+            raise ConfigError("this captioner reads photos; give it nothing else")
+        return resize(_checked(image), size)
 
 
 def _a_few_at_a_time(images: Tensor | Features, size: int) -> Iterator[Tensor | Features]:

@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `laconic inspect FILE | head`
         drop_output()
         return BROKEN_PIPE
+    except MemoryError:
+        return _fail("too little memory is free for this; close other programs, or give it less at once")
     except OSError as error:
         if not error.strerror:
             raise

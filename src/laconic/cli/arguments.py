@@ -16,7 +16,7 @@ import tyro
 from laconic.cli.messages import say
 from laconic.cli.paths import REGISTRY
 from laconic.errors import ConfigError
-from laconic.machine.process import cores
+from laconic.machine.process import bound_threads, cores
 from laconic.spec.manifest import MODEL, RECIPE, RESULT
 
 if TYPE_CHECKING:
@@ -99,12 +99,13 @@ def model_file(path: Path) -> Path:
 
 
 def open_captioner(path: Path) -> "ImageCaptioner":
-    """Loads a packed captioner, onto the GPU where there is one."""
+    """Loads a packed captioner, onto the GPU where there is one, to run in no more threads than there are cores."""
     source = model_file(path)
     import torch
 
     from laconic.captioner.packing import load
 
+    bound_threads()
     return load(source).to("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -12,6 +12,7 @@ from laconic.cli.console import size_line
 from laconic.cli.messages import show
 from laconic.cli.paths import Overwrite, PackedFile
 from laconic.errors import ConfigError, DataError
+from laconic.machine.process import bound_threads
 
 if TYPE_CHECKING:
     from laconic.captioner.image_captioner import ImageCaptioner
@@ -70,6 +71,7 @@ def pack(options: Pack) -> None:
     if options.values not in ("exact", packed.precision):  # what is written as it was keeps every bit
         from laconic.captioner.packing import fold, load
 
+        bound_threads()
         captioner = model = load(source)
         if is_calibrated(options.values) and (options.calibrate or options.images):
             steps = calibrated(captioner, options.values, _batches(captioner, options), bool(options.images))

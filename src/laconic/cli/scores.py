@@ -38,6 +38,9 @@ class Evaluate:
     """Folder or file of the images' region features, for a captioner that reads those."""
     split: str = "val"
     """Part of the data set to caption: train, val (validation) or test."""
+    tokens: Literal["auto", "always", "never"] = "auto"
+    """Whether captions are made of the data set's own tokens, separated by spaces: always, never (they are the
+    sentences as written), or auto, where those put no spaces between words (Chinese, Thai ...)."""
     beam: int = 3
     """How many captions the search keeps at a time; 1 is greedy search."""
     max_length: int = 20
@@ -98,7 +101,7 @@ def evaluate(options: Evaluate) -> int:
             skipped = source.skipped
     from laconic.metrics import caption_quality
 
-    quality = caption_quality(list(captions.values()), _training_captions(options.data, root))
+    quality = caption_quality(list(captions.values()), _training_captions(options, root))
     console.print(scores_table(scores, scores.unavailable, quality))
     list_skipped(console, [image.reason for image in skipped])
     rows = [{"image_id": image, "caption": caption} for image, caption in captions.items()]
@@ -137,17 +140,22 @@ def _examples(options: Evaluate) -> "tuple[Dataset, Path | None]":
         raise ConfigError(f"--limit {options.limit}: give 0 for all, or at least 1")
     root = expand(options.root) if options.root else None
     photos: data.Photos = "none" if options.regions else "some"
-    examples = data.load(options.data, root, options.split, photos=photos)
+    examples = data.load(options.data, root, options.split, photos=photos, **_asked(options))
     count = min(options.limit or len(examples), len(examples))
     return [examples[index] for index in range(count)], root
 
 
-def _training_captions(name: str, root: Path | None) -> set[str] | None:
+def _asked(options: Evaluate) -> dict[str, str]:
+    """What a data set without tokens refuses to be asked for."""
+    return {} if options.tokens == "auto" else {"tokens": options.tokens}
+
+
+def _training_captions(options: Evaluate, root: Path | None) -> set[str] | None:
     """What a captioner trained on this data set may have copied; None where there is no such split."""
     from laconic import data
 
     try:
-        examples = data.load(name, root, "train", photos="none")
+        examples = data.load(options.data, root, "train", photos="none", **_asked(options))
     except DataError:
         return None
     return {caption for index in range(len(examples)) for caption in examples[index].captions}
@@ -164,6 +172,9 @@ class Score:
     """The captions to score, as COCO results: [{"image_id": .., "caption": ..}, ..]."""
     split: str = ""
     """Part of the references to score against, where the file has several: train, val or test; all by default."""
+    tokens: Literal["auto", "always", "never"] = "auto"
+    """Whether the references are made of the tokens of a dataset_*.json, separated by spaces: always, never (they are
+    its sentences as written), or auto, where those put no spaces between words (Chinese, Thai ...)."""
     metrics: tuple[str, ...] = ()
     """Metrics to compute beside BLEU, ROUGE-L and CIDEr. METEOR and SPICE need Java and `pip install '.[metrics]'`.
     Exit code 2 where one cannot be computed."""
@@ -182,7 +193,7 @@ def score(options: Score) -> int:
     from laconic.data.references import load_references
     from laconic.text import unspaced
 
-    references = load_references(options.references, options.split)
+    references = load_references(options.references, options.split, options.tokens)
     results = metrics.load_results(options.results)
     wanted = (*metrics.STANDARD, *options.metrics)
     scores = metrics.evaluate(references, results, metrics=wanted, subset=True)

@@ -46,6 +46,15 @@ def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tup
     return dict(found for key, found in sites.items() if key in chosen)
 
 
+def refuse_unusable(name: str, weight: Tensor) -> None:
+    """PruningError for a weight without values (a meta tensor), or of other than floating-point numbers."""
+    if not weight.is_floating_point():
+        kind = str(weight.dtype).removeprefix("torch.")
+        raise PruningError(f"{name} holds {kind}, and floating-point weights alone are pruned; leave it out by `where`")
+    if weight.is_meta:
+        raise PruningError(f"{name} has no values (it is on the meta device): load the model's weights first")
+
+
 def _matrices(module: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
     """A module's own tensors of two or more dimensions by the names its forward pass reads, with the trained tensor
     below each; attention's bias_k is a bias."""

@@ -21,7 +21,7 @@ from laconic.data.karpathy import Tokens, load_karpathy, write_karpathy
 from laconic.data.photos import Photos
 from laconic.data.references import load_references
 from laconic.data.scenes import Scene, Scenes, load_scenes
-from laconic.errors import ConfigError
+from laconic.errors import ConfigError, printable
 
 __all__ = [
     "DATASETS",
@@ -32,6 +32,7 @@ __all__ = [
     "Scene",
     "Scenes",
     "Skipped",
+    "Tokens",
     "list_images",
     "load",
     "load_captions",
@@ -90,10 +91,17 @@ def _annotated(
     photos: Photos = "all",
     tokens: Tokens = "auto",
 ) -> Dataset:
-    """load_karpathy where there is such a file, else load_captions: `restval` and `tokens` are for the former."""
+    """load_karpathy where there is such a file, else load_captions: `restval` and `tokens` are for the former.
+
+    Raises ConfigError where text files are to give tokens, which they do not hold.
+    """
     if annotations is None and not (root / f"dataset_{name}.json").is_file():
         annotations = captions_file(root)
     if annotations is not None and annotations.suffix.lower() in SUFFIXES:
+        if tokens == "always":
+            raise ConfigError(
+                f'{printable(annotations)}: holds sentences without tokens of their own; leave tokens = "always" out'
+            )
         return load_captions(root, split, annotations, photos)
     return load_karpathy(root, split, name, annotations, restval, photos, tokens)
 

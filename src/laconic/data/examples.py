@@ -68,10 +68,12 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class Skipped:
-    """An example that was left out: its name and why, for the list at the end of a run."""
+    """An example that was left out: its name and why, for the list at the end of a run; `passing` where the cause may
+    be gone at the next try, so that nothing should remember it."""
 
     name: str
     reason: str
+    passing: bool = False
 
 
 def readable(
@@ -95,7 +97,8 @@ def readable(
         except DataError as error:
             return Skipped(example.name, str(error))
         except MemoryError:
-            return Skipped(example.name, f"{example.name}: too little memory is free to read it; close other programs")
+            reason = f"{example.name}: too little memory is free to read it; close other programs"
+            return Skipped(example.name, reason, passing=True)
 
     remaining = iter(range(len(examples)) if indices is None else indices)
     ahead: deque[tuple[int, Future[Pixels | Skipped]]] = deque()

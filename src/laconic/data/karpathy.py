@@ -69,12 +69,12 @@ def is_karpathy(document: Any) -> bool:
     return isinstance(document, dict) and isinstance(document.get("images"), list) and "annotations" not in document
 
 
-def references_of(document: Any, source: Path, split: str = "") -> dict[int | str, list[str]]:
-    """Captions by id of one split, or of all, without images that have none. Raises DataError as load_karpathy."""
+def references_of(document: Any, source: Path, split: str = "", tokens: Tokens = "auto") -> dict[int | str, list[str]]:
+    """Captions by id of one split, or of all, without images that have none; the rest as load_karpathy."""
     name = printable(source)
     entries = _entries(document, name)
     chosen = _of_split(entries, name, split, restval=True) if split else entries
-    tokenized = _by_tokens(entries, "auto")
+    tokenized = _by_tokens(entries, tokens)
     ids: list[int | str] = [_id(entry, where) for where, entry in chosen]
     _check_ids(ids, name)
     captions = [list(_captions(entry, where, tokenized)) for where, entry in chosen]
@@ -160,9 +160,12 @@ def _check_ids(ids: Sequence[int | str], name: str) -> None:
 
 
 def _by_tokens(entries: list[Entry], tokens: Tokens) -> bool:
-    """Whether captions are made of tokens. The whole file decides, so that its splits are read alike."""
+    """Whether captions are made of tokens. The whole file decides, so that its splits are read alike. Raises DataError
+    where "always" finds none at all."""
     if tokens not in get_args(Tokens):
         raise ConfigError(f"tokens = {tokens!r}; give one of {', '.join(get_args(Tokens))}")
+    if tokens == "always" and not _any_tokens(entries):
+        raise DataError(f"{entries[0][0].rpartition(':')[0]}: no sentence has tokens; leave tokens = always out")
     if tokens != "auto":
         return tokens == "always"
     step = max(1, len(entries) // SAMPLE)
@@ -174,6 +177,13 @@ def _by_tokens(entries: list[Entry], tokens: Tokens) -> bool:
         if isinstance(sentence, dict) and isinstance(sentence.get("raw"), str) and sentence.get("tokens")
     ]
     return unspaced(sentences)
+
+
+def _any_tokens(entries: list[Entry]) -> bool:
+    """Whether there are tokens, or no sentences at all."""
+    groups = [some for _, entry in entries if isinstance(some := entry.get("sentences"), list)]
+    sentences = [sentence for some in groups for sentence in some if isinstance(sentence, dict)]
+    return not sentences or any("tokens" in sentence for sentence in sentences)
 
 
 def _id(entry: dict[str, Any], where: str) -> int:

@@ -11,7 +11,13 @@ PAD = 64 * 2**20  # bytes by which the heap grows at a time
 
 
 def settle_in(threads: int = 0) -> None:
-    """Sets PyTorch's number of threads, 0 for its own choice, and makes the process keep the memory it frees.
+    """Sets PyTorch's number of threads as `bound_threads`, and makes the process keep the memory it frees."""
+    bound_threads(threads)
+    keep_memory()
+
+
+def bound_threads(threads: int = 0) -> None:
+    """Sets PyTorch's number of threads, 0 for its own choice, which the environment may have made.
 
     There are never more threads than `cores`: they would only wait for each other, and thousands bring the machine
     down or the process to its end.
@@ -21,7 +27,6 @@ def settle_in(threads: int = 0) -> None:
     wanted = min(threads or torch.get_num_threads(), cores())
     if wanted != torch.get_num_threads():
         torch.set_num_threads(wanted)
-    keep_memory()
 
 
 def cores() -> int:

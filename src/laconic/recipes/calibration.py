@@ -24,7 +24,6 @@ from laconic.captioner.image_captioner import Image, ImageCaptioner
 from laconic.captioner.packing import fold
 from laconic.compress.quantized.after_training import quantize
 from laconic.config import expand
-from laconic.data.formats import EXTENSIONS
 from laconic.data.regions import open_regions, region_readers
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError
@@ -120,10 +119,8 @@ def named_batches(captioner: ImageCaptioner, paths: Sequence[Path]) -> list[Batc
 
 
 def _photos(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
-    if not files:
-        raise DataError(f"{folder}: holds nothing to calibrate on; there should be files {' '.join(EXTENSIONS)}")
-    return files
+    found, _ = data.list_images(folder)
+    return [example.image for example in found if isinstance(example.image, Path)]
 
 
 def training_batches(captioner: ImageCaptioner, run: Path, images: int) -> list[Batch]:

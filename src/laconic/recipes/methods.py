@@ -7,7 +7,7 @@ class states.
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from laconic.config import from_mapping
 from laconic.errors import ConfigError, PruningError
@@ -23,17 +23,20 @@ METHODS: dict[str, str] = {
     "frozen": "laconic.recipes.tickets:FrozenMasks",
 }
 
+if TYPE_CHECKING:
+    from laconic.compress.masked.method import Method
 
-def method_class(name: str) -> type:
+
+def method_class(name: str) -> type["Method"]:
     """The dataclass of a row of METHODS, importing it and with it torch. ConfigError for a name that is none."""
     if name not in METHODS:
         raise ConfigError(f"no pruning method {name!r}; there are {', '.join(METHODS)}")
     module, _, attribute = METHODS[name].partition(":")
-    found: type = getattr(importlib.import_module(module), attribute)
+    found: type[Method] = getattr(importlib.import_module(module), attribute)
     return found
 
 
-def method_of(name: str, options: Mapping[str, Any]) -> Any:
+def method_of(name: str, options: Mapping[str, Any]) -> "Method":
     """The method with its options; ConfigError for options that it does not have or that are not possible."""
     where = f'pruning.options of "{name}"'
     try:

@@ -8,7 +8,6 @@ A mistake in a recipe is found here, before anything long begins. Most of them `
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,7 +25,6 @@ from laconic.models.encoders import load_imagenet
 from laconic.recipes.folders import check_ticket
 from laconic.recipes.methods import NONE, method_of
 from laconic.recipes.recipe import DataRecipe, Part, Recipe
-from laconic.recipes.tickets import OfCaptioner
 from laconic.spec.captioners import form
 from laconic.spec.model import REGIONS, ModelConfig
 from laconic.text import SPECIALS, Vocabulary
@@ -97,7 +95,7 @@ def plan(recipe: Recipe, place: Place) -> Plan:
     """
     chosen = None if recipe.pruning.method == NONE else method_of(recipe.pruning.method, recipe.pruning.options)
     if chosen is not None and chosen.needs_ticket:
-        check_ticket(expand(chosen.ticket), recipe)
+        check_ticket(expand(str(recipe.pruning.options["ticket"])), recipe)
     changes = encoder_changes(recipe, chosen)
     torch.manual_seed(recipe.training.seed)
     train, val = splits(recipe.data)
@@ -137,7 +135,9 @@ def splits(recipe: DataRecipe) -> tuple[Dataset, Dataset]:
     """Training and validation examples; photos that are missing are found so when they are read."""
     root = expand(recipe.root) if recipe.root else None
     photos: Photos = "none" if recipe.regions else "some"
-    train, val = (data.load(recipe.name, root, split, photos=photos) for split in ("train", "val"))
+    # a data set without tokens refuses to be asked for them
+    asked = {} if recipe.tokens == "auto" else {"tokens": recipe.tokens}
+    train, val = (data.load(recipe.name, root, split, photos=photos, **asked) for split in ("train", "val"))
     return _first(train, recipe.train), _first(val, recipe.val)
 
 
@@ -199,12 +199,10 @@ def _check_stays_sparse(captioner: ImageCaptioner, recipe: Recipe) -> None:
             )
 
 
-def encoder_changes(recipe: Recipe, chosen: Any) -> bool:
+def encoder_changes(recipe: Recipe, method: Method | None) -> bool:
     """Whether the encoder's features change in training: by its weights or by its masks."""
-    # all methods but frozen masks take weights away that are there at the start
-    changing = chosen is not None and (getattr(chosen, "prunes", True) or chosen.moves_masks)
     masked = recipe.pruning.where != "decoder" and recipe.pruning.freeze not in ("all", "encoder")
-    return recipe.training.encoder_learning_rate > 0 or (changing and masked)
+    return recipe.training.encoder_learning_rate > 0 or (method is not None and method.moves_masks and masked)
 
 
 def _objective(captioner: ImageCaptioner, recipe: Recipe, train: Dataset, *, reads_features: bool) -> Objective:
@@ -225,10 +223,9 @@ def _regions(captioner: ImageCaptioner, recipe: DataRecipe) -> RegionStore | Non
     return open_regions(expand(recipe.regions), config.channels, captioner.needs_boxes)
 
 
-def _masks(chosen: Any, captioner: ImageCaptioner, recipe: Recipe) -> Masks:
+def _masks(method: Method, captioner: ImageCaptioner, recipe: Recipe) -> Masks:
     where, freeze = part(recipe.pruning.where), part(recipe.pruning.freeze)
-    method = chosen.resolve(captioner, where, freeze) if isinstance(chosen, OfCaptioner) else chosen
-    return Masks(method, where, freeze)
+    return Masks(method.resolve(captioner, where, freeze), where, freeze)
 
 
 def _origin(captioner: ImageCaptioner, train: Dataset) -> dict[str, str]:

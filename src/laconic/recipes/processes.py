@@ -5,11 +5,14 @@ or of how runs are shown.
 """
 
 import multiprocessing
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,9 +148,25 @@ def _start(one: StudyRun, shop: Workshop) -> _Worker:
     process = context.Process(
         target=_work, args=(one.recipe, shop.folder / one.name, shop.cache, shop.threads, theirs), name=one.name
     )
-    process.start()
+    with interrupts_wait():
+        process.start()
     theirs.close()
     return _Worker(process, ours, time.monotonic())
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Ctrl-C waits until the block is over, and in a process that is started in it until `_work` lets it in: while that
+    imports its modules, it could only end in a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    ensure_running()  # the first process starts it, and it lets the signal in
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _listen(workers: dict[str, _Worker], watch: StudyWatcher) -> list[str]:
@@ -185,7 +204,6 @@ def _dismiss(name: str, worker: _Worker) -> Outcome:
 
 def _work(recipe: Recipe, folder: Path, cache: Path, threads: int, pipe: Connection) -> None:
     """Carries out one run; sends (stage, done, of) or Progress now and then, at the end (result or None, reason)."""
-    settle_in(threads)
     told: dict[str, float] = {}
 
     def tell(stage: str, done: int, of: int, message: object) -> None:
@@ -199,6 +217,9 @@ def _work(recipe: Recipe, folder: Path, cache: Path, threads: int, pipe: Connect
         progress=lambda at: tell("training", at.step, at.steps, at),
     )
     try:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        settle_in(threads)
         pipe.send((run_recipe(recipe, folder, cache, resume=True, watch=watch), ""))
     except LaconicError as error:
         pipe.send((None, str(error)))

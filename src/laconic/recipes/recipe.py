@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from laconic.data.karpathy import Tokens
 from laconic.decode.search import Decoding, check_length
 from laconic.errors import ConfigError
 from laconic.recipes.methods import METHODS, NONE
@@ -31,6 +32,8 @@ class DataRecipe:
         name: the data set; docs/DATA.md says what each reads.
         root: folder of the data set; may use ~ and environment variables.
         regions: folder or file of region features, for the encoder "regions".
+        tokens: whether captions are made of the data set's own tokens, separated by spaces: "always", "never" (they
+            are the sentences as written), or "auto", where those put no spaces between words (Chinese, Thai ...).
         min_count: a word that occurs less often in the training captions becomes <unk>, the unknown word.
         max_length: longer captions are cut to this many words for training; at most 500.
         train: how many training images to use, from the first; 0 for all.
@@ -40,6 +43,7 @@ class DataRecipe:
     name: str = "flickr8k"
     root: str = ""
     regions: str = ""
+    tokens: Tokens = "auto"
     min_count: int = 5
     max_length: int = 18
     train: int = 0

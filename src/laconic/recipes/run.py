@@ -147,7 +147,7 @@ def make_pruner(plan: Plan, batches: Batches) -> Pruner | None:
     # an encoder whose learning rate is 0 stands still, and is pruned where the recipe says so
     pruner = Pruner(plan.captioner, method, steps=steps, where=where, freeze=freeze, frozen="prune")
     if method.needs_losses:
-        pruner.sense(first_losses(plan, batches, getattr(method, "batches", 1)))
+        pruner.sense(first_losses(plan, batches, method.losses_wanted))
     return pruner
 
 

@@ -1,18 +1,17 @@
-"""Pruning methods that take their masks from the folder of another run, and so need to know the captioner.
+"""Pruning methods that take their masks from the folder of another run, once the captioner is there.
 
 A lottery ticket has the masks of a trained run on the weights that its training began with; frozen masks are the zeros
 of the captioner to start from, or the gates that a supermask run has learned, which go on being drawn from.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import load
 from laconic.compress.masked.frozen import Frozen, masks_of
 from laconic.compress.masked.method import Method, check_share
@@ -29,24 +28,8 @@ EMPTY = 0.01  # share of a ticket's weights that may be zero by chance
 FOREIGN = 0.1
 
 
-class OfCaptioner(ABC):
-    """What a recipe asks for that becomes a Method once the captioner is there.
-
-    Attributes:
-        needs_ticket: the masks are those of a run with the same beginning, which is finished.
-        prunes: it takes weights away that are there at the start.
-    """
-
-    needs_ticket: ClassVar[bool] = False
-    prunes: ClassVar[bool] = True
-
-    @abstractmethod
-    def resolve(self, captioner: ImageCaptioner, where: Where, freeze: Where) -> Method:
-        """The method on this captioner; ConfigError where the other run's folder does not fit."""
-
-
 @dataclass(frozen=True)
-class Lottery(OfCaptioner):
+class Lottery(Method):
     """A lottery ticket (Frankle, Carbin 2019): the largest weights of a trained run, set back to its beginning.
 
     Attributes:
@@ -63,7 +46,6 @@ class Lottery(OfCaptioner):
     centred: bool = False
 
     needs_ticket: ClassVar[bool] = True
-    moves_masks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_share("sparsity", self.sparsity)
@@ -72,11 +54,12 @@ class Lottery(OfCaptioner):
         if self.centred and self.scope != "distribution":
             raise ConfigError('pruning.options of "lottery": centred is for scope = "distribution"; leave it out')
 
-    def resolve(self, captioner: ImageCaptioner, where: Where, freeze: Where) -> Method:
+    def resolve(self, model: nn.Module, where: Where, freeze: Where) -> Method:
+        """Frozen; ConfigError where the ticket's run is less sparse than asked for."""
         trained = dict(load(expand(self.ticket) / MODEL).named_parameters())
         chosen = {
             name: trained[name]
-            for name in prunable(captioner, where)
+            for name in prunable(model, where)
             if name in trained and not freeze(name, trained[name])
         }
         masks = keep_largest(magnitudes(chosen, self.scope, self.centred), self.sparsity, self.scope)
@@ -90,7 +73,7 @@ class Lottery(OfCaptioner):
 
 
 @dataclass(frozen=True)
-class FrozenMasks(OfCaptioner):
+class FrozenMasks(Method):
     """Masks that do not learn any more.
 
     Attributes:
@@ -100,19 +83,18 @@ class FrozenMasks(OfCaptioner):
 
     ticket: str = ""
 
-    prunes: ClassVar[bool] = False
-
     @property
     def moves_masks(self) -> bool:
-        """Whether masks change in training: those that are drawn do."""
+        """Whether masks change in training: those that are drawn do, and zeros that are there already stay."""
         return bool(self.ticket)
 
-    def resolve(self, captioner: ImageCaptioner, where: Where, freeze: Where) -> Method:
+    def resolve(self, model: nn.Module, where: Where, freeze: Where) -> Method:
+        """Frozen; ConfigError where the ticket has no gates, or those of another captioner."""
         if not self.ticket:
             return Frozen()
         path = expand(self.ticket) / GATES
-        weights = {name: getattr(*sites[0]) for name, sites in prunable(captioner, where).items()}
-        gates = _gates(path, captioner)
+        weights = {name: getattr(*sites[0]) for name, sites in prunable(model, where).items()}
+        gates = _gates(path, model)
         alike = {
             name: gate.to(weights[name].device) > 0
             for name, gate in gates.items()
@@ -127,17 +109,21 @@ class FrozenMasks(OfCaptioner):
         return Frozen({**masks_of(weights), **gates})
 
 
-def _gates(path: Path, captioner: ImageCaptioner) -> dict[str, Tensor]:
+def _gates(path: Path, model: nn.Module) -> dict[str, Tensor]:
     ask = "give a finished supermask run as pruning.options.ticket, or none"
     if not path.exists():
         raise ConfigError(f"{path}: no gates; {ask}")
     gates = load_checkpoint(path).get("gates")
-    if not isinstance(gates, dict) or not all(isinstance(gate, Tensor) for gate in gates.values()):
+    if not isinstance(gates, dict) or not all(map(_is_gates, gates.values())):
         raise ConfigError(f"{path}: holds no gates; {ask}")
-    foreign = sorted(gates.keys() - {name for name, _ in captioner.named_parameters()})
+    foreign = sorted(gates.keys() - {name for name, _ in model.named_parameters()})
     if foreign:
         raise ConfigError(f"{path}: gates of another captioner, with {foreign[0]}; give a ticket of the same one")
     return gates
+
+
+def _is_gates(found: object) -> bool:
+    return isinstance(found, Tensor) and found.is_floating_point() and found.layout == torch.strided
 
 
 def _kept(masks: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[int, int]:

@@ -175,16 +175,17 @@ def inspect(path: PathLike, *, gzip: bool = False) -> Inspection:
 def unpack(source: PathLike | Packed, path: PathLike) -> int:
     """Write an ordinary safetensors file of dense tensors, float32 for all floats; returns its bytes.
 
-    Tied tensors are written out each. Configuration, vocabulary and provenance become JSON texts of the metadata. One
-    tensor is in memory at a time. Raises FormatError for a damaged source and for a path that cannot be written.
+    Tied tensors are written out each. Configuration, vocabulary and provenance become JSON texts of the metadata. The
+    non-zeros of one tensor are in memory at a time. Raises FormatError for a damaged source and for a path that cannot
+    be written.
     """
     packed = source if isinstance(source, Packed) else load(source)
     packed.verify()
     outline = {name: (entry.numpy_dtype, entry.shape) for name, entry in packed.entries.items()}
     texts = {"config": packed.config, "provenance": packed.provenance, "vocabulary": packed.vocabulary}
     metadata = {key: json.dumps(text, ensure_ascii=False) for key, text in texts.items() if text is not None}
-    arrays = (packed[name] for name in container.in_order(outline))
-    chunks = (array.reshape(-1).view(np.uint8).data for array in arrays)
+    pieces = (piece for name in container.in_order(outline) for piece in packed.pieces(name))
+    chunks = (piece.view(np.uint8).data for piece in pieces)
     return container.write_plain(Path(path), outline, chunks, metadata | {"format": "pt"})
 
 

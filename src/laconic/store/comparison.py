@@ -83,12 +83,14 @@ def _compare(name: str, first: Packed, second: Packed) -> tuple[TensorChange | N
     shapes, dtypes = (entries[0].shape, entries[1].shape), (entries[0].dtype, entries[1].dtype)
     if shapes[0] != shapes[1] or dtypes[0] != dtypes[1]:
         return TensorChange(name, shapes, dtypes), (0.0, 0.0)
-    one, two = first[name].reshape(-1), second[name].reshape(-1)
-    differs = np.flatnonzero(one != two)
-    before, after = one[differs].astype(np.float64), two[differs].astype(np.float64)
-    kept = one[one != 0].astype(np.float64)
+    (places, kept), (others, found) = first.non_zeros(name), second.non_zeros(name)
+    union = np.union1d(places, others)  # elsewhere both are zero
+    one, two = np.zeros(len(union), kept.dtype), np.zeros(len(union), found.dtype)
+    one[np.searchsorted(union, places)], two[np.searchsorted(union, others)] = kept, found
+    differs = one != two
+    before, after, kept = one[differs].astype(np.float64), two[differs].astype(np.float64), kept.astype(np.float64)
     squares = float(np.dot(after - before, after - before)), float(np.dot(kept, kept))
-    if not len(differs):
+    if not len(before):
         return None, squares
     change = TensorChange(
         name,

@@ -22,6 +22,8 @@ from laconic.store.masks import Positions
 INDEX, DATA = "_index", "data"  # entries of the file, in this order
 INDEX_CRC, SHA256 = "index_crc32", "sha256"  # keys of its metadata
 
+PIECE = 1 << 20  # elements that `pieces` makes at a time
+
 T = TypeVar("T")
 
 
@@ -113,6 +115,25 @@ class Packed(Mapping[str, NDArray[Any]]):
         Positions None: the values are those of all elements. FormatError as for `packed[name]`.
         """
         return self._decode(name, codecs.decode_sparse)
+
+    def non_zeros(self, name: str) -> tuple[Positions, NDArray[Any]]:
+        """Row-major positions of the non-zeros of tensor `name`, rising, and their values. FormatError as above."""
+        positions, found = self.sparse(name)
+        if positions is None:
+            positions = np.flatnonzero(found).astype(np.int32)
+            return positions, found[positions]
+        order = np.argsort(positions)
+        return positions[order], found[order]
+
+    def pieces(self, name: str) -> Iterator[NDArray[Any]]:
+        """The elements of tensor `name` in their order, some at a time: zeros of a tiny file may claim gigabytes."""
+        positions, found = self.non_zeros(name)
+        entry = self.entries[name]
+        for start in range(0, entry.size, PIECE):
+            piece: NDArray[Any] = np.zeros(min(PIECE, entry.size - start), entry.numpy_dtype)
+            first, last = np.searchsorted(positions, (start, start + PIECE))
+            piece[positions[first:last] - start] = found[first:last]
+            yield piece
 
     def verify(self) -> None:
         """FormatError unless the file has the SHA-256 it states. Reads all of it, decodes nothing."""

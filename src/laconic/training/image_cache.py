@@ -106,7 +106,7 @@ def open_rows(where: Path, job: Job) -> Rows:
     """Opens the cache in folder `where`, computing what is missing. One that is complete need not be writable.
 
     Raises:
-        TrainingError: where the disk is too small, or the cache cannot be written or is damaged.
+        TrainingError: where disk or memory are too small, or the cache cannot be written or is damaged.
     """
     try:
         state = _read_state(where)
@@ -144,6 +144,7 @@ def _fill(where: Path, job: Job, state: dict[str, Any]) -> None:
     flushed = state["done"]
     pictures = readable(job.examples, job.size, skipped, range(state["done"], count))
     for rows, pixels in _batches(pictures, max(1, BATCH * USUAL_SIDE**2 // max(job.size, USUAL_SIDE) ** 2)):
+        _refuse_passing(where, skipped)
         job.write(arrays, rows, pixels)
         arrays["valid"][rows] = True
         done = rows[-1] + 1
@@ -152,9 +153,17 @@ def _fill(where: Path, job: Job, state: dict[str, Any]) -> None:
             flushed = done
         if job.progress:
             job.progress(done, count)
+    _refuse_passing(where, skipped)
     _flush(arrays, where, count, skipped)
     if job.progress:
         job.progress(count, count)
+
+
+def _refuse_passing(where: Path, skipped: list[Skipped]) -> None:
+    """TrainingError for an image that another try may read: the cache would go without it for good."""
+    for image in skipped:
+        if image.passing:
+            raise TrainingError(f"{image.reason}; {where} keeps what is done, so run it again")
 
 
 def _batches(pictures: Iterator[tuple[int, np.ndarray]], most: int) -> Iterator[tuple[list[int], np.ndarray]]:

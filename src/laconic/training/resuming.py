@@ -20,9 +20,10 @@ def check_origin(path: Path, held: object, mine: Mapping[str, str]) -> None:
         held: digests by name, as the checkpoint has them.
         mine: those of this training.
     """
+    if not isinstance(held, dict):
+        raise TrainingError(f"{path}: damaged (origin is no table); restore it, or give --out another folder")
     for name, digest in mine.items():
-        theirs = held.get(name, digest) if isinstance(held, dict) else None
-        if theirs != digest:
+        if held.get(name, digest) != digest:
             raise TrainingError(
                 f"{path}: was written with another {name}; restore the data of then, or give --out another folder"
             )

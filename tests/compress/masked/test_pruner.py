@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from laconic.compress.masked import masks
 from laconic.compress.masked.fisher import Fisher
+from laconic.compress.masked.magnitude import Magnitude
 from laconic.compress.masked.pruner import Pruner
 from laconic.compress.masked.supermask import Supermask
 from laconic.compress.sites import prunable
@@ -622,3 +623,29 @@ def test_a_finalized_model_can_be_pruned_again():
 def test_steps_must_be_positive(steps):
     with pytest.raises(PruningError, match=f"steps={steps}"):
         Pruner(net(), Supermask(0.5), steps=steps)
+
+
+def test_a_finalized_pruner_takes_no_more_steps():
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    pruner = Pruner(model, Supermask(0.5), steps=5).attach(optimizer)
+    pruner.finalize(force=True)
+    for use in (pruner.step, pruner.trim, lambda: pruner.attach(optimizer), lambda: pruner.sense([]), pruner.finalize):
+        with pytest.raises(PruningError, match="finalized already; make a new one"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("weight", "says"),
+    [
+        (torch.ones(4, 4, dtype=torch.int8), "holds int8, and floating-point weights alone"),
+        (torch.ones(4, 4, dtype=torch.complex64), "holds complex64"),
+        (torch.ones(4, 4, device="meta"), "has no values"),
+    ],
+)
+def test_weights_that_cannot_be_ranked_are_refused_by_name(weight, says):
+    model = nn.ModuleDict({"plain": nn.Linear(4, 4), "odd": nn.Module()})
+    model["odd"].w = nn.Parameter(weight, requires_grad=False)
+    with pytest.raises(PruningError, match=rf"odd\.w {says}"):
+        Pruner(model, Magnitude(0.5))
+    Pruner(model, Magnitude(0.5), where=lambda name, _: name != "odd.w")

@@ -5,6 +5,7 @@ import torch
 
 from laconic import config
 from laconic.compress.masked.fisher import Fisher
+from laconic.compress.masked.frozen import Frozen
 from laconic.compress.masked.magnitude import Gradual, Magnitude
 from laconic.compress.masked.pruner import Pruner
 from laconic.compress.masked.ranking import keep_largest
@@ -43,11 +44,13 @@ def test_facts_tell_methods_apart():
     }
     assert facts == {
         "Supermask": (True, False, False, False, True),
-        "Magnitude": (False, False, False, False, False),
+        "Magnitude": (False, False, False, False, True),
         "Gradual": (True, False, False, False, True),
         "Fisher": (True, False, True, False, True),
-        "Snip": (False, True, False, False, False),
+        "Snip": (False, True, False, False, True),
     }
+    assert [m.losses_wanted for m in (Supermask(0.5), Magnitude(0.5), Snip(0.5), Snip(0.5, batches=3))] == [0, 0, 1, 3]
+    assert [Frozen().moves_masks, Frozen({}).moves_masks] == [False, True]
 
 
 def test_scores_that_are_not_numbers_are_named():

@@ -32,7 +32,6 @@ class Fisher(Scored):
 
     needs_steps: ClassVar[bool] = True
     needs_moments: ClassVar[bool] = True
-    moves_masks: ClassVar[bool] = True  # type: ignore[misc]
 
     sparsity: float
     scope: Literal["blind", "uniform"] = "blind"

@@ -31,9 +31,9 @@ class Frozen(Method):
     masks: Mapping[str, Tensor] | None = None
 
     @property
-    def moves_masks(self) -> bool:  # type: ignore[override]
-        """Whether masks go on being drawn from gates."""
-        return any(mask.is_floating_point() for mask in (self.masks or {}).values())
+    def moves_masks(self) -> bool:
+        """Whether masks are given, which may take away what is there, or go on being drawn from gates."""
+        return self.masks is not None
 
     def mask(self, name: str, weight: Tensor) -> Mask:
         if self.masks is None:

@@ -53,6 +53,5 @@ class Gradual(Magnitude):
     """
 
     needs_steps: ClassVar[bool] = True
-    moves_masks: ClassVar[bool] = True  # type: ignore[misc]
 
     schedule: Cubic = field(default_factory=Cubic)

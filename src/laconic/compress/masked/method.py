@@ -7,9 +7,10 @@ decide by the facts alone, never by a method's name or type.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from laconic.compress.masked.masks import FixedMask, Mask
+from laconic.compress.sites import Where
 from laconic.errors import PruningError
 
 if TYPE_CHECKING:
@@ -23,15 +24,29 @@ class Method:
         needs_steps: it prunes while the model trains and has to know for how many steps.
         needs_losses: it prunes before the training, by losses given to `Pruner.sense`.
         needs_moments: it reads the second moments of the optimizer that the Pruner is attached to.
-        needs_ticket: its masks come from another model.
-        moves_masks: masks change during the training; where false, what pruned weights compute may be kept.
+        needs_ticket: its masks come from a finished run with the same beginning, in the folder that its option `ticket`
+            names.
+        moves_masks: weights are taken away, or come back, after the model was built; where false, what the pruned
+            weights compute before the training may be kept.
     """
 
     needs_steps: ClassVar[bool] = False
     needs_losses: ClassVar[bool] = False
     needs_moments: ClassVar[bool] = False
     needs_ticket: ClassVar[bool] = False
-    moves_masks: bool = False
+
+    @property
+    def moves_masks(self) -> bool:
+        return True
+
+    @property
+    def losses_wanted(self) -> int:
+        """Of how many batches it asks for the losses."""
+        return int(self.needs_losses)
+
+    def resolve(self, model: nn.Module, where: Where, freeze: Where) -> "Method":
+        """The method that prunes this model: itself, or what it comes to where masks have to be looked up first."""
+        return self
 
     def mask(self, name: str, weight: Tensor) -> Mask:
         """A fresh mask for one weight."""

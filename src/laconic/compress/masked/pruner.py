@@ -24,7 +24,7 @@ from laconic.compress.masked.driver import Driver, MaskedWeight
 from laconic.compress.masked.frozen import Frozen
 from laconic.compress.masked.masks import LearnedMask, Mask
 from laconic.compress.masked.method import Method
-from laconic.compress.sites import Where, prunable
+from laconic.compress.sites import Where, prunable, refuse_unusable
 from laconic.errors import PruningError
 
 TOLERANCE = 0.05
@@ -49,12 +49,15 @@ class Pruner:
     model trains: it keeps the mask it has, to the end, and counts with it, while the target holds for the others. So
     does a weight that never gets a gradient, where the method goes by gradients (Supermask, Fisher).
 
+    Copies of the model keep masks of their own. `AveragedModel` averages the weights, and of masks, which are no
+    numbers, takes no average: leave its `use_buffers` false, and refresh batch norms by `update_bn`.
+
     Masks stack on what laconic has put on a weight already: a mask given before stays, and what it has pruned ranks
     last; see laconic.compress.stacking. Tied weights share one mask.
 
     Raises:
-        PruningError: where no weight matches, where a weight has no shape yet or is computed from other parameters
-            (weight norm, spectral norm), or steps < 1.
+        PruningError: where no weight matches, where a weight has no shape or values yet, is no floating-point number
+            or is computed from other parameters (weight norm, spectral norm), or steps < 1.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Pruner:
             for site in sites:
                 stacking.refuse_foreign(name, *site)
             weight = getattr(*sites[0])
+            refuse_unusable(name, weight)
             if freeze is not None and freeze(name, weight):
                 self._frozen[name] = Frozen().mask(name, weight)
             else:
@@ -126,6 +130,7 @@ class Pruner:
                 f"{type(optimizer).__name__} does not tell of its steps as a torch.optim.Optimizer does; attach the "
                 f"optimizer that it wraps{inside and f' ({inside})'}, or call pruner.step() after each step yourself"
             )
+        self._check_open()
         self.driver.attach(optimizer)
         self._detach()
         gates = {id(p) for mask in self.active.values() for p in mask.parameters()}
@@ -162,11 +167,13 @@ class Pruner:
 
     def step(self) -> None:
         """One training step is over: the method updates the masks."""
+        self._check_open()
         self.steps_done += 1
         self.driver.update(self.steps_done)
 
     def sense(self, losses: Iterable[Tensor]) -> None:
         """Prunes by the gradients of `losses`, one scalar a batch (SNIP); call it before the training."""
+        self._check_open()
         self.driver.sense(losses)
 
     # Looking
@@ -230,6 +237,7 @@ class Pruner:
 
     def trim(self) -> None:
         """Sets the number of kept weights to exactly N - int(s N), of those that do not rest."""
+        self._check_open()
         self.driver.trim(self.steps_done)
 
     def finalize(self, copy_of_model: nn.Module | None = None, *, force: bool = False) -> nn.Module:
@@ -248,8 +256,7 @@ class Pruner:
         """
         if copy_of_model is not None:
             return self._twin(copy_of_model)._bake_copy(force)
-        if self._finalized:
-            raise PruningError("this pruner is finalized already; make a new one to prune further")
+        self._check_open()
         if not force:
             self._check_steps()
         self.trim()
@@ -283,6 +290,10 @@ class Pruner:
                         f"{name} has sparse gradients, of which gates cannot learn; make its {type(module).__name__} "
                         "with sparse=False, or leave it out by `where`"
                     )
+
+    def _check_open(self) -> None:
+        if self._finalized:
+            raise PruningError("this pruner is finalized already; make a new one to prune further")
 
     def _check_steps(self) -> None:
         done = f"{self.steps_done} of {self.steps} steps done, sparsity {self.sparsity:.4g} of {self.target:.4g}"

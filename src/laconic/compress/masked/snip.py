@@ -37,6 +37,10 @@ class Snip(Scored):
         if self.batches < 1:
             raise PruningError(f"Snip: batches = {self.batches}; give at least one")
 
+    @property
+    def losses_wanted(self) -> int:
+        return self.batches
+
     def scores(self, weights: Scores, gradients: Scores, moments: Scores) -> dict[str, Tensor]:
         if not self.signed:
             return {name: gradient.abs() for name, gradient in gradients.items()}

@@ -58,7 +58,6 @@ class Supermask(Method):
     """
 
     needs_steps: ClassVar[bool] = True
-    moves_masks: ClassVar[bool] = True  # type: ignore[misc]
 
     sparsity: float
     init: float = 5.0
