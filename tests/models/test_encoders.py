@@ -23,6 +23,7 @@ CHANNELS = {  # grid at stride 16, grid at stride 32, pooled
     "mobilenet_v1_025": (128, 256, 256),
     "mobilenet_v2": (576, 1280, 1280),
     "inception_v1": (832, 1024, 1024),
+    "vgg_small": (128, 128, 128),
     "convnet": (128, 128, 128),
 }
 
@@ -72,7 +73,7 @@ def test_coarse_grid_averages_to_the_pooled_feature(name):
     torch.testing.assert_close(features.grid.mean(1), features.pooled)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v1_025", "mobilenet_v2", "inception_v1"])
+@pytest.mark.parametrize("name", ["mobilenet_v1_025", "mobilenet_v2", "inception_v1", "vgg_small"])
 def test_folding_a_whole_encoder_keeps_its_features(name):
     torch.manual_seed(0)
     encoder = build_encoder(EncoderConfig(name, stride=16, norm=True))
