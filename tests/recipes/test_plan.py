@@ -17,9 +17,10 @@ from laconic.data import Scenes, readable, write_karpathy
 from laconic.data.karpathy import SPLITS
 from laconic.errors import ConfigError, DataError
 from laconic.recipes.methods import method_class, method_of
-from laconic.recipes.plan import Place, build, check, encoder_changes, plan, splits
+from laconic.recipes.plan import Place, build, check, encoder_changes, part, plan, splits
 from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
 from laconic.recipes.run import run_recipe
+from laconic.recipes.tickets import FrozenMasks
 from laconic.spec.model import DecoderConfig, EncoderConfig
 from laconic.training.checkpoint import save_checkpoint
 
@@ -263,3 +264,10 @@ def test_features_are_kept_where_the_encoder_stays_as_it_is(short, method, where
     assert encoder_changes(recipe, chosen) == changes
     if method == "frozen":  # gates that go on being drawn from
         assert encoder_changes(recipe, method_of(method, {"ticket": "x"}))
+
+
+@pytest.mark.parametrize("found", [torch.eye(2).to_sparse(), torch.ones(2, 2, dtype=torch.int64), "text"])
+def test_what_is_no_table_of_gates_is_refused(tmp_path, found):
+    save_checkpoint({"gates": {"weight": found}}, tmp_path / "gates.pt")
+    with pytest.raises(ConfigError, match=r"gates\.pt: holds no gates"):
+        FrozenMasks(str(tmp_path)).resolve(torch.nn.Linear(2, 2), part("all"), part("none"))
