@@ -79,7 +79,7 @@ class Demo:
 
     out: DemoFolder = Path("runs/demo")
     sparsity: float = 0.9
-    epochs: int = 9
+    epochs: int = 10
     train: int = 4000
     val: int = 200
     pictures: int = 24
@@ -167,8 +167,10 @@ def recipes(demo: Demo) -> dict[str, Recipe]:
         decoder=DecoderConfig("object_relation", dict(CAPTIONER)),
         training=training(demo, 2e-3, 1e-3),
     )
-    pruning = Pruning("supermask", "all", options={"sparsity": demo.sparsity})
-    taught = Distillation(str(demo.out / "dense" / MODEL), weight=0.5, temperature=1.0)
+    # gates that move by the size of their gradients, as for any encoder that can see already
+    options = {"sparsity": demo.sparsity, "adaptive": True, "sampling": "round"}
+    pruning = Pruning("supermask", "all", options=options)
+    taught = Distillation(str(demo.out / "dense" / MODEL), weight=0.7)
     return {"dense": dense, "pruned": replace(dense, pruning=pruning, distillation=taught)}
 
 
