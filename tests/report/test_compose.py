@@ -102,7 +102,7 @@ def test_runs_that_go_on_from_others_have_the_epochs_of_both(runs, tmp_path):
     shutil.rmtree(tmp_path / "gradual_0.95")
     write_report([tmp_path], tmp_path / "out", lambda run: "")
     text = (tmp_path / "out" / "README.md").read_text()
-    assert re.findall(r"## (soft attention.*); decoder", text) == ["soft attention on mobilenet v1 025, scenes"]
+    assert re.findall(r"## (soft attention.*); decoder", text) == ["soft attention on toy, scenes"]
     with (tmp_path / "out" / "runs.csv").open(newline="") as file:
         assert {row["dense_run"] for row in csv.DictReader(file) if row["method"] != "dense"} == {"dense"}
     (tmp_path / "dense-short" / "recipe.json").write_text("[]")
@@ -289,7 +289,7 @@ def test_the_verb_names_the_recipe_of_a_run(runs, tmp_path, capsys, monkeypatch)
     (tmp_path / "recipes" / "broken.toml").write_text("[")
     (tmp_path / "recipes" / "tiny.toml").write_text(
         '[data]\nname = "scenes"\nmin_count = 1\ntrain = 30\nval = 6\n'
-        '[encoder]\nname = "mobilenet_v1_025"\nsize = 32\n'
+        '[encoder]\nname = "toy"\nsize = 32\n'
         "[decoder.options]\nword = 8\nhidden = 8\n[training]\nepochs = 2\n"
     )
     assert main(["report", str(runs / "dense"), str(runs / "small"), "-o", "out"]) == 0
