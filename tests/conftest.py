@@ -1,4 +1,4 @@
-"""What tests share: where reference data lies, and one torch thread so that two workers do not fight."""
+"""What tests share: where reference data lies, a toy encoder, one torch thread so that two workers do not fight."""
 
 import os
 import sys
@@ -8,6 +8,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 import pytest
+
+from laconic.spec import encoders as encoder_table
 
 SHARED = Path(os.environ.get("LACONIC_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -24,6 +26,42 @@ def shared() -> Path:
 def golden() -> Path:
     """Folder of small golden values kept in the repository."""
     return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def toy_encoder() -> Iterator[None]:
+    """Rows of an encoder "toy" in both tables: what is tested with it packs and trains in a moment.
+
+    Its modules are those of MobileNet. Tests that import no torch build no encoder.
+    """
+    if "torch" not in sys.modules:
+        yield
+        return
+    from torch import Tensor, nn
+
+    from laconic.models import encoders
+    from laconic.models.layers import Conv, Features
+    from laconic.models.mobilenet import SeparableBlock, flatten, pool
+
+    class Toy(nn.Module):
+        """Images (N, 3, H, W) -> Features; the grid has stride 16 (`block2`) or 32 (`block3`)."""
+
+        def __init__(self, stride: int = 32, norm: bool = False) -> None:
+            super().__init__()
+            self.conv0 = Conv(3, 8, 3, 4, norm=norm)
+            for i, (inputs, outputs) in enumerate([(8, 16), (16, 16), (16, 24)], start=1):
+                self.add_module(f"block{i}", SeparableBlock(inputs, outputs, 2, norm))
+            self.fine = stride == 16
+
+        def forward(self, images: Tensor) -> Features:
+            middle = self.block2(self.block1(self.conv0(images)))
+            last = self.block3(middle)
+            return Features(flatten(middle if self.fine else last), pool(last))
+
+    encoder_table.ENCODERS["toy"] = encoder_table.EncoderFacts({16: 16, 32: 24}, 24)
+    encoders.ENCODERS["toy"] = Toy
+    yield
+    del encoder_table.ENCODERS["toy"], encoders.ENCODERS["toy"]
 
 
 @pytest.fixture(autouse=True)

@@ -45,7 +45,7 @@ min_count = 1
 train = 64
 val = 8
 [encoder]
-name = "mobilenet_v1_025"
+name = "toy"
 size = 64
 stride = 16
 norm = true
@@ -70,7 +70,7 @@ CAPTIONS = {1: ["a dog runs", "the dog is running"], 2: ["a red boat", "a boat o
 @pytest.fixture(scope="module")
 def captioner() -> ImageCaptioner:
     torch.manual_seed(0)
-    config = ModelConfig(EncoderConfig("mobilenet_v1_025", 64, 16), DecoderConfig(options={"word": 8, "hidden": 16}))
+    config = ModelConfig(EncoderConfig("toy", 64, 16), DecoderConfig(options={"word": 8, "hidden": 16}))
     words = Vocabulary.build([c for some in CAPTIONS.values() for c in some], 1)
     return ImageCaptioner(config, words)
 

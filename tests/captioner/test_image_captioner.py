@@ -28,7 +28,7 @@ from laconic.text import SPECIALS, Vocabulary
 
 VOCABULARY = Vocabulary((*SPECIALS, *(f"word{i}" for i in range(26))))
 CONFIG = ModelConfig(
-    EncoderConfig("mobilenet_v1_025", size=32, stride=16, norm=True),
+    EncoderConfig("toy", size=32, stride=16, norm=True),
     DecoderConfig(options={"word": 8, "hidden": 12, "cell": "gru"}),
 )
 
@@ -67,7 +67,7 @@ def test_normalize_equals_preprocess_of_the_data_layer():
 
 
 def test_weights_beyond_a_limit_are_not_loaded(tmp_path):
-    captioner = ImageCaptioner(ModelConfig(EncoderConfig("mobilenet_v1_025", size=32)), VOCABULARY)
+    captioner = ImageCaptioner(ModelConfig(EncoderConfig("toy", size=32)), VOCABULARY)
     save(captioner, tmp_path / "file")
     total = sum(tensor.numel() for tensor in captioner.state_dict().values())
     assert load(tmp_path / "file", max_weights=total)
@@ -85,7 +85,7 @@ def test_weights_beyond_a_limit_are_not_loaded(tmp_path):
     ],
 )
 def test_what_is_no_photo_is_refused_and_not_left_out(image, given):
-    captioner = ImageCaptioner(ModelConfig(EncoderConfig("mobilenet_v1_025", size=32)), VOCABULARY)
+    captioner = ImageCaptioner(ModelConfig(EncoderConfig("toy", size=32)), VOCABULARY)
     with pytest.raises(ConfigError, match=rf"an image is {given}.*give its path, or uint8"):
         captioner.caption([np.zeros((8, 8, 3), np.uint8), image])
 
@@ -284,7 +284,7 @@ LIES = {
     "options are a list": lambda config: config["model"]["decoder"].update(options=[1]),
     "unknown encoder": encoder(name="resnet"),
     "wider encoder": encoder(name="mobilenet_v1"),
-    "encoder name is a list": encoder(name=["mobilenet_v1_025"]),
+    "encoder name is a list": encoder(name=["toy"]),
     "huge images": encoder(size=10**6),
     "stride of none": encoder(stride=0),
     "batch norm that is not there": encoder(norm=True),

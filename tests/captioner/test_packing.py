@@ -26,7 +26,7 @@ LITE = Normalization((127.0,) * 3, (128.0,) * 3)
 
 def make(decoder: str = "up_down", options: dict = SMALL, norm: bool = True) -> ImageCaptioner:
     torch.manual_seed(0)
-    config = ModelConfig(EncoderConfig("convnet", size=32, stride=16, norm=norm), DecoderConfig(decoder, options))
+    config = ModelConfig(EncoderConfig("toy", size=32, stride=16, norm=norm), DecoderConfig(decoder, options))
     captioner = ImageCaptioner(config, VOCABULARY)
     captioner.encode(torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8))  # running statistics
     return captioner.eval()
@@ -65,8 +65,8 @@ def test_normalisation_is_written_where_it_is_not_the_usual_one(tmp_path, monkey
     captioner = make(norm=False)
     save(captioner, tmp_path / "usual", "exact")
     assert "pixels" not in store.load(tmp_path / "usual").config
-    row = replace(encoders.ENCODERS["convnet"], normalization=LITE)
-    monkeypatch.setitem(encoders.ENCODERS, "convnet", row)
+    row = replace(encoders.ENCODERS["toy"], normalization=LITE)
+    monkeypatch.setitem(encoders.ENCODERS, "toy", row)
     pixels = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
     usual = captioner.encoder((pixels.permute(0, 3, 1, 2) - 127.0) / 128.0)
     torch.testing.assert_close(captioner.encode(pixels).grid, usual.grid)

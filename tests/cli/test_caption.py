@@ -26,7 +26,7 @@ from laconic.training import evaluation
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    config = ModelConfig(EncoderConfig("convnet", 32, 16), DecoderConfig(options={"word": 4, "hidden": 8}))
+    config = ModelConfig(EncoderConfig("toy", 32, 16), DecoderConfig(options={"word": 4, "hidden": 8}))
     path = tmp_path_factory.mktemp("packed") / "tiny.safetensors"
     save(ImageCaptioner(config, Vocabulary.build(["a dog runs", "a boat"], 1)), path)
     return path

@@ -16,7 +16,7 @@ def short() -> Recipe:
     """Dense, on features of a frozen encoder."""
     return Recipe(
         data=DataRecipe("scenes", min_count=1, train=48, val=8),
-        encoder=EncoderConfig("mobilenet_v1_025", size=32, stride=16),
+        encoder=EncoderConfig("toy", size=32, stride=16),
         decoder=DecoderConfig(options={"word": 12, "hidden": 16}),
         training=Training(epochs=2, batch=8, learning_rate=5e-3, precision="float32"),
         decoding=Decoding(beam=2),

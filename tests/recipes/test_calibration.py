@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,7 +35,7 @@ from laconic.store.values import VALUES
 from laconic.text import BOS, EOS, Vocabulary
 
 SCENES = data.load("scenes", None, "train")
-CONFIG = ModelConfig(EncoderConfig("convnet", 64, 16), DecoderConfig(options={"word": 12, "hidden": 24}))
+CONFIG = ModelConfig(EncoderConfig("toy", 64, 16), DecoderConfig(options={"word": 12, "hidden": 24}))
 
 
 def captioner_of(config: ModelConfig, seed: int = 0) -> ImageCaptioner:
@@ -94,8 +95,9 @@ def test_own_captions_are_what_greedy_search_says(captioner: ImageCaptioner) -> 
         assert said == [BOS, *best[0].tokens, *([EOS] if best[0].finished else [])]
 
 
-def test_own_captions_can_be_held(captioner: ImageCaptioner) -> None:
+def test_own_captions_can_be_held() -> None:
     """By the output's biases alone, in whole steps, and on the grid of the file."""
+    captioner = captioner_of(replace(CONFIG, encoder=EncoderConfig("convnet", 64, 16)))  # the toy's are too much alike
     images = [SCENES[i].pixels() for i in range(12)]
     batches = own_batches(captioner, images)
     rounded = copy.deepcopy(captioner)

@@ -25,7 +25,7 @@ from laconic.training.settings import Scst, Training
 
 DENSE = Recipe(
     data=DataRecipe("scenes", min_count=1, train=48, val=8),
-    encoder=EncoderConfig("mobilenet_v1_025", size=32, stride=16, norm=True),
+    encoder=EncoderConfig("toy", size=32, stride=16, norm=True),
     decoder=DecoderConfig(options={"word": 12, "hidden": 16}),
     training=Training(
         epochs=3, batch=8, learning_rate=5e-3, encoder_learning_rate=1e-3, precision="float32", mirror=False

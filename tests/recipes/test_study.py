@@ -26,7 +26,7 @@ BASE = """
 name = "scenes"
 min_count = 1
 [encoder]
-name = "mobilenet_v1_025"
+name = "toy"
 size = 64
 [decoder.options]
 word = 8

@@ -43,7 +43,7 @@ def finish_run(
     """A folder as `laconic train` leaves it; the decoder's matrices lose the share `sparsity` of their weights."""
     recipe = Recipe(
         data=DataRecipe("scenes", min_count=1, train=TRAIN, val=VAL),
-        encoder=EncoderConfig("mobilenet_v1_025", size=32),
+        encoder=EncoderConfig("toy", size=32),
         decoder=DecoderConfig(options={"word": 8, "hidden": hidden}),
         pruning=Pruning(method, where, freeze, pruning),
         training=Training(epochs=2),

@@ -41,6 +41,14 @@ def report(runs, tmp_path_factory):
     return out, write_report([runs], out, lambda run: f"laconic train {run.name}.toml")
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For what is not about figures: they take most of a report's time, and none is made."""
+    for name in ("cider_figure", "progression_figure", "layers_figure", "densities_figure"):
+        monkeypatch.setattr(f"laconic.report.figures.{name}", lambda *_: None)
+    monkeypatch.setattr("laconic.report.compose.write_figure", lambda *_: None)
+
+
 def test_csv_has_every_run_and_number(report, runs):
     with (report[0] / "runs.csv").open(newline="") as file:
         rows = {row["run"]: row for row in csv.DictReader(file)}
@@ -59,7 +67,7 @@ def test_csv_has_every_run_and_number(report, runs):
     assert 0 < int(row["decoder_operations"]) < 0.2 * int(rows["dense"]["decoder_operations"])
 
 
-def test_captioners_of_one_name_and_two_sizes_are_told_apart(runs, tmp_path):
+def test_captioners_of_one_name_and_two_sizes_are_told_apart(runs, tmp_path, undrawn):
     small = finish_run(tmp_path / "small_smp", 0.39, hidden=6, method="supermask", sparsity=0.8)
     folders = [small, *(runs / name for name in ("small", "dense", "smp_0.8"))]
     write_report(folders, tmp_path / "out", lambda run: "")
@@ -71,7 +79,7 @@ def test_captioners_of_one_name_and_two_sizes_are_told_apart(runs, tmp_path):
     assert headings == [f"{run.weights():,}" for run in read_runs([runs / "dense", runs / "small"])[0]]
 
 
-def test_runs_of_two_budgets_are_compared_each_with_its_own_dense_run(runs, tmp_path):
+def test_runs_of_two_budgets_are_compared_each_with_its_own_dense_run(runs, tmp_path, undrawn):
     for name in ("dense", "smp_0.8"):
         longer = shutil.copytree(runs / name, tmp_path / f"{name}_longer")
         recipe = json.loads((longer / "recipe.json").read_text())
@@ -85,7 +93,7 @@ def test_runs_of_two_budgets_are_compared_each_with_its_own_dense_run(runs, tmp_
     assert re.findall(r"figures/cider_\d", text) == ["figures/cider_1", "figures/cider_2"]
 
 
-def test_runs_that_go_on_from_others_have_the_epochs_of_both(runs, tmp_path):
+def test_runs_that_go_on_from_others_have_the_epochs_of_both(runs, tmp_path, undrawn):
     def copied(name: str, epochs: int, initial: str = "") -> None:
         run = shutil.copytree(runs / name.split("-")[0], tmp_path / name)
         recipe = json.loads((run / "recipe.json").read_text())
@@ -102,14 +110,14 @@ def test_runs_that_go_on_from_others_have_the_epochs_of_both(runs, tmp_path):
     shutil.rmtree(tmp_path / "gradual_0.95")
     write_report([tmp_path], tmp_path / "out", lambda run: "")
     text = (tmp_path / "out" / "README.md").read_text()
-    assert re.findall(r"## (soft attention.*); decoder", text) == ["soft attention on mobilenet v1 025, scenes"]
+    assert re.findall(r"## (soft attention.*); decoder", text) == ["soft attention on toy, scenes"]
     with (tmp_path / "out" / "runs.csv").open(newline="") as file:
         assert {row["dense_run"] for row in csv.DictReader(file) if row["method"] != "dense"} == {"dense"}
     (tmp_path / "dense-short" / "recipe.json").write_text("[]")
     assert {run.name: run.budget for run in read_runs([tmp_path])[0]}["gradual_0.8"] == 2
 
 
-def test_runs_of_two_seeds_are_compared_in_pairs_and_as_means(tmp_path):
+def test_runs_of_two_seeds_are_compared_in_pairs_and_as_means(tmp_path, undrawn):
     ciders = {("dense", 1): 0.50, ("dense", 2): 0.54, ("smp", 1): 0.49, ("smp", 2): 0.50}
     for (kind, seed), cider in ciders.items():
         pruning = {"method": "supermask", "sparsity": 0.8} if kind == "smp" else {}
@@ -144,7 +152,7 @@ def test_kept_runs_give_the_same_tables_and_figures_but_that_of_the_weights(repo
     assert not list((tmp_path / "out").glob("*.html"))
 
 
-def test_older_runs_tell_what_captions_are_like_by_their_captions_alone(runs, tmp_path):
+def test_older_runs_tell_what_captions_are_like_by_their_captions_alone(runs, tmp_path, undrawn):
     for name, captions in (("old", "captions.json"), ("mute", "")):
         run = shutil.copytree(runs / "dense", tmp_path / name)
         result = json.loads((run / "result.json").read_text())
@@ -222,7 +230,7 @@ def test_the_text_shows_tables_figures_ablations_and_captions(report):
     assert len(report[1]) == 1
 
 
-def test_without_its_gallery_a_report_holds_nothing_of_the_data_set(report, runs, tmp_path):
+def test_without_its_gallery_a_report_holds_nothing_of_the_data_set(report, runs, tmp_path, undrawn):
     write_report([runs], tmp_path / "out", lambda run: f"laconic train {run.name}.toml", gallery=False)
     assert not list((tmp_path / "out").glob("*.html"))
     text = (tmp_path / "out" / "README.md").read_text()
@@ -283,13 +291,13 @@ def test_a_folder_that_cannot_be_written(runs, tmp_path):
         write_report([runs], tmp_path / "file" / "out", lambda _: "")
 
 
-def test_the_verb_names_the_recipe_of_a_run(runs, tmp_path, capsys, monkeypatch):
+def test_the_verb_names_the_recipe_of_a_run(runs, tmp_path, capsys, monkeypatch, undrawn):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "broken.toml").write_text("[")
     (tmp_path / "recipes" / "tiny.toml").write_text(
         '[data]\nname = "scenes"\nmin_count = 1\ntrain = 30\nval = 6\n'
-        '[encoder]\nname = "mobilenet_v1_025"\nsize = 32\n'
+        '[encoder]\nname = "toy"\nsize = 32\n'
         "[decoder.options]\nword = 8\nhidden = 8\n[training]\nepochs = 2\n"
     )
     assert main(["report", str(runs / "dense"), str(runs / "small"), "-o", "out"]) == 0

@@ -104,7 +104,7 @@ def test_options_out_of_range_are_refused(options, message):
 
 DENSE = Recipe(
     data=DataRecipe("scenes", min_count=1, train=24, val=4),
-    encoder=EncoderConfig("mobilenet_v1_025", size=32, stride=16),
+    encoder=EncoderConfig("toy", size=32, stride=16),
     decoder=DecoderConfig(options={"word": 12, "hidden": 16}),
     training=Training(epochs=1, batch=8, learning_rate=5e-3, precision="float32", mirror=False),
     decoding=Decoding(beam=1),
