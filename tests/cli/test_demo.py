@@ -13,7 +13,7 @@ from laconic.config import differences, to_mapping
 from laconic.data import read_image
 from laconic.errors import ConfigError, TrainingError
 
-TINY = Demo(epochs=2, train=64, val=8, pictures=3, threads=1)
+TINY = Demo(encoder_epochs=1, epochs=2, train=64, val=8, pictures=3, threads=1)
 
 
 @pytest.fixture(scope="module")

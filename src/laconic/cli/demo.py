@@ -7,7 +7,6 @@ table and a page. Killed half-way, it continues when run again. Knows no trainin
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -53,7 +52,6 @@ from laconic.training.visual_concepts import ENCODER, learn_concepts
 
 VALUES = {"dense": "exact", "pruned": "compact"}  # of the models, in the order in which they learn: how they are packed
 CALIBRATION = 64  # training scenes on which compact values are fitted
-THREADS = 4  # matrices this small gain nothing from more
 SIZE = 48  # pixels of a side that the captioners see
 BATCH = 32
 SEEING = "encoder"  # folder in which the encoder learns to see
@@ -70,20 +68,22 @@ class Demo:
     Attributes:
         out: folder of everything that is made.
         sparsity: share of the weights that Supermask Pruning removes, encoder and captioner alike.
-        epochs: passes over the training scenes, the same for the encoder and for both captioners.
+        encoder_epochs: passes over the training scenes in which the encoder learns to see.
+        epochs: passes in which each captioner learns, the same for both.
         train: scenes to learn from.
         val: scenes to score on.
         pictures: captioned on the page; neither model has seen them.
-        threads: of the processor; 0 for all, up to four.
+        threads: of the processor; models this small gain nothing from more than one, and lose where others work.
     """
 
     out: DemoFolder = Path("runs/demo")
     sparsity: float = 0.9
-    epochs: int = 10
+    encoder_epochs: int = 12
+    epochs: int = 7
     train: int = 4000
     val: int = 200
     pictures: int = 24
-    threads: int = 0
+    threads: int = 1
 
 
 def run_demo(demo: Demo) -> None:
@@ -98,7 +98,7 @@ def run_demo(demo: Demo) -> None:
     """
     check(demo)
     console = console_for()
-    settle_in(threads(demo))
+    settle_in(demo.threads)
     console.print(f"[bold]{TITLES['encoder'].format(demo)}[/bold]")
     with watching(console) as watch:
         see(demo, watch)
@@ -125,19 +125,12 @@ def run_demo(demo: Demo) -> None:
 def check(demo: Demo) -> None:
     """ConfigError for values that are not possible."""
     scenes = {split: len(data.load("scenes", None, split)) for split in ("train", "val")}
-    for name in ("epochs", "train", "val", "pictures"):
+    for name in ("encoder_epochs", "epochs", "train", "val", "pictures", "threads"):
         value, most = getattr(demo, name), scenes.get(name, 1000)
         if not 1 <= value <= most:
             raise ConfigError(f"demo: {name} is {value}, must be 1 to {most}")
     if not 0 < demo.sparsity < 1:
         raise ConfigError(f"demo: sparsity is {demo.sparsity}, must be between 0 and 1")
-    if demo.threads < 0:
-        raise ConfigError(f"demo: threads is {demo.threads}; give 0 for all, or at least 1")
-
-
-def threads(demo: Demo) -> int:
-    """How many are used."""
-    return demo.threads or min(os.cpu_count() or 1, THREADS)
 
 
 TITLES = {
@@ -153,7 +146,7 @@ def see(demo: Demo, watch: Watcher) -> None:
     scenes = Scenes(demo.train, "train")
     pixels = cache_pixels(scenes, SIZE, demo.out / "cache", partial(watch.stage, "drawing scenes"))
     captions = [scenes[i].captions for i in range(len(scenes))]
-    settings = training(demo, 3e-3, 3e-3)
+    settings = replace(training(demo, 3e-3, 3e-3), epochs=demo.encoder_epochs)
     learn_concepts(replace(VISION, norm=True), pixels, captions, settings, demo.out / SEEING, show=watch.progress)
 
 
@@ -165,7 +158,7 @@ def recipes(demo: Demo) -> dict[str, Recipe]:
         imagenet=str(demo.out / SEEING / ENCODER),
         # attention follows the word before it: what is red is looked at before its shape is named
         decoder=DecoderConfig("object_relation", dict(CAPTIONER)),
-        training=training(demo, 2e-3, 1e-3),
+        training=training(demo, 2e-3, 5e-4),
     )
     # gates that move by the size of their gradients, as for any encoder that can see already
     options = {"sparsity": demo.sparsity, "adaptive": True, "sampling": "round"}
@@ -175,7 +168,7 @@ def recipes(demo: Demo) -> dict[str, Recipe]:
 
 
 def training(demo: Demo, learning_rate: float, encoder_learning_rate: float) -> Training:
-    """How long and in which batches all three learn."""
+    """How long, how fast and in which batches."""
     return Training(
         epochs=demo.epochs,
         batch=min(BATCH, demo.train),
@@ -330,7 +323,7 @@ def numbers(demo: Demo, contenders: Sequence[Contender], layers: Sequence[Layer]
         models[model.name] = {**measured, "seconds": result["seconds"]}
     return {
         "settings": {**to_mapping(demo), "out": str(demo.out)},
-        "threads": threads(demo),
+        "threads": demo.threads,
         "models": models,
         "layers": [to_mapping(layer) for layer in layers],
     }
