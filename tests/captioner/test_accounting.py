@@ -152,11 +152,19 @@ def test_a_model_of_zeros_leaves_the_products_of_activations():
     assert caption_operations(model).decoder == 2 * 10 * 4 * 8  # weighted sums of the values
 
 
+SMALL = {
+    "soft_attention": {"word": 64, "hidden": 64},
+    "up_down": {"word": 64, "hidden": 64, "attention": 32},
+    "object_relation": {"layers": 2, "heads": 4, "width": 64, "feed_forward": 128},
+}
+
+
 @pytest.mark.parametrize("encoder", ["mobilenet_v1_025", "regions"])
 @pytest.mark.parametrize("name", CAPTIONERS)
 def test_every_captioner_can_be_counted(name, encoder):
     vocabulary = Vocabulary((*SPECIALS, "dog"))
-    model = ImageCaptioner(ModelConfig(EncoderConfig(encoder, size=64, channels=8), DecoderConfig(name)), vocabulary)
+    config = ModelConfig(EncoderConfig(encoder, size=64, channels=8), DecoderConfig(name, SMALL[name]))
+    model = ImageCaptioner(config, vocabulary)
     dense = caption_operations(model)
     assert (dense.encoder == 0) == (encoder == "regions")
     with torch.no_grad():
@@ -170,7 +178,7 @@ def test_every_captioner_can_be_counted(name, encoder):
 def test_fused_attention_counts_as_its_two_products(name):
     vocabulary = Vocabulary((*SPECIALS, "dog"))
     encoder = EncoderConfig("mobilenet_v1_025", size=64)
-    model = ImageCaptioner(ModelConfig(encoder, DecoderConfig(name)), vocabulary)
+    model = ImageCaptioner(ModelConfig(encoder, DecoderConfig(name, SMALL[name])), vocabulary)
     fused = caption_operations(model)
     with sdpa_kernel(SDPBackend.MATH):
         assert caption_operations(model) == fused

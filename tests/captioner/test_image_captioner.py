@@ -67,7 +67,7 @@ def test_normalize_equals_preprocess_of_the_data_layer():
 
 
 def test_weights_beyond_a_limit_are_not_loaded(tmp_path):
-    captioner = ImageCaptioner(ModelConfig(EncoderConfig("toy", size=32)), VOCABULARY)
+    captioner = ImageCaptioner(replace(CONFIG, encoder=EncoderConfig("toy", size=32)), VOCABULARY)
     save(captioner, tmp_path / "file")
     total = sum(tensor.numel() for tensor in captioner.state_dict().values())
     assert load(tmp_path / "file", max_weights=total)
@@ -85,7 +85,7 @@ def test_weights_beyond_a_limit_are_not_loaded(tmp_path):
     ],
 )
 def test_what_is_no_photo_is_refused_and_not_left_out(image, given):
-    captioner = ImageCaptioner(ModelConfig(EncoderConfig("toy", size=32)), VOCABULARY)
+    captioner = ImageCaptioner(CONFIG, VOCABULARY)
     with pytest.raises(ConfigError, match=rf"an image is {given}.*give its path, or uint8"):
         captioner.caption([np.zeros((8, 8, 3), np.uint8), image])
 

@@ -1,12 +1,15 @@
 """Several processes train as one: same log, same weights, same masks; and only one of them writes.
 
-Run as a program by torchrun, `test_distributed.py FOLDER`, it trains every case of CASES.
+Run as a program, `test_distributed.py FOLDER CASES`, it is one of them, or forks two where torchrun has not done so.
 """
 
 import contextlib
 import json
+import os
+import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -107,11 +110,30 @@ def stopped_and_resumed(run: Run) -> Run:
     return second
 
 
-def main(folder: Path) -> None:
+def fork(folder: Path, cases: list[str]) -> None:
+    """Two children with torchrun's variables: what three programs would import each is imported once."""
+    torch.optim.Adam([torch.ones(1, requires_grad=True)])  # imports much
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    os.environ.update(address, WORLD_SIZE="2")
+    children = []
+    for number in ("0", "1"):
+        os.environ.update(RANK=number, LOCAL_RANK=number)
+        child = os.fork()
+        if not child:
+            main(folder, cases)
+            return
+        children.append(child)
+    if any(os.waitpid(child, 0)[1] for child in children):
+        raise SystemExit(1)
+
+
+def main(folder: Path, cases: list[str]) -> None:
     """Trains each case; each process tells what it ended with."""
     with process_group():
         assert (broadcast(rank()), total([1.0, rank()], torch.device("cpu"))) == (0, [2.0, 1.0])
-        for case in CASES:
+        for case in cases:
             run = make_run(case, folder / case)
             if case == "supermask":
                 run = stopped_and_resumed(run)
@@ -128,10 +150,21 @@ def main(folder: Path) -> None:
 def folder(tmp_path_factory) -> Path:
     """What two processes have left behind."""
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run([*command, __file__, str(folder)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch([sys.executable], folder, CASES)
     return folder
+
+
+def launch(python: list[str], folder: Path, cases: Sequence[str]) -> None:
+    done = subprocess.run([*python, __file__, str(folder), *cases], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow  # torchrun and its two programs import torch each; by default they are forked
+def test_torchrun_starts_the_same_processes(folder, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launch(torchrun, tmp_path, ["dense"])
+    found, forked = (torch.load(some / "dense0.pt", weights_only=True)["model"] for some in (tmp_path, folder))
+    assert all(torch.equal(found[name], value) for name, value in forked.items())
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -173,4 +206,5 @@ def test_alone_everything_is_the_obvious():
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    start = main if "RANK" in os.environ else fork
+    start(Path(sys.argv[1]), sys.argv[2:])

@@ -1,6 +1,6 @@
 """The training loop: resume after any stop, choice of the best checkpoint, learning rates, failures.
 
-Run as a program, `python test_train.py FOLDER METHOD PLACE THREADS`, it trains and kills itself.
+Run as a program, `python test_loop.py FOLDER THREADS`, its children train, and each kills itself.
 """
 
 import errno
@@ -122,11 +122,30 @@ def assert_same(run: Run, expected: Run) -> None:
 # Resume
 
 
-def main(folder: str, method: str, place: str, threads: str) -> None:
-    """Trains, resumes where it can, and is killed at `place`: a step, or the writing of its checkpoint."""
+KILLS = {  # a step, or the writing of its checkpoint
+    "dense": (f"step@{2 * PER_EPOCH + 3}",),
+    "pruned": (f"step@{PER_EPOCH - 2}", f"step@{2 * PER_EPOCH + 3}", f"write@{4 * PER_EPOCH}"),
+}
+
+
+def main(folder: str, threads: str) -> None:
+    """For each kill of KILLS a child trains, from where the one before has come, until there."""
     torch.set_num_threads(int(threads))
+    make_run(Path(folder) / "unused", "dense")  # an optimizer: what it imports, no child has to
+    for method, places in KILLS.items():
+        for place in places:
+            child = os.fork()
+            if not child:
+                train_until(Path(folder) / method, method, place)
+            _, status = os.waitpid(child, 0)
+            assert os.WIFSIGNALED(status)
+            assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+def train_until(folder: Path, method: str, place: str) -> None:
+    """Trains, resumes where it can, and is killed at `place`."""
     kind, step = place.split("@")
-    run = make_run(Path(folder), method)
+    run = make_run(folder, method)
     run.resume()
     if kind == "write":
         original = torch.save
@@ -148,19 +167,24 @@ def main(folder: str, method: str, place: str, threads: str) -> None:
 
         run._train_step = train_step
     run.fit()
+    os._exit(1)  # not killed
 
 
-def test_a_run_killed_again_and_again_ends_like_an_unbroken_one(unbroken, tmp_path):
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory) -> Path:
+    """Folder of what each method's killed runs have left behind; one program, since it costs an import of torch."""
+    folder = tmp_path_factory.mktemp("killed")
+    threads = str(torch.get_num_threads())  # sums are rounded in another order with more
+    subprocess.run([sys.executable, __file__, str(folder), threads], check=True)
+    return folder
+
+
+def test_a_run_killed_again_and_again_ends_like_an_unbroken_one(unbroken, killed):
     """SIGKILL in the first epoch, in a later one, and while the checkpoint of an epoch is being written."""
     method, expected = unbroken
-    places = [f"step@{PER_EPOCH - 2}", f"step@{2 * PER_EPOCH + 3}", f"write@{4 * PER_EPOCH}"]
-    for place in places if method == "pruned" else places[1:2]:  # each costs an import of torch
-        threads = str(torch.get_num_threads())  # sums are rounded in another order with more
-        command = [sys.executable, __file__, str(tmp_path), method, place, threads]
-        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    reached = load_checkpoint(tmp_path / "last.pt")["step"]
+    reached = load_checkpoint(killed / method / "last.pt")["step"]
     assert reached == (3 if method == "pruned" else 2) * PER_EPOCH
-    run = make_run(tmp_path, method)
+    run = make_run(killed / method, method)
     run.resume()
     assert run.step == reached
     run.fit()
