@@ -77,7 +77,7 @@ class Demo:
     """
 
     out: DemoFolder = Path("runs/demo")
-    sparsity: float = 0.9
+    sparsity: float = 0.87
     encoder_epochs: int = 12
     epochs: int = 7
     train: int = 4000
