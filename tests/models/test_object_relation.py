@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from laconic.compress.masked.pruner import Pruner
-from laconic.compress.masked.supermask import Supermask
+from laconic.compress.sites import prunable
 from laconic.decode.search import Decoding, decode
 from laconic.errors import ConfigError
 from laconic.models.layers import Features, cell_boxes
@@ -91,8 +90,12 @@ def test_parameters_are_those_of_the_paper(golden):
         found |= {theirs.format(head=head): (shape[0] // heads, *shape[1:]) for head in range(heads)}
     assert found == expected
     assert sum(p.numel() for p in model.parameters()) == table["relation_transformer"]["total_excl_masks"] == 55_443_777
-    pruner = Pruner(model, Supermask(0.95), steps=10)
-    assert pruner.weights == table["relation_transformer_prune"]["mask_params"] == 55_332_864
+    masked = prunable(model)
+    assert (
+        sum(getattr(*sites[0]).numel() for sites in masked.values())
+        == table["relation_transformer_prune"]["mask_params"]
+        == 55_332_864
+    )
 
 
 def make(**changes) -> ObjectRelation:
