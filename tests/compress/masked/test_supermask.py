@@ -135,9 +135,16 @@ def train_toy(width: int, steps: int, sparsity: float, until: int | None = None)
     return pruner
 
 
+LONG = (4, 600, 0.5), (40, 600, 0.5), (40, 600, 0.9), (1000, 600, 0.9)  # some seconds each
+
+
 @pytest.mark.parametrize(
     ("width", "steps", "sparsity"),
-    [*itertools.product((4, 40, 1000), (30, 120), (0.5, 0.9)), (4, 600, 0.9), (1000, 600, 0.5)],  # long ones take long
+    [
+        *itertools.product((4, 40, 1000), (30, 120), (0.5, 0.9)),
+        *((4, 600, 0.9), (1000, 600, 0.5)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in LONG),
+    ],
 )
 def test_target_is_met_on_any_model_and_length(width, steps, sparsity):
     pruner = train_toy(width, steps, sparsity)
