@@ -1,0 +1,69 @@
+/* How much memory a call takes, and where each table lies in it. */
+#ifndef LACONIC_WORKSPACE_H
+#define LACONIC_WORKSPACE_H
+
+#include "run.h"
+#include "search.h"
+
+INLINE plan_view view_plan(const void *plan) {
+  const plan_header *h = plan;
+  const uint8_t *bytes = plan;
+  return (plan_view){h, (const void *)(bytes + h->buffers_at), (const void *)(bytes + h->matrices_at),
+                     (const void *)(bytes + h->operations_at), bytes + h->arena_at};
+}
+
+INLINE int sound_decoding(const laconic_decoding *d) {
+  return d->beam >= 1 && d->beam <= MOST_BEAMS && d->max_length >= 1 && d->max_length <= MOST_TOKENS &&
+         d->allow_unknown <= 1 && d->reserved == 0 && d->length_penalty >= 0.0 && d->length_penalty <= MOST_PENALTY;
+}
+
+/* Floats that a buffer takes; as a double, which no hostile size overflows. */
+static double floats_of(const laconic_run *run, const plan_buffer *b) {
+  double rows = b->rows, p = run->most_positions;
+  switch (b->space) {
+    case POSITIONS: return rows * (double)round_up(run->most_positions, 16) * (b->kept ? run->count : 1);
+    case PAIRS: return rows * (p * p + 16);
+    case IMAGES: return rows * (double)round_up(run->count, 16);
+    case ROWS:
+      return rows * run->panel_capacity * (b->kept ? (run->slots + PANEL - 1) / PANEL : 1);
+    case WORDS: return (rows + 16) * run->slots * run->decoding->max_length;
+    default: return 0.0;
+  }
+}
+
+/* Sets sizes of a run; lays out its tables behind each other, in `base` where that is given. Returns the bytes of all
+   of it, as a double: base, scratch, tables, the books of the search. */
+static double lay_out(laconic_run *run, uint32_t most_positions, size_t *base) {
+  const plan_header *h = run->plan.header;
+  run->most_positions = h->side ? h->positions : most_positions;
+  run->slots = run->count * run->decoding->beam; /* at most 2^32: see laconic_workspace */
+  run->panel_capacity = lanes_of(run->slots);
+  double at = (double)round_up(h->buffers * sizeof(size_t), 64) / 4, scratch = at;
+  at += (double)round_up(h->scratch, 16);
+  for (uint32_t i = 0; i < h->buffers; i++) {
+    const plan_buffer *b = run->plan.buffers + i;
+    if (b->space == PIXELS) {
+      if (base) base[i] = (size_t)scratch + b->offset;
+      continue;
+    }
+    if (base) base[i] = (size_t)at;
+    at += (double)((uint64_t)(floats_of(run, b) + 15.0) / 16 * 16) + 16; /* vectors may reach beyond the last row */
+  }
+  return 4.0 * at + search_bytes(run);
+}
+
+static int take_workspace(laconic_run *run, uint32_t most_positions, void *workspace, size_t bytes) {
+  run->count = run->images->count;
+  if (!sound_decoding(run->decoding)) return LACONIC_BAD_INPUT;
+  if ((double)run->count * run->decoding->beam > 1e6) return LACONIC_BAD_INPUT;
+  double needed = lay_out(run, most_positions, NULL);
+  if (!workspace || (uintptr_t)workspace % 64 || needed > (double)bytes) return LACONIC_NO_ROOM;
+  run->memory = workspace, run->base = workspace;
+  lay_out(run, most_positions, workspace);
+  size_t books = (size_t)needed - search_bytes(run), tables = round_up(run->plan.header->buffers * sizeof(size_t), 64);
+  memset((uint8_t *)workspace + tables, 0, books - tables); /* columns that pad must not be slow or odd numbers */
+  run->books = (uint8_t *)workspace + books;
+  return LACONIC_OK;
+}
+
+#endif

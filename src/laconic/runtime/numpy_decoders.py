@@ -1,0 +1,7 @@
+"""The operations of captioners in numpy; see numpy_path."""
+
+from collections.abc import Callable
+
+from laconic.runtime.numpy_work import linear
+
+OPERATIONS: dict[str, Callable[..., None]] = {"LINEAR": linear}

@@ -1,0 +1,60 @@
+"""A packed captioner becomes a plan: the rules of its encoder and of its captioner, one after the other.
+
+    plan = make_plan(laconic.store.load("tiny.safetensors"))
+
+`Weights` is how rules see a file: by the name of a parameter, dense or as compressed sparse rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.runtime.operations import NONE, Place
+from laconic.runtime.plan import Plan
+from laconic.runtime.program import Builder
+from laconic.runtime.rules_encoders import plan_encoder
+from laconic.runtime.rules_recurrent import plan_soft_attention, plan_up_down
+from laconic.runtime.rules_transformer import plan_object_relation
+from laconic.spec.encoders import cells_of, channels_of
+from laconic.spec.model import REGIONS
+from laconic.spec.packed import CaptionerSpec, read_spec
+from laconic.spec.tokens import SPECIAL
+from laconic.store import Packed
+
+MOST_REGIONS = 1024  # of an image, where a detector's features are read
+TOKENIZATIONS = ("words", "sentencepiece")
+
+# Each adds programs that read `grid` (and `pooled`, and boxes) and returns the buffers of the header that it reads
+# beside the grid: {"logits": .., "boxes": ..}.
+CAPTIONERS: dict[str, Callable[..., dict[str, int]]] = {
+    "soft_attention": plan_soft_attention,
+    "up_down": plan_up_down,
+    "object_relation": plan_object_relation,
+}
+
+
+def make_plan(packed: Packed, *, width: str = "FLOAT32", spec: CaptionerSpec | None = None) -> Plan:
+    """The plan of a packed captioner. `width`: how values of matrices lie in it, one of WIDTHS.
+
+    Raises FormatError, naming the file, where it holds something else or is damaged.
+    """
+    spec = spec or read_spec(packed)
+    encoder, builder = spec.model.encoder, Builder(width)
+    channels = channels_of(encoder)
+    pixels = encoder.name != REGIONS
+    grid = builder.buffer(channels.grid, "POSITIONS")
+    pooled = builder.buffer(channels.pooled, "IMAGES") if spec.captioner.reads_pooled else NONE
+    if pixels:
+        plan_encoder(builder, packed, encoder, Place(grid), pooled)
+    found = CAPTIONERS[spec.model.decoder.name](builder, packed, spec, grid, pooled)
+    special = {"pad": SPECIAL.pad, "unk": SPECIAL.unk, "bos": SPECIAL.bos, "eos": SPECIAL.eos}
+    facts = {
+        "grid": grid, "pooled": pooled, "channels": channels.grid, "pooled_channels": channels.pooled,
+        "side": encoder.size if pixels else 0, "positions": cells_of(encoder) if pixels else MOST_REGIONS,
+        "scale": spec.normalization.scale, "shift": spec.normalization.shift,
+        "tokenization": TOKENIZATIONS.index(spec.vocabulary.tokenization),
+    }  # fmt: skip
+    return builder.finish({**facts, **special, **found}, list(spec.vocabulary.words))

@@ -1,0 +1,131 @@
+"""Writing a plan: `Builder` collects buffers, matrices, constants and operations, and lays them out as bytes.
+
+    b = Builder()
+    hidden = b.buffer(512, "ROWS", kept=True)
+    b.add("step", "LINEAR", x=Place(words), y=Place(gates), matrix=b.matrix(weight, bias), ...)
+    plan = b.finish(facts)
+
+Knows layouts, not captioners; native/plan.h is what it writes.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.runtime.matrices import PackedMatrix, Weights, pack_matrix
+from laconic.runtime.operations import (
+    ACTIVATIONS,
+    FORMS,
+    NONE,
+    OPERATIONS,
+    PROGRAMS,
+    SPACES,
+    STARTS,
+    WIDTHS,
+    Place,
+    encode_arguments,
+)
+from laconic.runtime.plan import ALIGNMENT, BUFFER, HEADER, MAGIC, MATRIX, OPERATION, VERSION, Plan
+
+Argument = int | Place | str  # a name stands for its number in ACTIVATIONS or STARTS
+_NAMES = {name: number for table in (ACTIVATIONS, STARTS) for number, name in enumerate(table)}
+
+
+@dataclass
+class Builder:
+    """A plan in the making. `width` is how the values of matrices lie in it: one of WIDTHS."""
+
+    width: str = "FLOAT32"
+    buffers: list[dict[str, int]] = field(default_factory=list)
+    matrices: list[dict[str, Any]] = field(default_factory=list)
+    programs: dict[str, list[tuple[str, list[int]]]] = field(default_factory=lambda: {name: [] for name in PROGRAMS})
+    arena: list[bytes] = field(default_factory=list)
+    arena_bytes: int = 0
+
+    def buffer(self, rows: int, space: str, *, columns: int = 0, kept: bool = False) -> int:
+        """A new buffer; see plan.h for what a space is, and when to keep. `columns`: of PIXELS."""
+        number = SPACES.index(space)
+        self.buffers.append({"rows": rows, "space": number, "columns": columns, "offset": 0, "kept": int(kept)})
+        return len(self.buffers) - 1
+
+    def constant(self, values: NDArray[Any] | None) -> int:
+        """Numbers in the arena, as float32; NONE for None."""
+        return NONE if values is None else self._place(np.ascontiguousarray(values, "<f4").tobytes())
+
+    def matrix(self, weights: Weights, bias: NDArray[Any] | None = None, *, width: str | None = None) -> int:
+        """A matrix (rows, columns) to multiply by; of more dimensions, the first are rows and the others columns."""
+        return self.add_matrix(pack_matrix(weights, width or self.width), bias)
+
+    def add_matrix(self, packed: PackedMatrix, bias: NDArray[Any] | None = None) -> int:
+        """A matrix, or a table of word vectors, that has been packed already."""
+        row = {
+            "rows": packed.rows, "columns": packed.columns, "form": FORMS.index(packed.form),
+            "width": WIDTHS.index(packed.width), "step": packed.step, "bias": self.constant(bias),
+            "at": self._place(packed.data), "bytes": len(packed.data), "block": packed.block,
+            "non_zeros": packed.non_zeros,
+        }  # fmt: skip
+        self.matrices.append(row)
+        return len(self.matrices) - 1
+
+    def add(self, program: str, operation: str, **arguments: Argument) -> None:
+        """Appends an operation to one of PROGRAMS."""
+        numbers = {name: _NAMES[value] if isinstance(value, str) else value for name, value in arguments.items()}
+        self.programs[program].append((operation, encode_arguments(operation, numbers)))
+
+    def linear(
+        self, program: str, x: Place, y: Place, matrix: int, activation: str = "LINEARLY", start: str = "FROM_BIAS",
+        image: int = NONE,
+    ) -> None:  # fmt: skip
+        """LINEAR, with its usual arguments filled in."""
+        self.add(program, "LINEAR", x=x, y=y, matrix=matrix, activation=activation, start=start, image=image)
+
+    def finish(self, facts: dict[str, Any], words: list[str]) -> Plan:
+        """The plan. `facts` are the fields of the header that are not layout; those not given are NONE for buffers."""
+        operations = [entry for name in PROGRAMS for entry in self.programs[name]]
+        text = "".join(f"{word}\n" for word in words).encode()
+        tables = {
+            "buffers": _rows(self.buffers, BUFFER),
+            "matrices": _rows(self.matrices, MATRIX),
+            "operations": _rows(
+                [
+                    {"code": list(OPERATIONS).index(name), "arguments": words + [0] * (15 - len(words))}
+                    for name, words in operations
+                ],
+                OPERATION,
+            ),
+        }
+        header = np.zeros(1, HEADER)
+        for name in ("grid", "pooled", "boxes", "logits"):
+            header[name] = NONE
+        for name, value in facts.items():
+            header[name] = value
+        header["magic"], header["version"], header["vocabulary"] = MAGIC, VERSION, len(words)
+        for name in PROGRAMS:
+            header[name] = len(self.programs[name])
+        at, chunks = HEADER.itemsize, [b""]
+        for name, content in [*tables.items(), ("arena", b"".join(self.arena)), ("words", text)]:
+            data = content if isinstance(content, bytes) else content.tobytes()
+            header[f"{name}_at"] = at
+            header[f"{name}_bytes" if isinstance(content, bytes) else name] = len(content)
+            chunks.append(data.ljust(-(-len(data) // ALIGNMENT) * ALIGNMENT, b"\0"))
+            at += len(chunks[-1])
+        header["bytes"] = at
+        chunks[0] = header.tobytes()
+        return Plan.of(b"".join(chunks))
+
+    def _place(self, data: bytes) -> int:
+        at = self.arena_bytes
+        padded = data.ljust(-(-len(data) // ALIGNMENT) * ALIGNMENT, b"\0")
+        self.arena.append(padded)
+        self.arena_bytes += len(padded)
+        return at
+
+
+def _rows(entries: list[dict[str, Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
+    rows = np.zeros(len(entries), dtype)
+    for row, entry in zip(rows, entries, strict=True):
+        for name, value in entry.items():
+            row[name] = value
+    return rows
