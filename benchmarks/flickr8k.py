@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from laconic import data
+from laconic.captioner.captioning import evaluate
 from laconic.captioner.packing import load
 from laconic.cli import main
 from laconic.cli.console import console_for, watching
@@ -24,7 +25,6 @@ from laconic.config import expand, read_toml
 from laconic.recipes.folders import write_json
 from laconic.recipes.recipe import Recipe
 from laconic.recipes.run import run_recipe
-from laconic.training.evaluation import evaluate_images
 
 RECIPES = {  # file name -> name in the table; each may begin with what those before it have trained
     "flickr8k_dense": "dense",
@@ -84,7 +84,7 @@ def score_packed(recipe: Recipe, folder: Path, values: str) -> dict[str, float]:
         raise SystemExit(f"{folder}: cannot be packed")
     seconds = time.perf_counter() - started
     examples = data.load(recipe.data.name, expand(recipe.data.root), "val")
-    scores, _, _ = evaluate_images(load(file), examples, recipe.decoding)
+    scores, _, _ = evaluate(load(file), examples, recipe.decoding)
     facts = {"bytes": file.stat().st_size, "CIDEr": scores["CIDEr"], "seconds": round(seconds, 2)}
     write_json(result, facts)
     return facts

@@ -16,6 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from laconic import data, metrics, store
+from laconic.captioner.captioning import evaluate as evaluate_images
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import load, save
 from laconic.cli import VERBS, main
@@ -34,7 +35,7 @@ from laconic.recipes import run as running
 from laconic.recipes.processes import Outcome
 from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
-from laconic.training.evaluation import evaluate, evaluate_images
+from laconic.training.evaluation import evaluate
 from laconic.training.features import PixelCache
 from laconic.training.loop import Progress
 

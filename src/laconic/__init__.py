@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from laconic import data, metrics, store
     from laconic.captioner.image_captioner import ImageCaptioner
-    from laconic.captioner.packing import load
+    from laconic.captioner.loading import load
     from laconic.compress.masked.fisher import Fisher
     from laconic.compress.masked.frozen import Frozen
     from laconic.compress.masked.magnitude import Gradual, Magnitude
@@ -37,7 +37,7 @@ _HOME = {  # public name -> module that defines it; a module is its own home
     "Supermask": "laconic.compress.masked.supermask",
     "Vocabulary": "laconic.text",
     "data": "laconic.data",
-    "load": "laconic.captioner.packing",
+    "load": "laconic.captioner.loading",
     "metrics": "laconic.metrics",
     "store": "laconic.store",
 }

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from laconic.captioner import captioning
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import save
 from laconic.cli import main
@@ -20,7 +21,6 @@ from laconic.cli.progress import lines_with_bar
 from laconic.errors import DataError
 from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
-from laconic.training import evaluation
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, count: int, error: BaseException) -> None:
-    whole = evaluation.caption_images
+    whole = captioning.caption_images
 
     def some(*arguments: Any) -> Iterator[tuple[int, str]]:
         for done, found in enumerate(whole(*arguments)):
@@ -51,7 +51,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, count: int, error: BaseException
                 raise error
             yield found
 
-    monkeypatch.setattr(evaluation, "caption_images", some)
+    monkeypatch.setattr(captioning, "caption_images", some)
 
 
 @pytest.mark.parametrize("target", ["out.json", "-"])

@@ -1,6 +1,6 @@
 """ImageCaptioner: encoder, captioner and vocabulary as one object, from pixels to words.
 
-    captioner = laconic.load("tiny.safetensors")
+    captioner = laconic.load("tiny.safetensors", backend="torch")
     captioner.caption(["photo.jpg"])     # ["a dog runs through the grass"]
 
 With the encoder "regions" it begins where a detector ended: `captioner.caption(["cocobu_att/1.npy"])`.
@@ -8,27 +8,22 @@ With the encoder "regions" it begins where a detector ended: `captioner.caption(
 Knows nothing of files of its own, training, data sets or metrics.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from os import PathLike
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from laconic.data.images import read_image, resize
-from laconic.data.regions import NO_BOXES, Regions, batches, boxes_beside, read_regions
+from laconic.captioner.inputs import Image, groups_of, needs_boxes, reads_regions, regions_of, stack_pixels
+from laconic.data.regions import NO_BOXES, Regions
 from laconic.decode.beams import Hypothesis
 from laconic.decode.search import Decoding, decode
-from laconic.errors import ConfigError, DataError
+from laconic.errors import DataError
 from laconic.models.captioners import build_captioner
 from laconic.models.encoders import build_encoder, normalize
 from laconic.models.evaluated import evaluated
 from laconic.models.layers import Features
-from laconic.spec.model import PARTS, REGIONS, ModelConfig
+from laconic.spec.model import PARTS, ModelConfig
 from laconic.spec.packed import CaptionerSpec
 from laconic.spec.pixels import images_at_once
 from laconic.spec.tokens import SPECIAL
@@ -37,8 +32,6 @@ from laconic.text import Vocabulary
 ENCODED = 64  # images of the usual size in one pass: MobileNet's first layers take 10 MB of each
 PAIRS = 2**22  # of positions of an image, over a batch: what attention among them takes 0.5 GB for
 LOCATED_PAIRS = 2**20  # with boxes of their own, whose relations take 0.7 GB
-
-Image = np.ndarray | Regions | str | PathLike[str]
 
 
 def stack_regions(regions: Sequence[Regions]) -> Features:
@@ -85,7 +78,7 @@ class ImageCaptioner(nn.Module):
     @property
     def needs_boxes(self) -> bool:
         """Whether it has to be told where regions lie; the cells of a photo's grid lie where they lie."""
-        return self.config.encoder.name == REGIONS and self.spec.captioner.reads_boxes
+        return needs_boxes(self.spec)
 
     def features(self, images: Tensor | Features) -> Features:
         """What the decoder reads: of pixels, or as given. DataError where it needs boxes and there are none."""
@@ -119,50 +112,19 @@ class ImageCaptioner(nn.Module):
         For the encoder "regions" the path of their `.npy` file, or Regions. Paths are read as in training, JPEGs at
         half their size or less where that is enough. Raises DataError for a file that cannot be read.
         """
-        if isinstance(images, str | PathLike):
-            raise ConfigError(f"give a list of images, [{os.fspath(images)!r}]")
         decoding = decoding or Decoding()
         device = next(self.parameters()).device
         captions: list[str] = []
-        for some in self._groups(images, batch):
+        for some in groups_of(self.spec, images, batch):
             found = self.search(self.batch(some).to(device), decoding)
             captions += [self.vocabulary.decode(best[0].tokens) for best in found]
         return captions
 
     def batch(self, images: Sequence[Image]) -> Tensor | Features:
         """Images as `forward` and `search` take them; see `caption`."""
-        if self.config.encoder.name == REGIONS:
-            return stack_regions([self._regions(image) for image in images])
-        return torch.from_numpy(np.stack([self._pixels(image) for image in images]))
-
-    def _groups(self, images: Iterable[Image], count: int) -> Iterator[list[Image]]:
-        """So many images at once, and fewer where their regions are many."""
-        if self.config.encoder.name == REGIONS:
-            found = ((None, self._regions(image)) for image in images)
-            for group in batches(found, count):
-                yield [regions for _, regions in group]
-            return
-        remaining = iter(images)
-        while some := list(islice(remaining, count)):
-            yield some
-
-    def _regions(self, image: Image) -> Regions:
-        """As they are read: without boxes where the captioner has no use for them."""
-        if isinstance(image, str | PathLike):
-            boxes = boxes_beside(Path(image)) if self.needs_boxes else None
-            return read_regions(image, self.config.encoder.channels, boxes)
-        if not isinstance(image, Regions):
-            raise ConfigError("this captioner reads region features; give it nothing else")
-        return image if self.needs_boxes else Regions(image.features)
-
-    def _pixels(self, image: Image) -> np.ndarray:
-        """As they are encoded; no more than one image is in memory at its own size."""
-        size = self.config.encoder.size
-        if isinstance(image, str | PathLike):
-            return resize(read_image(image, size), size)
-        if isinstance(image, Regions):
-            raise ConfigError("this captioner reads photos; give it nothing else")
-        return resize(_checked(image), size)
+        if reads_regions(self.spec):
+            return stack_regions([regions_of(self.spec, image) for image in images])
+        return torch.from_numpy(stack_pixels(self.spec, images))
 
 
 def _a_few_at_a_time(images: Tensor | Features, size: int) -> Iterator[Tensor | Features]:
@@ -174,11 +136,3 @@ def _a_few_at_a_time(images: Tensor | Features, size: int) -> Iterator[Tensor | 
         count = images_at_once(size, ENCODED)
     for start in range(0, len(images), count):
         yield images[start : start + count]
-
-
-def _checked(image: object) -> np.ndarray:
-    """The image where it is pixels as `read_image` gives them, else ConfigError."""
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-        return image
-    given = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-    raise ConfigError(f"an image is {given}; give its path, or uint8 (height, width, 3)")

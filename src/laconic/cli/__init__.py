@@ -13,6 +13,7 @@ Torch is imported by the verbs that need it, so that `--help`, `score` and `insp
     scores      evaluate, score
     pack        pack
     packed      inspect, unpack, diff
+    plan        plan
     caption     caption
     convert     convert
 """
@@ -33,6 +34,7 @@ from laconic.cli.messages import drop_output, open_streams, say
 from laconic.cli.pack import Pack, pack, with_precisions
 from laconic.cli.packed import Diff, Inspect, Unpack, diff, inspect, unpack
 from laconic.cli.paths import check_paths, writes
+from laconic.cli.plan import Plan, plan
 from laconic.cli.scores import evaluate, evaluate_options, score, score_options
 from laconic.cli.study import Report, Study, report, study
 from laconic.cli.training import Train, demo_options, run_demo, train, train_defaults
@@ -204,6 +206,12 @@ VERBS: dict[str, Verb] = {
         "laconic diff half.safetensors compact.safetensors",
         lambda: Diff,
         diff,
+    ),
+    "plan": Verb(
+        "turn a packed captioner into a file for programs without Python",
+        "laconic plan tiny.safetensors -o tiny.plan",
+        lambda: Plan,
+        plan,
     ),
     "caption": Verb(
         "caption photos, or region features",

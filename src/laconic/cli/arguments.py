@@ -20,7 +20,9 @@ from laconic.machine.process import bound_threads, cores
 from laconic.spec.manifest import MODEL, RECIPE, RESULT
 
 if TYPE_CHECKING:
+    from laconic.captioner.engine import Engine
     from laconic.captioner.image_captioner import ImageCaptioner
+    from laconic.captioner.loading import Backend
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -98,15 +100,17 @@ def model_file(path: Path) -> Path:
     raise ConfigError(f"{path}: no {MODEL} in it; give a packed file or the folder of a finished run")
 
 
-def open_captioner(path: Path) -> "ImageCaptioner":
-    """Loads a packed captioner, onto the GPU where there is one, to run in no more threads than there are cores."""
+def open_captioner(path: Path, backend: "Backend" = "engine", threads: int = 0) -> "Engine | ImageCaptioner":
+    """Opens a packed captioner: in the engine, or in PyTorch, onto the GPU where there is one."""
+    from laconic.captioner.loading import load
+
     source = model_file(path)
+    if backend == "engine":
+        return load(source, threads=threads)
     import torch
 
-    from laconic.captioner.packing import load
-
-    bound_threads()
-    return load(source).to("cuda" if torch.cuda.is_available() else "cpu")
+    bound_threads(threads)
+    return load(source, backend="torch").to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 # Threads

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from laconic.captioner.loading import Backend
 from laconic.cli.arguments import open_captioner
 from laconic.cli.console import write_json
 from laconic.cli.messages import say
@@ -16,11 +17,13 @@ from laconic.cli.progress import lines_with_bar
 from laconic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from laconic.captioner.engine import Engine
     from laconic.captioner.image_captioner import ImageCaptioner
     from laconic.data import Example
     from laconic.data.regions import Regions
     from laconic.decode.search import Decoding
 
+    AnyCaptioner = Engine | ImageCaptioner
     Readers = list[tuple[str, Callable[[], Regions]]]  # names, and what reads each
 
 REGION_FILES = (".npy", ".npz", ".safetensors")  # of one image, the last of many
@@ -46,6 +49,10 @@ class Caption:
     short ones."""
     allow_unknown: FlagCreatePairsOff[bool] = False
     """Let the captioner say <unk>, the unknown word, where it finds it likeliest."""
+    backend: Backend = "engine"
+    """What runs the captioner: engine, which needs no PyTorch, or torch, to compare."""
+    threads: int = 0
+    """Processor threads; 0 for all. Captions do not depend on it."""
     json: CaptionsJson = None
     """Write [{"image": .., "caption": ..}, ..] to this file; - for standard output, which then holds nothing else."""
     overwrite: Overwrite = False
@@ -61,7 +68,7 @@ def caption(options: Caption) -> int:
     decoding = Decoding(options.beam, options.max_length, options.length_penalty, options.allow_unknown)
     if not options.images:
         raise ConfigError("no image given; name image files, or folders of them")
-    captioner = open_captioner(options.file)
+    captioner = open_captioner(options.file, options.backend, options.threads)
     reads_regions = captioner.config.encoder.name == "regions"
     for path in options.images:
         if path.exists() and not path.is_dir() and (path.suffix in REGION_FILES) != reads_regions:
@@ -93,7 +100,7 @@ def caption(options: Caption) -> int:
 
 
 def _photos(
-    captioner: "ImageCaptioner", paths: Sequence[Path], decoding: "Decoding", problems: list[str]
+    captioner: "AnyCaptioner", paths: Sequence[Path], decoding: "Decoding", problems: list[str]
 ) -> tuple[int, Captioned]:
     """How many there are: files as they are named and the images of folders; and their captions."""
     from laconic import data
@@ -110,10 +117,10 @@ def _photos(
 
 
 def _caption_photos(
-    captioner: "ImageCaptioner", examples: "list[Example]", decoding: "Decoding", problems: list[str]
+    captioner: "AnyCaptioner", examples: "list[Example]", decoding: "Decoding", problems: list[str]
 ) -> Captioned:
+    from laconic.captioner.captioning import caption_images
     from laconic.data import Skipped
-    from laconic.training.evaluation import caption_images
 
     skipped: list[Skipped] = []
     for index, text in caption_images(captioner, examples, decoding, skipped):
@@ -125,7 +132,7 @@ def _caption_photos(
 
 
 def _regions(
-    captioner: "ImageCaptioner", paths: Sequence[Path], decoding: "Decoding", problems: list[str]
+    captioner: "AnyCaptioner", paths: Sequence[Path], decoding: "Decoding", problems: list[str]
 ) -> tuple[int, Captioned]:
     """As `_photos`."""
     from laconic.data.regions import region_readers
@@ -140,7 +147,7 @@ def _regions(
 
 
 def _caption_regions(
-    captioner: "ImageCaptioner", found: "Readers", decoding: "Decoding", problems: list[str]
+    captioner: "AnyCaptioner", found: "Readers", decoding: "Decoding", problems: list[str]
 ) -> Captioned:
     from laconic.data.regions import batches
 
@@ -151,7 +158,7 @@ def _caption_regions(
 
 
 def _readable(
-    captioner: "ImageCaptioner", found: "Readers", problems: list[str]
+    captioner: "AnyCaptioner", found: "Readers", problems: list[str]
 ) -> "Iterator[tuple[tuple[int, str], Regions]]":
     """How many are behind and the name, and the regions, of those that can be read; of the others `problems` tells."""
     from laconic.data.regions import NO_BOXES

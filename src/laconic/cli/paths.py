@@ -85,13 +85,17 @@ def _safetensors_with(*keys: str, format: str, without: str = "") -> Callable[[P
     return own
 
 
+def _begins_with(path: Path, begins: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(begins)) == begins
+
+
 def _folder_with(mark: str, begins: bytes, *written: str) -> Callable[[Path], bool]:
     """Whether none of the files that are written is in a folder, or its file `mark` begins as it is written."""
 
     def own(path: Path) -> bool:
         if (path / mark).is_file():
-            with open(path / mark, "rb") as file:
-                return file.read(len(begins)) == begins
+            return _begins_with(path / mark, begins)
         return not any(os.path.lexists(path / name) for name in written)
 
     return own
@@ -143,6 +147,11 @@ DenseFile = Annotated[
     Path,
     Output("file of `laconic unpack`", _safetensors_with("config", "provenance", format="pt")),
     arg(aliases=("-o",), metavar="OUT"),
+]
+PlanFile = Annotated[
+    Path,
+    Output("plan", lambda path: _begins_with(path, b"LACOPLAN")),
+    arg(aliases=("-o",), metavar="FILE"),
 ]
 ReportFolder = Annotated[
     Path,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from laconic.captioner.loading import Backend
 from laconic.cli.arguments import open_captioner, with_types
 from laconic.cli.console import console_for, list_skipped, scores_table, write_json
 from laconic.cli.messages import say
@@ -16,8 +17,9 @@ from laconic.config import expand
 from laconic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from laconic.captioner.engine import Engine
     from laconic.captioner.image_captioner import ImageCaptioner
-    from laconic.data import Dataset, Skipped
+    from laconic.data import Dataset
     from laconic.data.regions import RegionStore
     from laconic.metrics import Scores
 
@@ -48,6 +50,10 @@ class Evaluate:
     length_penalty: float = 0.0
     """Divide the log-probability of a caption by its length to this power before captions are compared; 0 favours
     short ones."""
+    backend: Backend = "engine"
+    """What runs the captioner: engine, which needs no PyTorch, or torch, to compare."""
+    threads: int = 0
+    """Processor threads; 0 for all. Captions do not depend on it."""
     limit: int = 0
     """How many images to use, from the first; 0 for all."""
     metrics: tuple[str, ...] = ()
@@ -78,27 +84,22 @@ def evaluate(options: Evaluate) -> int:
     from laconic.decode.search import Decoding
 
     decoding = Decoding(options.beam, options.max_length, options.length_penalty)
+    from laconic.captioner.captioning import evaluate as run_evaluation
     from laconic.metrics import STANDARD
-    from laconic.training.evaluation import evaluate as run_evaluation
-    from laconic.training.evaluation import evaluate_images
-    from laconic.training.features import RegionSource
 
-    captioner = open_captioner(options.file)
+    captioner = open_captioner(options.file, options.backend, options.threads)
     regions = _regions(options, captioner)
     examples, root = _examples(options)
     console = console_for(options.json)
     with watching(console) as watch:
-        asked: dict[str, Any] = {
-            "names": (*STANDARD, *options.metrics),
-            "progress": lambda done, of: watch.stage("captioning", done, of),
-        }
-        skipped: Sequence[Skipped]
-        if regions is None:
-            scores, captions, skipped = evaluate_images(captioner, examples, decoding, **asked)
-        else:
-            source = RegionSource.of(examples, regions)
-            scores, captions = run_evaluation(captioner, source, examples, decoding, **asked)
-            skipped = source.skipped
+        scores, captions, skipped = run_evaluation(
+            captioner,
+            examples,
+            decoding,
+            regions=regions,
+            names=(*STANDARD, *options.metrics),
+            progress=lambda done, of: watch.stage("captioning", done, of),
+        )
     from laconic.metrics import caption_quality
 
     quality = caption_quality(list(captions.values()), _training_captions(options, root))
@@ -120,7 +121,7 @@ def evaluate(options: Evaluate) -> int:
     return _said_missing(scores, options.metrics)
 
 
-def _regions(options: Evaluate, captioner: "ImageCaptioner") -> "RegionStore | None":
+def _regions(options: Evaluate, captioner: "Engine | ImageCaptioner") -> "RegionStore | None":
     from laconic.data.regions import open_regions
     from laconic.spec.model import REGIONS
 

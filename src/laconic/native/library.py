@@ -7,7 +7,7 @@ the environment does without everywhere; LACONIC_LEVEL=x86-64-v2 (v3, v4) asks f
 import ctypes
 import functools
 import os
-from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_size_t, c_uint8, c_uint32, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_int, c_int32, c_size_t, c_uint32, c_void_p
 from pathlib import Path
 
 from laconic.errors import ConfigError

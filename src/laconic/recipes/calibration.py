@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from laconic import data
-from laconic.captioner.image_captioner import Image, ImageCaptioner
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.inputs import Image
 from laconic.captioner.packing import fold
 from laconic.compress.quantized.after_training import quantize
 from laconic.config import expand

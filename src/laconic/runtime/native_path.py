@@ -1,6 +1,7 @@
 """Runs a plan in the native library: one call captions a group of images."""
 
 import ctypes
+import threading
 from ctypes import byref
 from typing import Any
 
@@ -26,6 +27,7 @@ class NativePath:
         if found is None:
             raise ConfigError("the native library is not there; install laconic where a C compiler is, or use numpy")
         self._library, self.plan = found, plan
+        self._held = threading.local()  # each thread's workspace, which the next call finds paged in
         error = found.laconic_check(_address(plan.data), plan.data.size)
         if error:
             raise FormatError(f"{name}: {self._message(error)}")
@@ -34,9 +36,7 @@ class NativePath:
         """Hypotheses for each image, best first; all images in one call."""
         if not len(images):
             return []
-        options = DecodingStruct(
-            decoding.beam, decoding.max_length, int(decoding.allow_unknown), 0, decoding.length_penalty
-        )
+        options = _options(decoding)
         slots = len(images), decoding.beam
         tokens = np.zeros((*slots, decoding.max_length), np.int32)
         log_probs, scores = np.zeros(tokens.shape, np.float32), np.zeros(slots, np.float64)
@@ -44,7 +44,7 @@ class NativePath:
         found = CaptionsStruct(*map(_address, (tokens, log_probs, scores, lengths)))
         given, held = self._given(images)
         most = int(images.positions.max()) if images.positions is not None else 0
-        workspace = self._workspace(options, len(images), most)
+        workspace = self._workspace(decoding, len(images), most)
         failed = ctypes.c_uint32()
         error = self._library.laconic_caption(
             _address(self.plan.data), byref(options), byref(given), _address(workspace), workspace.size, byref(found),
@@ -65,7 +65,7 @@ class NativePath:
         grid = np.zeros((int(h["positions"]), int(h["channels"])), np.float32)
         pooled = np.zeros(int(h["pooled_channels"]), np.float32) if self.plan.reads_pooled else None
         pixels = np.ascontiguousarray(pixels, np.uint8)
-        workspace = self._workspace(DecodingStruct(1, 1, 0, 0, 0.0), 1, 0)
+        workspace = self._workspace(Decoding(beam=1, max_length=1), 1, 0)
         error = self._library.laconic_features(
             _address(self.plan.data), _address(pixels), _address(workspace), workspace.size, _address(grid),
             None if pooled is None else _address(pooled),
@@ -74,11 +74,19 @@ class NativePath:
             raise ConfigError(f"the image cannot be encoded: {self._message(error)}")
         return grid, pooled
 
-    def _workspace(self, options: DecodingStruct, images: int, positions: int) -> NDArray[np.uint8]:
-        size = self._library.laconic_workspace(_address(self.plan.data), byref(options), images, positions)
+    def workspace_bytes(self, images: int, positions: int, decoding: Decoding) -> int:
+        """Memory that so many images of at most so many regions take at once; 0 where that is not possible."""
+        options = _options(decoding)
+        return int(self._library.laconic_workspace(_address(self.plan.data), byref(options), images, positions))
+
+    def _workspace(self, decoding: Decoding, images: int, positions: int) -> NDArray[np.uint8]:
+        size = self.workspace_bytes(images, positions, decoding)
         if not size:
             raise ConfigError(f"{images} images with {positions} regions are more than this plan takes at once")
-        return aligned(size)
+        held: NDArray[np.uint8] | None = getattr(self._held, "workspace", None)
+        if held is None or held.size < size:
+            self._held.workspace = held = aligned(size)
+        return held
 
     def _given(self, images: Inputs) -> tuple[ImagesStruct, list[NDArray[Any]]]:
         """The struct, and the arrays that it points to, which must live as long."""
@@ -95,5 +103,10 @@ class NativePath:
         return str(self._library.laconic_message(error).decode())
 
 
-def _address(array: NDArray[Any]) -> int:
+def _options(decoding: Decoding) -> DecodingStruct:
+    unknown = int(decoding.allow_unknown)
+    return DecodingStruct(decoding.beam, decoding.max_length, unknown, 0, decoding.length_penalty)
+
+
+def _address(array: Any) -> int:
     return int(array.ctypes.data)

@@ -6,19 +6,16 @@ function of the work at hand and its arguments by name, in the table OPERATIONS;
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from laconic.decode.beams import Hypothesis
 from laconic.decode.search import Decoding, SpecialIds, decode
-from laconic.errors import FormatError
 from laconic.runtime import numpy_decoders, numpy_encoders
 from laconic.runtime.inputs import Inputs
 from laconic.runtime.numpy_work import Work
-from laconic.runtime.operations import NONE, PROGRAMS, SPACES
+from laconic.runtime.operations import PROGRAMS, SPACES
 from laconic.runtime.plan import Plan
 
 OPERATIONS: dict[str, Callable[..., None]] = {**numpy_encoders.OPERATIONS, **numpy_decoders.OPERATIONS}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from laconic.runtime.inputs import Inputs
 from laconic.runtime.matrices import unpack_matrix
-from laconic.runtime.operations import ACTIVATIONS, NONE, SPACES, STARTS
+from laconic.runtime.operations import ACTIVATIONS, SPACES, STARTS
 from laconic.runtime.plan import Plan
 
 Table = NDArray[np.float32]

@@ -6,15 +6,20 @@ Reading here trusts nothing more than it must: sections lie within the bytes. Th
 
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from laconic.errors import FormatError
+from laconic.machine.files import atomically
+from laconic.machine.reading import read_file
 from laconic.runtime.operations import NONE, OPERATIONS, PROGRAMS
 
 MAGIC, VERSION, ALIGNMENT = b"LACOPLAN", 1, 64
+MOST_BYTES = 2**31  # of a plan that is read; the largest captioners that were published have a tenth of it
 
 HEADER = np.dtype(
     [("magic", "S8")]
@@ -29,9 +34,7 @@ HEADER = np.dtype(
     ]
     + [("scale", "<f4", 3), ("shift", "<f4", 3), ("reserved", "<u4", 25)]
 )  # fmt: skip
-BUFFER = np.dtype(
-    [(name, "<u4") for name in ("rows", "space", "columns", "offset", "kept")] + [("reserved", "<u4", 3)]
-)
+BUFFER = np.dtype([(name, "<u4") for name in ("rows", "space", "columns", "offset", "kept")] + [("reserved", "<u4", 3)])
 MATRIX = np.dtype(
     [(name, "<u4") for name in ("rows", "columns", "form", "width")]
     + [("step", "<f4")]
@@ -60,6 +63,22 @@ class Plan:
         if not plan._sections_fit():
             raise FormatError(f"{name}: is damaged: its sections do not lie within it; make it again")
         return plan
+
+    @classmethod
+    def read(cls, path: str | PathLike[str]) -> "Plan":
+        """Reads what `save` wrote. FormatError, naming the file, for anything else."""
+        try:
+            return cls.of(read_file(Path(path), MOST_BYTES), str(path))
+        except (OSError, ValueError) as error:
+            raise FormatError(f"{path}: cannot be read ({error}); give a plan") from None
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the plan, whole or not at all. FormatError where the path cannot be written."""
+        try:
+            with atomically(Path(path)) as file:
+                file.write(self.data.data)
+        except OSError as error:
+            raise FormatError(f"{path}: cannot be written ({error.strerror}); check folder and free space") from None
 
     @cached_property
     def header(self) -> Any:
@@ -120,7 +139,11 @@ class Plan:
         return self.data[start : start + int(self.header[count]) * dtype.itemsize].view(dtype)
 
     def _sections_fit(self) -> bool:
-        h = {name: int(self.header[name]) for name in HEADER.names or () if HEADER[name].kind == "u" and not HEADER[name].shape}
+        h = {
+            name: int(self.header[name])
+            for name in HEADER.names or ()
+            if HEADER[name].kind == "u" and not HEADER[name].shape
+        }
         sections = [
             (h["buffers_at"], h["buffers"] * BUFFER.itemsize),
             (h["matrices_at"], h["matrices"] * MATRIX.itemsize),

@@ -6,11 +6,6 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from laconic.runtime.operations import NONE, Place
 from laconic.runtime.plan import Plan

@@ -105,7 +105,8 @@ class Builder:
         for name in PROGRAMS:
             header[name] = len(self.programs[name])
         at, chunks = HEADER.itemsize, [b""]
-        for name, content in [*tables.items(), ("arena", b"".join(self.arena)), ("words", text)]:
+        sections: list[tuple[str, Any]] = [*tables.items(), ("arena", b"".join(self.arena)), ("words", text)]
+        for name, content in sections:
             data = content if isinstance(content, bytes) else content.tobytes()
             header[f"{name}_at"] = at
             header[f"{name}_bytes" if isinstance(content, bytes) else name] = len(content)

@@ -1,25 +1,22 @@
-"""From a captioner and a data set to captions and scores.
+"""From a captioner and a cached data set to captions and scores: for validation, and for the end of a recipe.
 
-Used by validation during training, by the end of a recipe and by the command line. Knows nothing of training.
+Without a cache, laconic.captioner.captioning does it. Knows nothing of training.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
-import torch
 from torch import nn
 
 from laconic import metrics
 from laconic.captioner.image_captioner import ImageCaptioner
-from laconic.data import Dataset, Skipped, readable
+from laconic.data import Dataset
 from laconic.decode.search import Decoding
 from laconic.errors import DataError
 from laconic.training.batches import Source
 
 BATCH = 64
-IMAGES = 32  # read and captioned at once
 
 
 def caption_rows(
@@ -90,43 +87,3 @@ def evaluate(
 def _captioned(source: Source, examples: Dataset) -> np.ndarray:
     """Rows of the images that are readable and have captions."""
     return np.array([i for i in np.flatnonzero(source.valid) if examples[int(i)].captions], int)
-
-
-def caption_images(
-    captioner: ImageCaptioner, examples: Dataset, decoding: Decoding, skipped: list[Skipped]
-) -> Iterator[tuple[int, str]]:
-    """(index, best caption) of every readable image, in order; the others are listed in `skipped`.
-
-    Images are read a few at a time, so memory does not grow with the data set.
-    """
-    device = next(captioner.parameters()).device
-    pictures = readable(examples, captioner.config.encoder.size, skipped)
-    while some := list(islice(pictures, IMAGES)):
-        pixels = torch.from_numpy(np.stack([image for _, image in some])).to(device)
-        found = captioner.search(pixels, decoding)
-        for (index, _), best in zip(some, found, strict=True):
-            yield index, captioner.vocabulary.decode(best[0].tokens)
-
-
-def evaluate_images(
-    captioner: ImageCaptioner,
-    examples: Dataset,
-    decoding: Decoding,
-    *,
-    names: Sequence[str] = metrics.STANDARD,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[metrics.Scores, dict[int | str, str], list[Skipped]]:
-    """`evaluate` without a cache: scores, captions by image id, and the images that could not be read."""
-    captioned = [e for e in (examples[i] for i in range(len(examples))) if e.captions]
-    if not captioned:
-        raise DataError("no image has captions: there is nothing to score against")
-    skipped: list[Skipped] = []
-    results: dict[int | str, str] = {}
-    for index, caption in caption_images(captioner, captioned, decoding, skipped):
-        results[captioned[index].id] = caption
-        if progress:
-            progress(index + 1, len(captioned))
-    if not results:
-        raise DataError(f"none of {len(captioned)} images is readable; the first: {skipped[0].reason}")
-    references = {e.id: list(e.captions) for e in captioned if e.id in results}
-    return metrics.evaluate(references, results, metrics=names), results, skipped
