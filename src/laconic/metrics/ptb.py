@@ -12,6 +12,7 @@ words, commas and a final full stop (nine in ten) skip the rules.
 It deliberately does not know what a caption is for: nothing is counted or scored here.
 """
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -132,7 +133,6 @@ DROPPED = frozenset(PUNCTUATION.split()) | frozenset(
     '"\u2013\u2014\u2015\u2018\u2019\u201b\u201c\u201d\u2026\u2039\u203a\u00ab\u00bb'
 )
 
-_RULES = tuple(re.compile(rule) for rule in RULES)
 _PLAIN = re.compile(r"\s*([A-Za-z]+(?:[ ,]+[A-Za-z]+)*)(?:[ ,]+\.?|(\.))?\s*")
 _WORD_ALONE = re.compile(r"[A-Za-z][A-Za-z0-9]*(?=,? |$)")
 _DOTTED = frozenset([*ABBREVIATIONS.split("|"), *CAPITALISED.lower().split("|")])
@@ -181,13 +181,19 @@ def _lex(caption: str) -> list[str]:
     return [token for token in tokens if token]
 
 
+@functools.cache
+def _rules() -> tuple[re.Pattern[str], ...]:
+    """RULES, compiled when the first caption needs them: most are plain, and it takes a while."""
+    return tuple(map(re.compile, RULES))
+
+
 def _longest(caption: str, at: int) -> str:
     """The token of the longest match at this place, "" where nothing matches."""
     word = _WORD_ALONE.match(caption, at)
     if word:  # no rule goes on from here; most words are like this
         return word[0]
     token, longest = "", 0
-    for rule in _RULES:
+    for rule in _rules():
         match = rule.match(caption, at)
         if match and match.end() - at > longest:
             longest = match.end() - at
