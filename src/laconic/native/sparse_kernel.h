@@ -32,22 +32,21 @@ INLINE VECTOR KERNEL(spread)(VECTOR w, uint32_t i) {
   }
 }
 
-/* `together` rows of a group, from `first` on, times `vectors` vectors of every row of x: all three known beforehand,
-   so that the sums stay in registers. */
-INLINE void KERNEL(rows)(const uint8_t *steps, uint32_t count, const uint32_t *rows, sparse_operands o, uint32_t width,
+/* `together` rows of a group, from `first` on, times `vectors` vectors of every row of x: all known beforehand, so that
+   the sums stay in registers. */
+INLINE void KERNEL(rows)(const uint8_t *steps, uint32_t count, const uint16_t *rows, sparse_operands o, uint32_t width,
                          uint32_t first, uint32_t together, uint32_t vectors) {
-  VECTOR sums[4][4];
+  VECTOR sums[GROUP][8];
   for (uint32_t r = 0; r < together; r++)
     for (uint32_t v = 0; v < vectors; v++)
       sums[r][v] = *(const KERNEL(unaligned) *)(o.y + rows[first + r] * o.y_stride + v * FLOATS);
   for (uint32_t i = 0; i < count; i++, steps += step_bytes(width)) {
-    uint16_t columns[GROUP];
-    memcpy(columns, steps, sizeof columns);
-    VECTOR w = KERNEL(repeat)(four_values(steps + sizeof columns, width, o.step));
+    const uint16_t *quadruples = (const void *)steps;
+    VECTOR w = KERNEL(repeat)(four_values(steps + 2 * GROUP, width, o.step));
     for (uint32_t r = 0; r < together; r++) {
-      const float *x = o.x + columns[first + r] * o.x_stride;
+      const uint8_t *x = (const uint8_t *)o.x + quadruples[first + r] * o.x_stride; /* 4 columns x floats: bytes */
       VECTOR spread = KERNEL(spread)(w, first + r);
-      for (uint32_t v = 0; v < vectors; v++) sums[r][v] += spread * *(const KERNEL(unaligned) *)(x + v * FLOATS);
+      for (uint32_t v = 0; v < vectors; v++) sums[r][v] += spread * ((const KERNEL(unaligned) *)(const void *)x)[v];
     }
   }
   for (uint32_t r = 0; r < together; r++)
@@ -59,9 +58,13 @@ INLINE void KERNEL(block)(sparse_block b, sparse_operands o, uint32_t width, uin
   for (uint32_t s = 0; s < b.segments; s++) {
     sparse_segment segment = segment_at(b.at, width);
     const uint8_t *steps = segment.steps;
-    for (uint32_t g = 0; g < segment.groups; g++, steps += segment.count * step_bytes(width))
-      for (uint32_t first = 0; first < GROUP; first += together)
-        KERNEL(rows)(steps, segment.count, segment.rows + g * GROUP, o, width, first, together, vectors);
+    for (uint32_t g = 0; g < segment.groups; g++, steps += segment.count * step_bytes(width)) {
+      const uint16_t *rows = segment.rows + g * GROUP;
+      KERNEL(rows)(steps, segment.count, rows, o, width, 0, together, vectors);
+      if (together <= 2) KERNEL(rows)(steps, segment.count, rows, o, width, together, together, vectors);
+      if (together == 1) KERNEL(rows)(steps, segment.count, rows, o, width, 2, 1, vectors);
+      if (together == 1) KERNEL(rows)(steps, segment.count, rows, o, width, 3, 1, vectors);
+    }
     b.at = segment.end;
   }
 }

@@ -15,7 +15,8 @@ from laconic.runtime.values import STORED, narrow, widen
 from laconic.store import Csr
 
 GROUP = 4
-MOST_BLOCK = 1 << 15
+SLICE = 1024
+MOST_BLOCK = 1 << 14
 Whole = NDArray[np.int64]
 
 
@@ -42,9 +43,24 @@ def step_bytes(width: str) -> int:
 
 def pack_sparse(csr: Csr, columns: int, block: int, width: str, step: float) -> bytes:
     """The bytes of a matrix (rows, columns), at least 4 rows; `block` is a power of two, at most MOST_BLOCK."""
-    rows, blocks, shift, size = len(csr.indptr) - 1, -(-columns // block), block.bit_length() - 1, step_bytes(width)
-    of_block = csr.indices >> shift
-    cells = np.repeat(np.arange(0, rows * blocks, blocks, dtype=np.int32), np.diff(csr.indptr)) + of_block
+    return b"".join(_pack_slice(csr, first, end, columns, block, width, step) for first, end in _slices(len(csr.indptr) - 1))
+
+
+def _slices(rows: int) -> Iterator[tuple[int, int]]:
+    """First and end of the rows of each slice; at least 4 of them."""
+    first = 0
+    while first < rows:
+        end = rows if rows - first < SLICE + GROUP else first + SLICE
+        yield first, end
+        first = end
+
+
+def _pack_slice(csr: Csr, first: int, end: int, columns: int, block: int, width: str, step: float) -> bytes:
+    part = slice(int(csr.indptr[first]), int(csr.indptr[end]))
+    indices, lengths = csr.indices[part], np.diff(csr.indptr[first : end + 1])
+    rows, blocks, size = end - first, -(-columns // block), step_bytes(width)
+    cells = np.repeat(np.arange(0, rows * blocks, blocks, dtype=np.int32), lengths)
+    cells += indices >> (block.bit_length() - 1)
     counts = np.bincount(cells, minlength=rows * blocks)
     layout = _lay_out(counts.reshape(rows, blocks).T, size)
     data = np.zeros(layout.bytes, np.uint8)
@@ -52,13 +68,13 @@ def pack_sparse(csr: Csr, columns: int, block: int, width: str, step: float) -> 
     words[layout.block_at >> 2] = layout.block_segments
     words[layout.segment_at >> 2] = layout.segment_count
     words[(layout.segment_at >> 2) + 1] = layout.segment_groups
-    words[(layout.rows_at >> 2)[:, None] + np.arange(GROUP)] = layout.rows
+    data.view("<u2")[(layout.rows_at >> 1)[:, None] + np.arange(GROUP)] = layout.rows
     # Non-zeros of a cell follow each other in a Csr: the k-th goes to the k-th step of its group.
     origin = layout.cell_at.T.ravel() - (np.cumsum(counts) - counts) * size
     lanes = layout.cell_lane.T.ravel()[cells]
     at = origin[cells] + np.arange(0, len(cells) * size, size)
-    data.view("<u2")[(at >> 1) + lanes] = csr.indices & (block - 1)
-    values = narrow(csr.values.astype(np.float32, copy=False), width, step)
+    data.view("<u2")[(at >> 1) + lanes] = (indices & (block - 1)) << 2
+    values = narrow(csr.values[part].astype(np.float32, copy=False), width, step)
     data.view(values.dtype)[(at + 2 * GROUP) // values.itemsize + lanes] = values
     return data.tobytes()
 
@@ -77,14 +93,14 @@ def _lay_out(counts: Whole, size: int) -> _Layout:
     segment = np.cumsum(begins) - 1  # of each group
     leaders = np.flatnonzero(begins)
     in_segment = np.bincount(segment, minlength=len(leaders))
-    sizes = 8 + in_segment * (4 * GROUP + group_steps[leaders] * size)
+    sizes = 8 + in_segment * (2 * GROUP + group_steps[leaders] * size)
     block_segments = np.bincount(group_block[leaders], minlength=blocks)
     segment_at = np.cumsum(sizes) - sizes + 4 * (group_block[leaders] + 1)
     block_bytes = np.bincount(group_block[leaders], weights=sizes, minlength=blocks).astype(np.int64) + 4
     place = np.arange(len(segment)) - leaders[segment]  # of each group in its segment
-    rows_at = segment_at[segment] + 8 + 4 * GROUP * place
+    rows_at = segment_at[segment] + 8 + 2 * GROUP * place
     group_at = np.zeros((blocks, groups), np.int64)
-    group_at[kept] = segment_at[segment] + 8 + 4 * GROUP * in_segment[segment] + place * group_steps * size
+    group_at[kept] = segment_at[segment] + 8 + 2 * GROUP * in_segment[segment] + place * group_steps * size
     cell_at, cell_lane = np.empty((blocks, rows), np.int64), np.empty((blocks, rows), np.int64)
     np.put_along_axis(cell_at, order, np.repeat(group_at, GROUP, axis=1)[:, :rows], axis=1)
     np.put_along_axis(cell_lane, order, np.broadcast_to(np.arange(rows) % GROUP, order.shape), axis=1)
@@ -99,25 +115,18 @@ def unpack_sparse(
     data: NDArray[np.uint8], rows: int, columns: int, block: int, width: str, step: float
 ) -> NDArray[np.float32]:
     """The dense matrix (rows, columns) of bytes that have been checked."""
-    matrix = np.zeros((rows, columns), np.float32)
-    for first, lines, steps in _segments(data, columns, block, step_bytes(width)):
-        places = np.ascontiguousarray(steps[:, :, : 2 * GROUP]).view("<u2")  # (groups, count, 4)
-        values = widen(np.ascontiguousarray(steps[:, :, 2 * GROUP :]), width, step)
-        np.add.at(matrix, (lines[:, None, :], first + places.astype(np.int64)), values)
+    matrix, size, at = np.zeros((rows, columns), np.float32), step_bytes(width), 0
+    words = data.view("<u4")
+    for first, _ in _slices(rows):
+        for column in range(0, columns, block):
+            segments, at = int(words[at >> 2]), at + 4
+            for _ in range(segments):
+                count, groups = map(int, words[at >> 2 : (at >> 2) + 2])
+                steps_at = at + 8 + groups * GROUP * 2
+                at, begin = steps_at + groups * count * size, at + 8
+                lines = data[begin:steps_at].view("<u2").reshape(groups, 1, GROUP).astype(np.int64)
+                steps = data[steps_at:at].reshape(groups, count, size)
+                places = np.ascontiguousarray(steps[:, :, : 2 * GROUP]).view("<u2").astype(np.int64) >> 2
+                values = widen(np.ascontiguousarray(steps[:, :, 2 * GROUP :]), width, step)
+                np.add.at(matrix, (first + lines, column + places), values)
     return matrix
-
-
-def _segments(
-    data: NDArray[np.uint8], columns: int, block: int, size: int
-) -> Iterator[tuple[int, NDArray[Any], NDArray[np.uint8]]]:
-    """Of each segment: the first column of its block, rows (groups, 4), and bytes of steps (groups, count, size)."""
-    words, at = data.view("<u4"), 0
-    for first in range(0, columns, block):
-        segments, at = int(words[at >> 2]), at + 4
-        for _ in range(segments):
-            count, groups = map(int, words[at >> 2 : (at >> 2) + 2])
-            steps_at = at + 8 + groups * GROUP * 4
-            end = steps_at + groups * count * size
-            lines = words[(at >> 2) + 2 : steps_at >> 2].reshape(groups, GROUP)
-            yield first, lines, data[steps_at:end].reshape(groups, count, size)
-            at = end
