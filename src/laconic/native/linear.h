@@ -1,33 +1,22 @@
-/* y = activation(W x + start), W sparse or dense: nine tenths of the time of a captioner.
-
-   DENSE: rows in tiles of 8, the last one filled up with zeros; of each tile, column by column, 8 values. */
+/* y = activation(W x + start), W sparse or dense: nine tenths of the time of a captioner. */
 #ifndef LACONIC_LINEAR_H
 #define LACONIC_LINEAR_H
 
+#include "dense.h"
 #include "mathematics.h"
 #include "run.h"
+#include "sparse.h"
 
-#define TILE 8u
-
-INLINE float dense_at(const plan_matrix *m, const uint8_t *data, uint32_t row, uint32_t column) {
-  return ((const float *)data)[((size_t)(row / TILE) * m->columns + column) * TILE + row % TILE];
-}
-
-/* x and y have m->columns and m->rows rows. */
+/* y += W x, for m->columns rows of x and m->rows of y. `columns` is rounded up to LANES; strides are multiples of it. */
 static void multiply(const plan_view *plan, const plan_matrix *m, const float *x, size_t x_stride, float *y,
                      size_t y_stride, uint32_t columns) {
-  const uint8_t *data = in_arena(plan, m->at);
-  for (uint32_t r = 0; r < m->rows; r++)
-    for (uint32_t k = 0; k < m->columns; k++) {
-      vec w = splat(dense_at(m, data, r, k));
-      for (uint32_t c = 0; c < columns; c += LANES)
-        store(y + r * y_stride + c, load(y + r * y_stride + c) + w * load(x + k * x_stride + c));
-    }
+  const uint8_t *at = in_arena(plan, m->at);
+  if (m->form == SPARSE) multiply_sparse(m, at, x, x_stride, y, y_stride, columns);
+  else multiply_dense(m, at, x, x_stride, y, y_stride, columns);
 }
 
 static int check_matrix(const plan_view *plan, const plan_matrix *m) {
-  if (m->form != DENSE || m->width != FLOAT32) return 0;
-  return (uint64_t)round_up(m->rows, TILE) * m->columns * 4 == m->bytes;
+  return m->form == SPARSE ? check_sparse(m, in_arena(plan, m->at)) : check_dense(m);
 }
 
 /* y starts as the bias, as it is, or as the column of each caption's image. */

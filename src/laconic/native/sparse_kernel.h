@@ -1,0 +1,75 @@
+/* Sparse rows times vectors of one size. No include guard: sparse.h includes it once per size, with VECTOR and its
+   number of floats, FLOATS, a multiple of 4, and KERNEL(name) to tell the functions apart. */
+
+typedef float KERNEL(unaligned) __attribute__((vector_size(4 * FLOATS), aligned(4), may_alias));
+
+/* Four values, again and again: the processor spreads one of each four faster than one of all. */
+INLINE VECTOR KERNEL(repeat)(four w) {
+#if FLOATS == 16
+  return __builtin_shufflevector(w, w, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
+#elif FLOATS == 8
+  return __builtin_shufflevector(w, w, 0, 1, 2, 3, 0, 1, 2, 3);
+#else
+  return w;
+#endif
+}
+
+#if FLOATS == 16
+#define SPREAD(w, i) \
+  __builtin_shufflevector(w, w, i, i, i, i, i + 4, i + 4, i + 4, i + 4, i + 8, i + 8, i + 8, i + 8, i + 12, i + 12, i + 12, i + 12)
+#elif FLOATS == 8
+#define SPREAD(w, i) __builtin_shufflevector(w, w, i, i, i, i, i + 4, i + 4, i + 4, i + 4)
+#else
+#define SPREAD(w, i) __builtin_shufflevector(w, w, i, i, i, i)
+#endif
+
+INLINE VECTOR KERNEL(spread)(VECTOR w, uint32_t i) {
+  switch (i) {
+    case 0: return SPREAD(w, 0);
+    case 1: return SPREAD(w, 1);
+    case 2: return SPREAD(w, 2);
+    default: return SPREAD(w, 3);
+  }
+}
+
+/* `together` rows of a group, from `first` on, times `vectors` vectors of every row of x: all known beforehand, so that
+   the sums stay in registers. */
+INLINE void KERNEL(rows)(const uint8_t *steps, uint32_t count, const uint16_t *rows, sparse_operands o, uint32_t width,
+                         uint32_t first, uint32_t together, uint32_t vectors) {
+  VECTOR sums[GROUP][8];
+  for (uint32_t r = 0; r < together; r++)
+    for (uint32_t v = 0; v < vectors; v++)
+      sums[r][v] = *(const KERNEL(unaligned) *)(o.y + rows[first + r] * o.y_stride + v * FLOATS);
+  for (uint32_t i = 0; i < count; i++, steps += step_bytes(width)) {
+    const uint16_t *quadruples = (const void *)steps;
+    VECTOR w = KERNEL(repeat)(four_values(steps + 2 * GROUP, width, o.step));
+    for (uint32_t r = 0; r < together; r++) {
+      const uint8_t *x = (const uint8_t *)o.x + quadruples[first + r] * o.x_stride; /* 4 columns x floats: bytes */
+      VECTOR spread = KERNEL(spread)(w, first + r);
+      for (uint32_t v = 0; v < vectors; v++) sums[r][v] += spread * ((const KERNEL(unaligned) *)(const void *)x)[v];
+    }
+  }
+  for (uint32_t r = 0; r < together; r++)
+    for (uint32_t v = 0; v < vectors; v++)
+      *(KERNEL(unaligned) *)(o.y + rows[first + r] * o.y_stride + v * FLOATS) = sums[r][v];
+}
+
+INLINE void KERNEL(block)(sparse_block b, sparse_operands o, uint32_t width, uint32_t together, uint32_t vectors) {
+  for (uint32_t s = 0; s < b.segments; s++) {
+    sparse_segment segment = segment_at(b.at, width);
+    const uint8_t *steps = segment.steps;
+    for (uint32_t g = 0; g < segment.groups; g++, steps += segment.count * step_bytes(width)) {
+      const uint16_t *rows = segment.rows + g * GROUP;
+      KERNEL(rows)(steps, segment.count, rows, o, width, 0, together, vectors);
+      if (together <= 2) KERNEL(rows)(steps, segment.count, rows, o, width, together, together, vectors);
+      if (together == 1) KERNEL(rows)(steps, segment.count, rows, o, width, 2, 1, vectors);
+      if (together == 1) KERNEL(rows)(steps, segment.count, rows, o, width, 3, 1, vectors);
+    }
+    b.at = segment.end;
+  }
+}
+
+#undef SPREAD
+#undef VECTOR
+#undef FLOATS
+#undef KERNEL
