@@ -22,6 +22,7 @@ static const struct {
     [ADD] = {run_add, check_add},
     [MEAN] = {run_mean, check_mean},
     [LINEAR] = {run_linear, check_linear},
+    [INITIAL] = {run_initial, check_initial},
     [EMBED] = {run_embed, check_embed},
     [LSTM] = {run_lstm, check_lstm},
     [GRU_RESET] = {run_gru_reset, check_gru_reset},

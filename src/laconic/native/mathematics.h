@@ -4,24 +4,27 @@
 
 #include "vector.h"
 
-/* exp(x) = 2^n exp(r), |r| <= log(2) / 2, by the Taylor polynomial of degree 7; 0 below -87.3, and finite: at most
-   exp(88). NaN stays NaN. */
+/* exp(x) = 2^n exp(r), |r| <= log(2) / 2, for |x| <= 87. The polynomial of degree 6 is that of the least relative error,
+   2e-9, with exp(0) = 1. NaN stays NaN. */
+INLINE vec exp_bounded(vec x) {
+  const vec magic = splat(12582912.0f + 127.0f); /* 1.5 * 2^23: adding it rounds to a whole number, in the low bits */
+  vec shifted = x * splat(1.44269504088896341f) + magic;
+  vec n = shifted - magic;
+  vec r = x - n * splat(0.693359375f) + n * splat(2.12194440e-4f);
+  vec p = splat(1.3843372e-3f);
+  p = p * r + splat(8.3743975e-3f);
+  p = p * r + splat(4.1668018e-2f);
+  p = p * r + splat(1.6666428e-1f);
+  p = p * r + splat(4.9999994e-1f);
+  p = p * r + splat(1.00000003f);
+  p = p * r + splat(1.0f);
+  return p * (vec)(bits_of(shifted) << 23);
+}
+
+/* exp(x), 0 below -87.3, and finite: at most exp(88). NaN stays NaN. */
 INLINE vec exp_of(vec x) {
-  const vec low = splat(-87.3f), high = splat(88.0f);
-  vec bounded = choose(x < low, low, choose(x > high, high, x));
-  const vec magic = splat(12582912.0f); /* 1.5 * 2^23: adding it rounds to a whole number */
-  vec n = (bounded * splat(1.44269504088896341f) + magic) - magic;
-  vec r = bounded - n * splat(0.693359375f) + n * splat(2.12194440e-4f);
-  vec p = splat(1.0f / 5040.0f);
-  p = p * r + splat(1.0f / 720.0f);
-  p = p * r + splat(1.0f / 120.0f);
-  p = p * r + splat(1.0f / 24.0f);
-  p = p * r + splat(1.0f / 6.0f);
-  p = p * r + splat(0.5f);
-  p = p * r + splat(1.0f);
-  p = p * r + splat(1.0f);
-  ivec exponent = (__builtin_convertvector(n, ivec) + 127) << 23;
-  vec y = p * (vec)exponent;
+  const vec low = splat(-87.3f);
+  vec y = exp_bounded(most(low, least(splat(88.0f), x)));
   return choose(x < low, splat(0.0f), y);
 }
 

@@ -67,7 +67,7 @@ INLINE table table_of_image(const laconic_run *run, uint32_t buffer, uint32_t ro
   const plan_buffer *b = run->plan.buffers + buffer;
   size_t stride = round_up(run->most_positions, 16);
   float *at = run->memory + run->base[buffer] + (b->kept ? image * (size_t)b->rows * stride : 0);
-  uint32_t columns = run->images->positions ? run->images->positions[image] : run->most_positions;
+  uint32_t columns = run->plan.header->side ? run->most_positions : run->images->positions[image];
   return (table){at + row * stride, b->rows - row, columns, stride};
 }
 

@@ -23,12 +23,13 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     # anywhere
     "LINEAR": ("x", "x_row", "y", "y_row", "matrix", "activation", "start", "image"),
     # recurrent captioners
+    "INITIAL": ("x", "x_row", "y", "y_row"),
     "EMBED": ("y", "y_row", "matrix", "activation", "scale", "positions"),
     "LSTM": ("gates", "cell", "hidden", "hidden_row"),
     "GRU_RESET": ("gates", "hidden", "hidden_row", "y", "y_row"),
     "GRU_UPDATE": ("gates", "candidate", "hidden", "hidden_row"),
     "FACTOR": ("x", "y"),
-    "ATTEND_ADDITIVE": ("query", "keys", "factors", "values", "score", "y", "y_row"),
+    "ATTEND_ADDITIVE": ("query", "keys", "factors", "values", "score", "weights", "y", "y_row"),
     # transformers
     "LAYER_NORM": ("x", "y", "weight", "bias"),
     "RELATE": ("y", "plus_one"),

@@ -1,13 +1,214 @@
-"""How Soft-Attention and Up-Down become programs."""
+"""How Soft-Attention and Up-Down become programs.
 
+What a recurrent matrix reads lies in one buffer, part below part, so that [hidden ; context ; word] is put together by
+writing each part to its place. What depends on the image alone (keys, values, the pooled feature's share) is computed
+once, and biases that only add up are added when the plan is made.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.runtime.matrices import Weights, dense
+from laconic.runtime.operations import NONE, Place
 from laconic.runtime.program import Builder
+from laconic.runtime.tables import pack_table
+from laconic.runtime.weights import columns_of, read_matrix, read_vector, rectified, rows_of, side_by_side
+from laconic.spec.captioners import SoftAttentionConfig, UpDownConfig
 from laconic.spec.packed import CaptionerSpec
 from laconic.store import Packed
 
+CAPTIONS_AT_ONCE = 8  # of one image, in ATTEND_ADDITIVE; native/attention.h has the same number
+
+
+@dataclass(frozen=True)
+class _File:
+    """Weights of the decoder, by the names that its module gives them."""
+
+    packed: Packed
+
+    def matrix(self, name: str, rows: int, columns: int) -> Weights:
+        return read_matrix(self.packed, f"decoder.{name}", rows, columns)
+
+    def vector(self, name: str, size: int) -> NDArray[np.float32]:
+        return read_vector(self.packed, f"decoder.{name}", size)
+
+    def step(self, name: str) -> float:
+        """Of the grid that its values lie on; 0 where there is none."""
+        return self.packed.steps.get(f"decoder.{name}", 0.0)
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """Additive attention: softmax_p(score . tanh(key_p + query)), over what an image keeps; native/attention.h."""
+
+    query: Weights  # (units, hidden)
+    bias: NDArray[np.float32] | None  # (units,) of the query and the key together
+    key: Weights  # (units, what keys are made of)
+    score: NDArray[np.float32]  # (units,)
+
+    def without_idle_units(self) -> "_Attention":
+        """Units that the score does not look at are left out; one stays."""
+        used = np.flatnonzero(self.score)
+        used = used if len(used) else np.zeros(1, np.intp)
+        bias = None if self.bias is None else self.bias[used]
+        return _Attention(rows_of(self.query, used), bias, rows_of(self.key, used), self.score[used])
+
+    def add(self, builder: Builder, keyed: Place, values: int, hidden: Place, context: Place) -> None:
+        """Adds keys of `keyed` to the program `image`, and to `step` what is seen of `values` when `hidden` asks."""
+        units = len(self.score)
+        keys = builder.buffer(units, "POSITIONS", kept=True)
+        factors = builder.buffer(units + 1, "POSITIONS", kept=True)
+        builder.linear("image", keyed, Place(keys), builder.matrix(self.key, self.bias))
+        builder.add("image", "FACTOR", x=Place(keys), y=Place(factors))
+        query = builder.buffer(units, "ROWS")
+        weights = builder.buffer(2 * CAPTIONS_AT_ONCE, "POSITIONS")
+        builder.linear("step", hidden, Place(query), builder.matrix(self.query))
+        builder.add(
+            "step", "ATTEND_ADDITIVE", query=Place(query), keys=Place(keys), factors=Place(factors),
+            values=Place(values), score=builder.constant(self.score), weights=Place(weights), y=context,
+        )  # fmt: skip
+
 
 def plan_soft_attention(builder: Builder, packed: Packed, spec: CaptionerSpec, grid: int, pooled: int) -> dict[str, int]:
-    raise NotImplementedError
+    """See laconic.models.soft_attention."""
+    config = spec.captioner
+    assert isinstance(config, SoftAttentionConfig)
+    file, size, word = _File(packed), config.hidden, config.word
+    values = builder.buffer(size, "POSITIONS", kept=True)
+    value = file.matrix("value.weight", size, config.grid_channels)
+    builder.linear("image", Place(grid), Place(values), builder.matrix(value))
+    initial = builder.buffer(size, "IMAGES")
+    first = file.matrix("initial.weight", size, config.pooled_channels)
+    builder.linear("images", Place(pooled), Place(initial), builder.matrix(first))
+    # The GRU's gates read [hidden ; context ; word], its candidate [context ; word ; reset hidden].
+    parts = builder.buffer(3 * size + word if config.cell == "gru" else 2 * size + word, "ROWS", kept=True)
+    hidden, context, words = Place(parts), Place(parts, size), Place(parts, 2 * size)
+    builder.add("step", "INITIAL", x=Place(initial), y=hidden)
+    _embed(builder, file, config.vocabulary, word, words, relu=False)
+    (_add_gru if config.cell == "gru" else _add_lstm)(builder, file, config, hidden)
+    key = file.matrix("key.weight", size, config.grid_channels)
+    score = _row(file.matrix("score.weight", 1, size))
+    attention = _Attention(file.matrix("query.weight", size, size), None, key, score).without_idle_units()
+    attention.add(builder, Place(grid), values, hidden, context)
+    return _predict(builder, file, config.vocabulary, hidden, size)
 
 
 def plan_up_down(builder: Builder, packed: Packed, spec: CaptionerSpec, grid: int, pooled: int) -> dict[str, int]:
-    raise NotImplementedError
+    """See laconic.models.up_down."""
+    config = spec.captioner
+    assert isinstance(config, UpDownConfig)
+    file, size, word = _File(packed), config.hidden, config.word
+    values = builder.buffer(size, "POSITIONS", kept=True)
+    region = builder.matrix(file.matrix("region.weight", size, config.grid_channels), file.vector("region.bias", size))
+    builder.linear("image", Place(grid), Place(values), region, "RELU")
+    share = _add_pooled_share(builder, file, config, pooled)
+    # The attention LSTM reads [word ; language ; attention], the language LSTM [language ; attention ; context].
+    parts = builder.buffer(word + 3 * size, "ROWS", kept=True)
+    words, language, attention = Place(parts), Place(parts, word), Place(parts, word + size)
+    context = Place(parts, word + 2 * size)
+    _embed(builder, file, config.vocabulary, word, words, relu=True)
+    given = file.matrix("attention_lstm.weight_ih", 4 * size, 2 * size + word)
+    own = file.matrix("attention_lstm.weight_hh", 4 * size, size)
+    pieces = [columns_of(given, 2 * size, 2 * size + word), columns_of(given, 0, size), own]
+    _lstm(builder, side_by_side(pieces), None, words, attention, image=share)
+    _up_down_attention(file, config).add(builder, Place(values), values, attention, context)
+    given = file.matrix("language_lstm.weight_ih", 4 * size, 2 * size)
+    own = file.matrix("language_lstm.weight_hh", 4 * size, size)
+    pieces = [own, columns_of(given, size, 2 * size), columns_of(given, 0, size)]
+    _lstm(builder, side_by_side(pieces), _lstm_bias(file, "language_lstm", size), language, language)
+    return _predict(builder, file, config.vocabulary, language, size)
+
+
+def _add_pooled_share(builder: Builder, file: _File, config: UpDownConfig, pooled: int) -> int:
+    """Adds what the pooled feature brings to the gates of the attention LSTM, its bias included; returns the buffer."""
+    size = config.hidden
+    embedded, share = builder.buffer(size, "IMAGES"), builder.buffer(4 * size, "IMAGES")
+    weight = file.matrix("pooled.weight", size, config.pooled_channels)
+    matrix = builder.matrix(weight, file.vector("pooled.bias", size))
+    builder.linear("images", Place(pooled), Place(embedded), matrix, "RELU")
+    given = file.matrix("attention_lstm.weight_ih", 4 * size, 2 * size + config.word)
+    matrix = builder.matrix(columns_of(given, size, 2 * size), _lstm_bias(file, "attention_lstm", size))
+    builder.linear("images", Place(embedded), Place(share), matrix)
+    return share
+
+
+def _up_down_attention(file: _File, config: UpDownConfig) -> _Attention:
+    """The bias of the score adds the same to all positions, and is left out."""
+    units, size = config.attention, config.hidden
+    return _Attention(
+        query=file.matrix("query.weight", units, size),
+        bias=file.vector("query.bias", units) + file.vector("key.bias", units),
+        key=file.matrix("key.weight", units, size),
+        score=_row(file.matrix("score.weight", 1, units)),
+    ).without_idle_units()
+
+
+def _add_lstm(builder: Builder, file: _File, config: SoftAttentionConfig, hidden: Place) -> None:
+    size = config.hidden
+    weight = _reading_hidden_first(file, "gates", 4 * size, config)
+    _lstm(builder, weight, file.vector("gates.bias", 4 * size), hidden, hidden)
+
+
+def _add_gru(builder: Builder, file: _File, config: SoftAttentionConfig, hidden: Place) -> None:
+    """TensorFlow's GRU: the reset gate acts before the candidate's matrix."""
+    size, word = config.hidden, config.word
+    context, reset = hidden.below(size), hidden.below(2 * size + word)
+    gates, candidate = builder.buffer(2 * size, "ROWS"), builder.buffer(size, "ROWS")
+    weight = _reading_hidden_first(file, "gates", 2 * size, config)
+    builder.linear("step", hidden, Place(gates), builder.matrix(weight, file.vector("gates.bias", 2 * size)))
+    builder.add("step", "GRU_RESET", gates=Place(gates), hidden=hidden, y=reset)
+    weight = file.matrix("candidate.weight", size, word + 2 * size)
+    pieces = [
+        columns_of(weight, *span)
+        for span in ((word, word + size), (0, word), (word + size, word + 2 * size))
+    ]  # fmt: skip
+    matrix = builder.matrix(side_by_side(pieces), file.vector("candidate.bias", size))
+    builder.linear("step", context, Place(candidate), matrix)
+    builder.add("step", "GRU_UPDATE", gates=Place(gates), candidate=Place(candidate), hidden=hidden)
+
+
+def _reading_hidden_first(file: _File, name: str, rows: int, config: SoftAttentionConfig) -> Weights:
+    """A matrix for [word ; context ; hidden], as the file has it, for [hidden ; context ; word]."""
+    size, word = config.hidden, config.word
+    weight = file.matrix(f"{name}.weight", rows, word + 2 * size)
+    spans = ((word + size, word + 2 * size), (word, word + size), (0, word))
+    return side_by_side([columns_of(weight, *span) for span in spans])
+
+
+def _lstm(
+    builder: Builder, weight: Weights, bias: NDArray[np.float32] | None, x: Place, hidden: Place, image: int = NONE
+) -> None:
+    """Adds a step of an LSTM that reads `x` and writes `hidden`, with a new cell; `image`: a share of its gates."""
+    rows = weight.shape[0]
+    gates, cell = builder.buffer(rows, "ROWS"), builder.buffer(rows // 4, "ROWS", kept=True)
+    start = "FROM_BIAS" if image == NONE else "FROM_IMAGE"
+    builder.linear("step", x, Place(gates), builder.matrix(weight, bias), start=start, image=image)
+    builder.add("step", "LSTM", gates=Place(gates), cell=Place(cell), hidden=hidden)
+
+
+def _lstm_bias(file: _File, name: str, size: int) -> NDArray[np.float32]:
+    return file.vector(f"{name}.bias_ih", 4 * size) + file.vector(f"{name}.bias_hh", 4 * size)
+
+
+def _embed(builder: Builder, file: _File, vocabulary: int, size: int, y: Place, *, relu: bool) -> None:
+    """Adds the look-up of the last word; of a table that is rectified once and for all."""
+    name = "embedding.weight"
+    weight = file.matrix(name, vocabulary, size)
+    packed = pack_table(rectified(weight) if relu else weight, builder.width, file.step(name))
+    matrix = builder.add_matrix(packed)
+    one = int(np.float32(1.0).view(np.uint32))
+    builder.add("step", "EMBED", y=y, matrix=matrix, activation="LINEARLY", scale=one, positions=NONE)
+
+
+def _predict(builder: Builder, file: _File, vocabulary: int, hidden: Place, size: int) -> dict[str, int]:
+    logits = builder.buffer(vocabulary, "ROWS")
+    weight, bias = file.matrix("output.weight", vocabulary, size), file.vector("output.bias", vocabulary)
+    builder.linear("step", hidden, Place(logits), builder.matrix(weight, bias))
+    return {"logits": logits}
+
+
+def _row(weight: Weights) -> NDArray[np.float32]:
+    """The one row of a matrix."""
+    return dense(weight)[0]
