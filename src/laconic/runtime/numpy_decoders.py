@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from laconic.runtime import numpy_transformer
 from laconic.runtime.numpy_work import linear
 
-OPERATIONS: dict[str, Callable[..., None]] = {"LINEAR": linear}
+OPERATIONS: dict[str, Callable[..., None]] = {"LINEAR": linear, **numpy_transformer.OPERATIONS}
