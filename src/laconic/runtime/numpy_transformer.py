@@ -53,10 +53,9 @@ def attend_words(
     kept: int,
 ) -> None:  # fmt: skip
     """Captions look at their words so far, the last of which is added to what is kept."""
-    now = work.table(words, words_row)[: 2 * width].T[:, None]
-    if kept in work.words:
-        now = np.concatenate([work.words[kept], now], 1)
-    work.words[kept] = now
+    last = work.table(words, words_row)[: 2 * width].T[:, None]
+    before = work.words.get(kept, np.empty((len(last), 0, 2 * width), np.float32))
+    now = work.words[kept] = np.concatenate([before, last], 1)
     captions, count = now.shape[:2]
     asked = work.table(query, query_row)[:width].T.reshape(captions, heads, 1, -1)
     keys, values = (part.reshape(captions, count, heads, -1).swapaxes(1, 2) for part in np.split(now, 2, -1))

@@ -30,14 +30,18 @@ MOST_CELLS = 64  # of a grid whose relations lie in the plan: 33 kB for each hea
 VECTOR = 16  # floats that vectors may read behind the last one
 
 
-def plan_object_relation(builder: Builder, packed: Packed, spec: CaptionerSpec, grid: int, pooled: int) -> dict[str, int]:
+def plan_object_relation(
+    builder: Builder, packed: Packed, spec: CaptionerSpec, grid: int, pooled: int
+) -> dict[str, int]:
     """Adds the programs `image` and `step`. Returns the buffers of the header that they need: the logits', and one that
     is made from boxes. ConfigError for a captioner that is wider than the engine can be."""
     config = spec.captioner
     if not isinstance(config, ObjectRelationConfig):
         raise TypeError(f"not an object_relation captioner: {config}")
     if config.width > MOST_WIDTH:
-        raise ConfigError(f"object_relation: the engine takes width {MOST_WIDTH} at most, not {config.width}; use torch")
+        raise ConfigError(
+            f"object_relation: the engine takes width {MOST_WIDTH} at most, not {config.width}; use torch"
+        )
     encoder = spec.model.encoder
     cells = None if encoder.name == REGIONS else cells_of(encoder)
     w = _Writer(builder, packed, config, "image")
@@ -172,9 +176,7 @@ def _embed(w: _Writer, x: int) -> None:
     table = w.builder.add_matrix(pack_table(w.packed.csr("decoder.embedding.weight"), w.builder.width))
     scale = int(np.float32(math.sqrt(w.config.width)).view(np.uint32))
     positions = w.builder.constant(sinusoids(MOST_WORDS, w.config.width))
-    w.builder.add(
-        w.program, "EMBED", y=Place(x), matrix=table, activation="LINEARLY", scale=scale, positions=positions
-    )
+    w.builder.add(w.program, "EMBED", y=Place(x), matrix=table, activation="LINEARLY", scale=scale, positions=positions)
 
 
 def sinusoids(words: int, width: int) -> NDArray[np.float32]:
