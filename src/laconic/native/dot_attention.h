@@ -8,9 +8,8 @@
 #include "mathematics.h"
 #include "run.h"
 
-#define MOST_SEEN 1024u  /* positions of an image */
-#define MOST_WIDTH 4096u /* numbers per position or word, of all heads together */
-#define ASIDE 8u         /* sums that are made at a time, which are independent */
+#define MOST_SEEN 1024u /* positions of an image */
+#define ASIDE 8u        /* sums that are made at a time, which are independent */
 
 typedef struct { /* one head of one image */
   table keys, values; /* from the first row of the head on; a column for each position */
@@ -123,7 +122,7 @@ static void run_attend_positions(const laconic_run *run, const uint32_t *a) {
 }
 
 INLINE int sound_heads(uint32_t width, uint32_t heads) {
-  return heads >= 1 && width >= 1 && width <= MOST_WIDTH && width % heads == 0;
+  return heads >= 1 && width >= 1 && width <= 1u << 24 && width % heads == 0;
 }
 
 /* Arguments 0 to 7 of the operations above: queries and results in one space, keys and values in POSITIONS. */

@@ -9,12 +9,20 @@ INLINE vec root_of(vec x) {
   return x;
 }
 
-/* Sums over `rows` rows of x, or of the squares of x - mean; in four parts, which are independent. */
+#define PARTS 4u /* of a sum, which are independent */
+
+/* Sums over `rows` rows of x - mean, or of their squares. */
 INLINE vec sum_rows(const float *x, size_t stride, uint32_t rows, vec mean, int squares) {
-  vec sums[4] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
-  for (uint32_t r = 0; r < rows; r++) {
+  vec sums[PARTS] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
+  uint32_t r = 0;
+  for (; r + PARTS <= rows; r += PARTS)
+    for (uint32_t i = 0; i < PARTS; i++) {
+      vec v = load(x + (r + i) * stride) - mean;
+      sums[i] += squares ? v * v : v;
+    }
+  for (; r < rows; r++) {
     vec v = load(x + r * stride) - mean;
-    sums[r % 4] += squares ? v * v : v;
+    sums[0] += squares ? v * v : v;
   }
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }

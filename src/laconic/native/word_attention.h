@@ -8,72 +8,118 @@
 #include "dot_attention.h"
 #include "mathematics.h"
 #include "run.h"
+#include "transpose.h"
 
-/* Sum of a[i] b[i]. */
-INLINE float product_of(const float *a, const float *b, uint32_t count) {
-  vec first = splat(0.0f), second = splat(0.0f);
-  uint32_t i = 0;
-  for (; i + 2 * LANES <= count; i += 2 * LANES) {
-    first += load(a + i) * load(b + i);
-    second += load(a + i + LANES) * load(b + i + LANES);
+#define MOST_HEAD 1024u /* numbers per word of one head */
+
+typedef struct { /* what a caption sees */
+  const float *words[MOST_TOKENS]; /* keys, then values of each */
+  uint32_t count;
+} words_seen;
+
+/* Products of `query` with the keys of LANES words from `first` on, `size` numbers from `offset` on; behind the last
+   word it is that one again. */
+static vec ask_words(const words_seen *seen, uint32_t first, size_t offset, const float *query, uint32_t size) {
+  const float *keys[LANES];
+  vec sums[LANES], total = splat(0.0f);
+  for (uint32_t i = 0; i < LANES; i++) {
+    keys[i] = seen->words[first + i < seen->count ? first + i : seen->count - 1] + offset;
+    sums[i] = splat(0.0f);
   }
-  float total = sum_of(first + second);
-  for (; i < count; i++) total += a[i] * b[i];
+  uint32_t k = 0;
+  for (; k + LANES <= size; k += LANES) {
+    vec q = load(query + k);
+    for (uint32_t i = 0; i < LANES; i++) sums[i] += q * load(keys[i] + k);
+  }
+  transpose(sums);
+  for (uint32_t i = 0; i < LANES; i++) total += sums[i];
+  for (; k < size; k++)
+    for (uint32_t i = 0; i < LANES; i++) total[i] += query[k] * keys[i][k];
   return total;
 }
 
-/* Numbers to exp(number - the largest), divided by their sum; `numbers` has room for a last vector. */
-static void softmax(float *numbers, uint32_t count) {
-  float high = numbers[0], sum = 0.0f;
-  for (uint32_t i = 1; i < count; i++) high = numbers[i] > high ? numbers[i] : high;
-  for (uint32_t i = 0; i < count; i += LANES) store(numbers + i, exp_of(load(numbers + i) - splat(high)));
-  for (uint32_t i = 0; i < count; i++) sum += numbers[i];
-  for (uint32_t i = 0; i < count; i++) numbers[i] /= sum;
+/* Weights of the words, up to a factor, which is returned: one over their sum. */
+static float weigh_words(const words_seen *seen, size_t offset, const float *query, uint32_t size, float *weights) {
+  vec highest = splat(-__builtin_inff()), sum = splat(0.0f), scale = splat(1.0f / __builtin_sqrtf((float)size));
+  for (uint32_t w = 0; w < seen->count; w += LANES) {
+    vec logits = ask_words(seen, w, offset, query, size) * scale;
+    highest = most(logits, highest);
+    store(weights + w, logits);
+  }
+  vec high = splat(most_of(highest));
+  for (uint32_t w = 0; w < seen->count; w += LANES) {
+    vec weight = exp_of(load(weights + w) - high);
+    if (seen->count - w < LANES) weight = choose(lanes_between(0, seen->count - w), weight, splat(0.0f));
+    store(weights + w, weight);
+    sum += weight;
+  }
+  return 1.0f / sum_of(sum);
 }
 
-/* y[i] = sum over words of weights[word] * rows[word][i] */
-INLINE void mix_words(const float *const *rows, size_t offset, const float *weights, uint32_t words, float *y,
-                      uint32_t count) {
-  uint32_t i = 0;
-  for (; i + 4 * LANES <= count; i += 4 * LANES) {
-    vec sums[4] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
-    for (uint32_t w = 0; w < words; w++)
-      for (uint32_t k = 0; k < 4; k++) sums[k] += splat(weights[w]) * load(rows[w] + offset + i + k * LANES);
-    for (uint32_t k = 0; k < 4; k++) store(y + i + k * LANES, sums[k]);
+/* `vectors` vectors, or numbers, of the sum over words of weights times their values from `offset` on. */
+INLINE void mix_words(const words_seen *seen, size_t offset, const float *weights, vec share, uint32_t vectors,
+                      float *found) {
+  vec sums[ASIDE];
+  for (uint32_t i = 0; i < vectors; i++) sums[i] = splat(0.0f);
+  for (uint32_t w = 0; w < seen->count; w++) {
+    vec weight = splat(weights[w]);
+    for (uint32_t i = 0; i < vectors; i++) sums[i] += weight * load(seen->words[w] + offset + i * LANES);
   }
-  for (; i < count; i++) {
-    y[i] = 0.0f;
-    for (uint32_t w = 0; w < words; w++) y[i] += weights[w] * rows[w][offset + i];
+  for (uint32_t i = 0; i < vectors; i++) store(found + i * LANES, sums[i] * share);
+}
+
+/* What one head of a caption finds: `size` numbers; its keys lie at `keys` of each word, its values at `values`. */
+static void attend_head(const words_seen *seen, size_t keys, size_t values, const float *query, uint32_t size,
+                        float *found) {
+  float weights[MOST_TOKENS + LANES];
+  float share = weigh_words(seen, keys, query, size, weights);
+  uint32_t k = 0;
+  for (; k + ASIDE * LANES <= size; k += ASIDE * LANES) mix_words(seen, values + k, weights, splat(share), ASIDE, found + k);
+  for (; k + LANES <= size; k += LANES) mix_words(seen, values + k, weights, splat(share), 1, found + k);
+  for (; k < size; k++) {
+    found[k] = 0.0f;
+    for (uint32_t w = 0; w < seen->count; w++) found[k] += weights[w] * seen->words[w][values + k];
+    found[k] *= share;
   }
+}
+
+/* Keeps keys and values of the last word of `columns` captions from column c on, and says what each of them sees. */
+static void keep_words(const laconic_run *run, const uint32_t *a, uint32_t c, uint32_t columns, words_seen *seen) {
+  table now = table_of(run, a[2], a[3]);
+  uint32_t slot = run->panel * PANEL + c;
+  float *kept[LANES];
+  for (uint32_t i = 0; i < columns; i++) {
+    kept[i] = kept_word(run, a[8], run->word, slot + i);
+    seen[i].count = run->word + 1;
+    for (uint32_t w = 0; w <= run->word; w++)
+      seen[i].words[w] = kept_word(run, a[8], w, run->ancestors[(size_t)w * run->slots + slot + i]);
+  }
+  take_columns(now.at + c, now.stride, 2 * a[6], columns, kept);
 }
 
 /* query, query_row, words, words_row, y, y_row, width, heads, kept: `words` are `width` rows of keys of the last word,
    then as many of values; they are added to `kept`, and each caption looks at what it has there. */
 static void run_attend_words(const laconic_run *run, const uint32_t *a) {
-  table query = table_of(run, a[0], a[1]), now = table_of(run, a[2], a[3]), y = table_of(run, a[4], a[5]);
-  uint32_t width = a[6], size = width / a[7], words = run->word + 1;
-  float scale = 1.0f / __builtin_sqrtf((float)size), asked[MOST_WIDTH], found[MOST_WIDTH];
-  const float *rows[MOST_TOKENS];
-  float weights[MOST_TOKENS + LANES] = {0};
-  for (uint32_t c = 0; c < query.columns; c++) {
-    uint32_t slot = run->panel * PANEL + c;
-    float *kept = kept_word(run, a[8], run->word, slot);
-    for (uint32_t r = 0; r < 2 * width; r++) kept[r] = now.at[r * now.stride + c];
-    for (uint32_t r = 0; r < width; r++) asked[r] = query.at[r * query.stride + c] * scale;
-    for (uint32_t w = 0; w < words; w++)
-      rows[w] = kept_word(run, a[8], w, run->ancestors[(size_t)w * run->slots + slot]);
-    for (uint32_t h = 0; h < a[7]; h++) {
-      for (uint32_t w = 0; w < words; w++) weights[w] = product_of(asked + h * size, rows[w] + h * size, size);
-      softmax(weights, words);
-      mix_words(rows, width + h * size, weights, words, found + h * size, size);
+  table query = table_of(run, a[0], a[1]), y = table_of(run, a[4], a[5]);
+  uint32_t width = a[6], size = width / a[7];
+  words_seen seen[LANES];
+  float asked[LANES][MOST_HEAD], found[LANES][MOST_HEAD], *to[LANES];
+  const float *from[LANES];
+  for (uint32_t i = 0; i < LANES; i++) to[i] = asked[i], from[i] = found[i];
+  for (uint32_t c = 0; c < query.columns; c += LANES) {
+    uint32_t columns = query.columns - c < LANES ? query.columns - c : LANES;
+    keep_words(run, a, c, columns, seen);
+    for (uint32_t row = 0; row < width; row += size) {
+      take_columns(query.at + row * query.stride + c, query.stride, size, columns, to);
+      for (uint32_t i = 0; i < columns; i++) attend_head(seen + i, row, width + row, asked[i], size, found[i]);
+      give_columns(from, size, columns, y.at + row * y.stride + c, y.stride);
     }
-    for (uint32_t r = 0; r < width; r++) y.at[r * y.stride + c] = found[r];
   }
 }
 
 static int check_attend_words(const plan_view *plan, const uint32_t *a) {
   uint32_t width = a[6];
-  if (!sound_heads(width, a[7])) return 0;
+  if (!sound_heads(width, a[7]) || width / a[7] > MOST_HEAD) return 0;
   return has_space(plan, a[0], ROWS) && has_rows(plan, a[0], a[1], width) && has_space(plan, a[2], ROWS) &&
          has_rows(plan, a[2], a[3], 2 * width) && has_space(plan, a[4], ROWS) && has_rows(plan, a[4], a[5], width) &&
          has_space(plan, a[8], WORDS) && has_rows(plan, a[8], 0, 2 * width);

@@ -84,7 +84,8 @@ def _attend(asked: Table, seen: Table, bias: Table | None) -> Table:
     if bias is not None:
         logits = logits + bias
     weights = _softmax(logits.swapaxes(1, 2)).swapaxes(1, 2)
-    return (values @ weights).reshape(width, columns)
+    found: Table = (values @ weights).reshape(width, columns)
+    return found
 
 
 def _heads(table: Table, heads: int) -> Table:

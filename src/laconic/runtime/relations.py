@@ -1,7 +1,7 @@
 """How boxes lie as seen from each other, in numpy: laconic.models.box_geometry (Herdade et al. 2019, eq. 6).
 
-Pairs are laid out with the box that is looked at first: column j P + i is how box i sees box j, so that attention, which
-is computed for several i at a time, reads its bias in order.
+Pairs are laid out with the box that is looked at first: column j P + i is how box i sees box j. So attention, which is
+computed for several i at a time, reads its bias in order.
 """
 
 import math

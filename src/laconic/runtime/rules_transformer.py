@@ -25,7 +25,7 @@ from laconic.spec.packed import CaptionerSpec
 from laconic.store import Packed
 
 MOST_WORDS = 500  # of a caption: as laconic.decode.search.MOST_TOKENS
-MOST_WIDTH = 4096  # as native/dot_attention.h
+MOST_HEAD = 1024  # numbers per word of one head: as native/word_attention.h
 MOST_CELLS = 64  # of a grid whose relations lie in the plan: 33 kB for each head of each layer at most
 VECTOR = 16  # floats that vectors may read behind the last one
 
@@ -34,13 +34,14 @@ def plan_object_relation(
     builder: Builder, packed: Packed, spec: CaptionerSpec, grid: int, pooled: int
 ) -> dict[str, int]:
     """Adds the programs `image` and `step`. Returns the buffers of the header that they need: the logits', and one that
-    is made from boxes. ConfigError for a captioner that is wider than the engine can be."""
+    is made from boxes. ConfigError for heads that are wider than the engine takes."""
     config = spec.captioner
     if not isinstance(config, ObjectRelationConfig):
         raise TypeError(f"not an object_relation captioner: {config}")
-    if config.width > MOST_WIDTH:
+    if config.width // config.heads > MOST_HEAD:
         raise ConfigError(
-            f"object_relation: the engine takes width {MOST_WIDTH} at most, not {config.width}; use torch"
+            f"object_relation: the engine takes heads of {MOST_HEAD} numbers at most, and width = {config.width} with "
+            f"heads = {config.heads} has {config.width // config.heads}; caption with torch"
         )
     encoder = spec.model.encoder
     cells = None if encoder.name == REGIONS else cells_of(encoder)
@@ -134,8 +135,8 @@ def _encode(w: _Writer, grid: Place, relations: _Relations) -> list[int]:
         w.linear(f"{name}.attention.query", Place(normed), Place(query))
         w.linear(f"{name}.attention.key", Place(normed), Place(seen))
         w.linear(f"{name}.attention.value", Place(normed), Place(seen, c.width))
-        among = {"query": Place(query), "seen": Place(seen), "y": Place(found), "width": c.width, "heads": c.heads}
-        w.builder.add(w.program, "ATTEND_RELATED", **among, **relations.of_layer(i, c.heads))
+        sizes: dict[str, Any] = {"query": Place(query), "y": Place(found), "width": c.width, "heads": c.heads}
+        w.builder.add(w.program, "ATTEND_RELATED", **sizes, seen=Place(seen), **relations.of_layer(i, c.heads))
         w.linear(f"{name}.attention.output", Place(found), Place(x), start="FROM_SELF")
         w.feed_forward(name, x, normed, inner)
     w.layer_norm("encoder_norm", x, normed)
