@@ -3,6 +3,7 @@
 #define LACONIC_LINEAR_H
 
 #include "dense.h"
+#include "logarithm.h"
 #include "mathematics.h"
 #include "run.h"
 #include "sparse.h"
@@ -19,15 +20,16 @@ static int check_matrix(const plan_view *plan, const plan_matrix *m) {
   return m->form == SPARSE ? check_sparse(m, in_arena(plan, m->at)) : check_dense(m);
 }
 
-/* y starts as the bias, as it is, or as the column of each caption's image. */
+/* y starts as the bias, alone or added to what y was before, or to the column of each caption's image. */
 static void begin(const laconic_run *run, const plan_matrix *m, table y, uint32_t start, uint32_t image_buffer) {
   const float *bias = constants(&run->plan, m->bias);
-  if (start == FROM_SELF) return;
+  if (start == FROM_SELF && !bias) return;
   table images = {0};
   if (start == FROM_IMAGE) images = table_of(run, image_buffer, 0);
   for (uint32_t r = 0; r < m->rows; r++) {
     float *to = y.at + r * y.stride;
-    for (uint32_t c = 0; c < y.columns; c += LANES) store(to + c, splat(bias ? bias[r] : 0.0f));
+    for (uint32_t c = 0; c < y.columns; c += LANES)
+      store(to + c, splat(bias ? bias[r] : 0.0f) + (start == FROM_SELF ? load(to + c) : splat(0.0f)));
     if (start == FROM_IMAGE)
       for (uint32_t c = 0; c < y.columns; c++) to[c] += images.at[r * images.stride + run->image_of[c]];
   }
@@ -38,7 +40,8 @@ static void activate(float *y, size_t stride, uint32_t rows, uint32_t columns, u
   for (uint32_t r = 0; r < rows; r++)
     for (uint32_t c = 0; c < columns; c += LANES) {
       vec v = load(y + r * stride + c);
-      v = most(v, splat(0.0f));
+      if (activation == LOG_RELATION) v = logarithm_of(choose(v < splat(1e-6f), splat(1e-6f), v));
+      else v = most(v, splat(0.0f));
       if (activation == RELU6) v = least(v, splat(6.0f));
       store(y + r * stride + c, v);
     }

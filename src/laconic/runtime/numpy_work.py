@@ -76,7 +76,7 @@ def linear(
     product = weight @ work.table(x, x_row)[: weight.shape[1]]
     if STARTS[start] == "FROM_SELF":
         product += target
-    elif bias is not None:
+    if bias is not None:
         product += bias[:, None]
     if STARTS[start] == "FROM_IMAGE":
         product += work.table(image)[: len(weight), work.image_of]

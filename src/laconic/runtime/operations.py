@@ -32,10 +32,12 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "ATTEND_ADDITIVE": ("query", "keys", "factors", "values", "score", "weights", "y", "y_row"),
     # transformers
     "LAYER_NORM": ("x", "y", "weight", "bias"),
-    "RELATE": ("y", "plus_one"),
-    "ATTEND_RELATED": ("query", "keys", "values", "relation", "y", "heads"),
-    "ATTEND_WORDS": ("query", "keys", "values", "y", "heads", "kept_keys", "kept_values"),
-    "ATTEND_POSITIONS": ("query", "keys", "values", "y", "heads"),
+    "RELATE": ("y", "boxes", "plus_one"),
+    "ATTEND_RELATED": (
+        "query", "query_row", "seen", "seen_row", "y", "y_row", "width", "heads", "relation", "relation_row", "constant",
+    ),
+    "ATTEND_WORDS": ("query", "query_row", "words", "words_row", "y", "y_row", "width", "heads", "kept"),
+    "ATTEND_POSITIONS": ("query", "query_row", "seen", "seen_row", "y", "y_row", "width", "heads"),
 }
 
 SPACES = ("PIXELS", "POSITIONS", "PAIRS", "IMAGES", "ROWS", "WORDS")
