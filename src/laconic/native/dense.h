@@ -23,13 +23,13 @@ typedef struct { /* of one tile, at one depth */
 
 #define VECTOR vec
 #define FLOATS LANES
-#define DENSE_KERNEL(name) dense_##name##_of_lanes
+#define KERNEL(name) dense_##name##_of_lanes
 #include "dense_kernel.h"
 
 #if defined(__AVX512F__)
 #define FLOATS 16
 #define VECTOR vec16
-#define DENSE_KERNEL(name) dense_##name##_of_16
+#define KERNEL(name) dense_##name##_of_16
 #include "dense_kernel.h"
 #define WIDEST 48u
 #else

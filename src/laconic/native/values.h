@@ -34,4 +34,17 @@ INLINE four four_values(const uint8_t *at, uint32_t width, float step) {
   return values;
 }
 
+/* One of the four. */
+INLINE float one_value(const uint8_t *at, uint32_t i, uint32_t width, float step) {
+  float value;
+  if (width == INT8) return (float)((const int8_t *)at)[i] * step;
+  if (width == BFLOAT16) {
+    uint32_t bits = (uint32_t)((const uint16_t *)(const void *)at)[i] << 16;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+  }
+  memcpy(&value, at + 4 * i, sizeof value);
+  return value;
+}
+
 #endif

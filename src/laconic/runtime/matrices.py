@@ -12,6 +12,7 @@ from laconic.runtime.sparse_layout import GROUP, pack_sparse, unpack_sparse
 from laconic.runtime.values import fitting_width
 from laconic.store import Csr
 
+FEWEST_COLUMNS, MOST_COLUMNS, STEPS_PER_BLOCK = 128, 1024, 6
 Weights = NDArray[Any] | Csr
 
 
@@ -55,7 +56,11 @@ def best_form(rows: int, columns: int, density: float) -> str:
 
 
 def best_block(columns: int, density: float) -> int:
-    return 256
+    """Columns of a block: a power of two."""
+    block = FEWEST_COLUMNS
+    while block < MOST_COLUMNS and block * density < STEPS_PER_BLOCK:
+        block *= 2
+    return block
 
 
 def unpack_matrix(row: Any, data: NDArray[np.uint8]) -> NDArray[np.float32]:

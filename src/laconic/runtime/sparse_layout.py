@@ -15,7 +15,7 @@ from laconic.runtime.values import STORED, narrow, widen
 from laconic.store import Csr
 
 GROUP = 4
-SLICE = 1024
+SLICE = 512
 MOST_BLOCK = 1 << 14
 Whole = NDArray[np.int64]
 
