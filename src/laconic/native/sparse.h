@@ -100,6 +100,15 @@ static void multiply_sparse(const plan_matrix *m, const uint8_t *at, const float
   if (m->width == INT8) multiply_sparse_width(m, at, x, x_stride, y, y_stride, columns, INT8);
 }
 
+static int check_group(const uint16_t *rows, uint32_t most) {
+  for (uint32_t i = 0; i < GROUP; i++) {
+    if (rows[i] >= most) return 0;
+    for (uint32_t k = 0; k < i; k++)
+      if (rows[i] == rows[k]) return 0;
+  }
+  return 1;
+}
+
 /* Bytes of a segment that is sound; 0 for one that is not, or that does not lie within `bytes`. */
 static uint64_t check_segment(const uint8_t *at, uint64_t bytes, uint32_t width, uint32_t rows, uint32_t columns) {
   if (bytes < 8) return 0;
@@ -109,8 +118,8 @@ static uint64_t check_segment(const uint8_t *at, uint64_t bytes, uint32_t width,
   uint64_t header = 8 + groups * GROUP * 2, steps = groups * count;
   if (header > bytes || steps > (bytes - header) / step_bytes(width)) return 0;
   const uint16_t *found = (const void *)(at + 8);
-  for (uint64_t i = 0; i < groups * GROUP; i++)
-    if (found[i] >= rows) return 0;
+  for (uint64_t g = 0; g < groups; g++)
+    if (!check_group(found + g * GROUP, rows)) return 0;
   uint32_t most = 0, all = 0;
   for (uint64_t i = 0; i < steps; i++) {
     found = (const void *)(at + header + i * step_bytes(width));

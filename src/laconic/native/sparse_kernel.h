@@ -4,9 +4,10 @@
 typedef float KERNEL(unaligned) __attribute__((vector_size(4 * FLOATS), aligned(4), may_alias));
 
 /* Four values, again and again: the processor spreads one of each four faster than one of all. */
-INLINE VECTOR KERNEL(repeat)(four w) {
+INLINE VECTOR KERNEL(repeat)(vec4 w) {
 #if FLOATS == 16
-  return __builtin_shufflevector(w, w, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
+  vec twice = sparse_repeat_of_lanes(w);
+  return __builtin_shufflevector(twice, twice, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
 #elif FLOATS == 8
   return __builtin_shufflevector(w, w, 0, 1, 2, 3, 0, 1, 2, 3);
 #else
