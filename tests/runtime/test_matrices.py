@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from laconic.runtime import matrices
 from laconic.runtime.matrices import PackedMatrix, best_block, best_form, dense, pack_matrix, sparse, unpack_matrix
 from laconic.runtime.operations import FORMS, WIDTHS

@@ -1,4 +1,4 @@
-"""Sparse weights as native/sparse.h reads them: blocks of columns, and in each groups of four rows that are about as full.
+"""Sparse weights as native/sparse.h reads them: blocks of columns, groups of four about equally full rows.
 
 Where each non-zero goes follows from counts alone, so that packing sorts rows, never non-zeros. A cell is the part of
 a row that lies in one block.

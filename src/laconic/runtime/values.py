@@ -12,7 +12,8 @@ MOST_CODE = 127
 def narrow(values: NDArray[np.float32], width: str, step: float) -> NDArray[Any]:
     """Values as they lie in a plan: BFLOAT16 rounds them, to even on a tie, and INT8 takes multiples of `step`."""
     if width == "INT8":
-        return np.rint(values / np.float32(step)).astype(STORED[width])
+        codes: NDArray[np.float32] = np.rint(values / np.float32(step))
+        return codes.astype(STORED[width])
     if width == "FLOAT32":
         return values.astype(STORED[width], copy=False)
     bits = np.ascontiguousarray(values, "<f4").view("<u4")
