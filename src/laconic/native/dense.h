@@ -23,13 +23,13 @@ typedef struct { /* of one tile, at one depth */
 
 #define VECTOR vec
 #define FLOATS LANES
-#define DENSE_KERNEL(name) dense_##name##_of_lanes
+#define KERNEL(name) dense_##name##_of_lanes
 #include "dense_kernel.h"
 
 #if defined(__AVX512F__)
 #define FLOATS 16
 #define VECTOR vec16
-#define DENSE_KERNEL(name) dense_##name##_of_16
+#define KERNEL(name) dense_##name##_of_16
 #include "dense_kernel.h"
 #define WIDEST 48u
 #else
@@ -65,14 +65,18 @@ INLINE uint32_t pass_of(uint32_t columns) {
 #endif
 }
 
+typedef uint32_t float_bits __attribute__((may_alias));
+
 /* Weights of one tile at one depth, as float32: as they lie there, or widened into `room`. */
 INLINE const float *widened(const uint8_t *at, uint32_t count, const plan_matrix *m, float *room) {
   if (m->width == FLOAT32) return (const void *)at;
-  for (uint32_t i = 0; i < count * TILE; i += 4) {
-    const uint8_t *from = at + i * value_bytes(m->width);
-    four values = m->width == BFLOAT16 ? four_values(from, BFLOAT16, 0) : four_values(from, INT8, m->step);
-    memcpy(room + i, &values, sizeof values);
-  }
+  const uint16_t *halves = (const void *)at;
+  const int8_t *codes = (const void *)at;
+  float_bits *bits = (void *)room;
+  if (m->width == BFLOAT16)
+    for (uint32_t i = 0; i < count * TILE; i++) bits[i] = (uint32_t)halves[i] << 16;
+  else
+    for (uint32_t i = 0; i < count * TILE; i++) room[i] = (float)codes[i] * m->step;
   return room;
 }
 

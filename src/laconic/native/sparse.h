@@ -5,7 +5,7 @@
    groups of four; a group has as many steps as the fullest of its rows has non-zeros. Equal groups form a segment: how
    often the innermost loop runs hardly ever changes, which is what makes short sparse rows fast.
 
-     slice    1024 rows, or all that are left where fewer than 1028 are; of each, its blocks
+     slice    512 rows, or all that are left where fewer than 516 are; of each, its blocks
      block    u32 segments, then as many segments
      segment  u32 count (steps of each group), u32 groups, u16 rows[groups][4] within the slice, then groups x count steps
      step     u16 4 x column within the block, for each of the four rows, then their 4 values: a non-zero, or a zero
@@ -18,9 +18,7 @@
 #include "values.h"
 
 #define GROUP 4u
-#ifndef SLICE
-#define SLICE 1024u
-#endif
+#define SLICE 512u
 #define MOST_BLOCK 16384u
 
 typedef struct { /* of a block: where its part of x begins */
@@ -52,32 +50,30 @@ INLINE sparse_segment segment_at(const uint8_t *at, uint32_t width) {
 
 #define VECTOR vec
 #define FLOATS LANES
-#define KERNEL(name) name##_of_lanes
+#define KERNEL(name) sparse_##name##_of_lanes
 #include "sparse_kernel.h"
 
 #if defined(__AVX512F__)
 #define VECTOR vec16
 #define FLOATS 16
-#define KERNEL(name) name##_of_16
+#define KERNEL(name) sparse_##name##_of_16
 #include "sparse_kernel.h"
 #endif
 
 /* One block for as many columns as one pass takes: returns how many those were. */
 INLINE uint32_t multiply_block(sparse_block b, sparse_operands o, uint32_t width, uint32_t columns) {
 #if defined(__AVX512F__)
-  if (columns >= 64) return block_of_16(b, o, width, 4, 4), 64;
-  if (columns >= 32) return block_of_16(b, o, width, 4, 2), 32;
-  if (columns >= 16) return block_of_16(b, o, width, 4, 1), 16;
+  if (columns >= 64) return sparse_block_of_16(b, o, width, 4, 4), 64;
+  if (columns >= 32) return sparse_block_of_16(b, o, width, 4, 2), 32;
+  if (columns >= 16) return sparse_block_of_16(b, o, width, 4, 1), 16;
 #else
-#ifndef NO8
-  if (columns >= 8 * LANES) return block_of_lanes(b, o, width, 1, 8), 8 * LANES;
+  if (columns >= 8 * LANES) return sparse_block_of_lanes(b, o, width, 1, 8), 8 * LANES;
+  if (columns >= 4 * LANES) return sparse_block_of_lanes(b, o, width, 2, 4), 4 * LANES;
+  if (columns >= 2 * LANES) return sparse_block_of_lanes(b, o, width, 4, 2), 2 * LANES;
 #endif
-  if (columns >= 4 * LANES) return block_of_lanes(b, o, width, 2, 4), 4 * LANES;
-  if (columns >= 2 * LANES) return block_of_lanes(b, o, width, 4, 2), 2 * LANES;
-#endif
-  if (o.x_stride == LANES) o.x_stride = LANES; /* known to the compiler now: no multiplication to find a row */
-  else return block_of_lanes(b, o, width, 4, 1), LANES;
-  return block_of_lanes(b, o, width, 4, 1), LANES;
+  if (o.x_stride != LANES) return sparse_block_of_lanes(b, o, width, 4, 1), LANES;
+  o.x_stride = LANES; /* known to the compiler: no multiplication to find a row of x */
+  return sparse_block_of_lanes(b, o, width, 4, 1), LANES;
 }
 
 INLINE uint32_t slice_of(uint32_t rows) { return rows < SLICE + GROUP ? rows : SLICE; }
@@ -104,6 +100,15 @@ static void multiply_sparse(const plan_matrix *m, const uint8_t *at, const float
   if (m->width == INT8) multiply_sparse_width(m, at, x, x_stride, y, y_stride, columns, INT8);
 }
 
+static int check_group(const uint16_t *rows, uint32_t most) {
+  for (uint32_t i = 0; i < GROUP; i++) {
+    if (rows[i] >= most) return 0;
+    for (uint32_t k = 0; k < i; k++)
+      if (rows[i] == rows[k]) return 0;
+  }
+  return 1;
+}
+
 /* Bytes of a segment that is sound; 0 for one that is not, or that does not lie within `bytes`. */
 static uint64_t check_segment(const uint8_t *at, uint64_t bytes, uint32_t width, uint32_t rows, uint32_t columns) {
   if (bytes < 8) return 0;
@@ -113,8 +118,8 @@ static uint64_t check_segment(const uint8_t *at, uint64_t bytes, uint32_t width,
   uint64_t header = 8 + groups * GROUP * 2, steps = groups * count;
   if (header > bytes || steps > (bytes - header) / step_bytes(width)) return 0;
   const uint16_t *found = (const void *)(at + 8);
-  for (uint64_t i = 0; i < groups * GROUP; i++)
-    if (found[i] >= rows) return 0;
+  for (uint64_t g = 0; g < groups; g++)
+    if (!check_group(found + g * GROUP, rows)) return 0;
   uint32_t most = 0, all = 0;
   for (uint64_t i = 0; i < steps; i++) {
     found = (const void *)(at + header + i * step_bytes(width));

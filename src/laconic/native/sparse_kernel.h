@@ -4,9 +4,10 @@
 typedef float KERNEL(unaligned) __attribute__((vector_size(4 * FLOATS), aligned(4), may_alias));
 
 /* Four values, again and again: the processor spreads one of each four faster than one of all. */
-INLINE VECTOR KERNEL(repeat)(four w) {
+INLINE VECTOR KERNEL(repeat)(vec4 w) {
 #if FLOATS == 16
-  return __builtin_shufflevector(w, w, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
+  vec twice = sparse_repeat_of_lanes(w);
+  return __builtin_shufflevector(twice, twice, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
 #elif FLOATS == 8
   return __builtin_shufflevector(w, w, 0, 1, 2, 3, 0, 1, 2, 3);
 #else
@@ -32,26 +33,29 @@ INLINE VECTOR KERNEL(spread)(VECTOR w, uint32_t i) {
   }
 }
 
+INLINE VECTOR KERNEL(splat)(float w) { return w - (VECTOR){0}; }
+
 /* `together` rows of a group, from `first` on, times `vectors` vectors of every row of x: all known beforehand, so that
    the sums stay in registers. */
 INLINE void KERNEL(rows)(const uint8_t *steps, uint32_t count, const uint16_t *rows, sparse_operands o, uint32_t width,
                          uint32_t first, uint32_t together, uint32_t vectors) {
   VECTOR sums[GROUP][8];
+  float *y[GROUP];
+  for (uint32_t r = 0; r < together; r++) y[r] = o.y + rows[first + r] * o.y_stride;
   for (uint32_t r = 0; r < together; r++)
-    for (uint32_t v = 0; v < vectors; v++)
-      sums[r][v] = *(const KERNEL(unaligned) *)(o.y + rows[first + r] * o.y_stride + v * FLOATS);
+    for (uint32_t v = 0; v < vectors; v++) sums[r][v] = ((const KERNEL(unaligned) *)y[r])[v];
   for (uint32_t i = 0; i < count; i++, steps += step_bytes(width)) {
-    const uint16_t *quadruples = (const void *)steps;
-    VECTOR w = KERNEL(repeat)(four_values(steps + 2 * GROUP, width, o.step));
+    const uint16_t *quadruples = (const void *)steps; /* 4 times the column: times floats of a row, a place in bytes */
+    const uint8_t *values = steps + 2 * GROUP;
+    VECTOR values_again = KERNEL(repeat)(four_values(values, width, o.step));
     for (uint32_t r = 0; r < together; r++) {
-      const uint8_t *x = (const uint8_t *)o.x + quadruples[first + r] * o.x_stride; /* 4 columns x floats: bytes */
-      VECTOR spread = KERNEL(spread)(w, first + r);
-      for (uint32_t v = 0; v < vectors; v++) sums[r][v] += spread * ((const KERNEL(unaligned) *)(const void *)x)[v];
+      const void *x = (const uint8_t *)o.x + quadruples[first + r] * o.x_stride;
+      VECTOR w = together == 1 ? KERNEL(splat)(one_value(values, first, width, o.step)) : KERNEL(spread)(values_again, first + r);
+      for (uint32_t v = 0; v < vectors; v++) sums[r][v] += w * ((const KERNEL(unaligned) *)x)[v];
     }
   }
   for (uint32_t r = 0; r < together; r++)
-    for (uint32_t v = 0; v < vectors; v++)
-      *(KERNEL(unaligned) *)(o.y + rows[first + r] * o.y_stride + v * FLOATS) = sums[r][v];
+    for (uint32_t v = 0; v < vectors; v++) ((KERNEL(unaligned) *)y[r])[v] = sums[r][v];
 }
 
 INLINE void KERNEL(block)(sparse_block b, sparse_operands o, uint32_t width, uint32_t together, uint32_t vectors) {

@@ -9,7 +9,7 @@
 typedef float vec16 __attribute__((vector_size(64)));
 #endif
 
-typedef float four __attribute__((vector_size(16)));
+typedef float vec4 __attribute__((vector_size(16)));
 typedef uint16_t four_halves __attribute__((vector_size(8)));
 typedef uint32_t four_words __attribute__((vector_size(16)));
 typedef int8_t four_codes __attribute__((vector_size(4)));
@@ -17,21 +17,34 @@ typedef int32_t four_numbers __attribute__((vector_size(16)));
 
 INLINE uint32_t value_bytes(uint32_t width) { return width == FLOAT32 ? 4 : width == BFLOAT16 ? 2 : 1; }
 
-INLINE four four_values(const uint8_t *at, uint32_t width, float step) {
-  four values;
+INLINE vec4 four_values(const uint8_t *at, uint32_t width, float step) {
+  vec4 values;
   if (width == BFLOAT16) {
     four_halves halves;
     memcpy(&halves, at, sizeof halves);
-    return (four)(__builtin_convertvector(halves, four_words) << 16);
+    return (vec4)(__builtin_convertvector(halves, four_words) << 16);
   }
   if (width == INT8) {
     four_codes codes;
     memcpy(&codes, at, sizeof codes);
     four_numbers numbers = __builtin_convertvector(codes, four_numbers);
-    return __builtin_convertvector(numbers, four) * (four){step, step, step, step};
+    return __builtin_convertvector(numbers, vec4) * (vec4){step, step, step, step};
   }
   memcpy(&values, at, sizeof values);
   return values;
+}
+
+/* One of the four. */
+INLINE float one_value(const uint8_t *at, uint32_t i, uint32_t width, float step) {
+  float value;
+  if (width == INT8) return (float)((const int8_t *)at)[i] * step;
+  if (width == BFLOAT16) {
+    uint32_t bits = (uint32_t)((const uint16_t *)(const void *)at)[i] << 16;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+  }
+  memcpy(&value, at + 4 * i, sizeof value);
+  return value;
 }
 
 #endif

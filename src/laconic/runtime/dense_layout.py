@@ -1,7 +1,5 @@
 """Dense weights as native/dense.h reads them: rows in tiles of 8, of each tile column by column."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,4 +1,4 @@
-"""Sparse weights as native/sparse.h reads them: blocks of columns, in each of them groups of four about equally full rows.
+"""Sparse weights as native/sparse.h reads them: blocks of columns, groups of four about equally full rows.
 
 Where each non-zero goes follows from counts alone, so that packing sorts rows, never non-zeros. A cell is the part of
 a row that lies in one block.
@@ -6,7 +6,7 @@ a row that lies in one block.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from laconic.runtime.values import STORED, narrow, widen
 from laconic.store import Csr
 
 GROUP = 4
-SLICE = 1024
+SLICE = 512
 MOST_BLOCK = 1 << 14
 Whole = NDArray[np.int64]
 
@@ -43,22 +43,24 @@ def step_bytes(width: str) -> int:
 
 def pack_sparse(csr: Csr, columns: int, block: int, width: str, step: float) -> bytes:
     """The bytes of a matrix (rows, columns), at least 4 rows; `block` is a power of two, at most MOST_BLOCK."""
-    return b"".join(_pack_slice(csr, first, end, columns, block, width, step) for first, end in _slices(len(csr.indptr) - 1))
+    slices = _slices(len(csr.indptr) - 1)
+    return b"".join(_pack_slice(csr, rows, columns, block, width, step) for rows in slices)
 
 
-def _slices(rows: int) -> Iterator[tuple[int, int]]:
-    """First and end of the rows of each slice; at least 4 of them."""
+def _slices(rows: int) -> Iterator[range]:
+    """The rows of each slice; at least 4, where there are so many."""
     first = 0
     while first < rows:
         end = rows if rows - first < SLICE + GROUP else first + SLICE
-        yield first, end
+        yield range(first, end)
         first = end
 
 
-def _pack_slice(csr: Csr, first: int, end: int, columns: int, block: int, width: str, step: float) -> bytes:
-    part = slice(int(csr.indptr[first]), int(csr.indptr[end]))
-    indices, lengths = csr.indices[part], np.diff(csr.indptr[first : end + 1])
-    rows, blocks, size = end - first, -(-columns // block), step_bytes(width)
+def _pack_slice(csr: Csr, of_slice: range, columns: int, block: int, width: str, step: float) -> bytes:
+    starts = csr.indptr[of_slice.start : of_slice.stop + 1]
+    part = slice(int(starts[0]), int(starts[-1]))
+    indices, lengths = csr.indices[part], np.diff(starts)
+    rows, blocks, size = len(of_slice), -(-columns // block), step_bytes(width)
     cells = np.repeat(np.arange(0, rows * blocks, blocks, dtype=np.int32), lengths)
     cells += indices >> (block.bit_length() - 1)
     counts = np.bincount(cells, minlength=rows * blocks)
@@ -117,16 +119,15 @@ def unpack_sparse(
     """The dense matrix (rows, columns) of bytes that have been checked."""
     matrix, size, at = np.zeros((rows, columns), np.float32), step_bytes(width), 0
     words = data.view("<u4")
-    for first, _ in _slices(rows):
-        for column in range(0, columns, block):
-            segments, at = int(words[at >> 2]), at + 4
-            for _ in range(segments):
-                count, groups = map(int, words[at >> 2 : (at >> 2) + 2])
-                steps_at = at + 8 + groups * GROUP * 2
-                at, begin = steps_at + groups * count * size, at + 8
-                lines = data[begin:steps_at].view("<u2").reshape(groups, 1, GROUP).astype(np.int64)
-                steps = data[steps_at:at].reshape(groups, count, size)
-                places = np.ascontiguousarray(steps[:, :, : 2 * GROUP]).view("<u2").astype(np.int64) >> 2
-                values = widen(np.ascontiguousarray(steps[:, :, 2 * GROUP :]), width, step)
-                np.add.at(matrix, (first + lines, column + places), values)
+    for of_slice, column in product(_slices(rows), range(0, columns, block)):
+        segments, at = int(words[at >> 2]), at + 4
+        for _ in range(segments):
+            count, groups = map(int, words[at >> 2 : (at >> 2) + 2])
+            rows_at, steps_at = at + 8, at + 8 + groups * GROUP * 2
+            at = steps_at + groups * count * size
+            lines = data[rows_at:steps_at].view("<u2").reshape(groups, 1, GROUP).astype(np.int64)
+            steps = data[steps_at:at].reshape(groups, count, size)
+            places = np.ascontiguousarray(steps[:, :, : 2 * GROUP]).view("<u2").astype(np.int64) >> 2
+            values = widen(np.ascontiguousarray(steps[:, :, 2 * GROUP :]), width, step)
+            np.add.at(matrix, (of_slice.start + lines, column + places), values)
     return matrix

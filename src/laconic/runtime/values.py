@@ -10,23 +10,25 @@ MOST_CODE = 127
 
 
 def narrow(values: NDArray[np.float32], width: str, step: float) -> NDArray[Any]:
-    """Values as they lie in a plan. BFLOAT16 rounds to the nearest, to even on a tie; INT8 takes multiples of `step`."""
-    if width == "BFLOAT16":
-        bits = np.ascontiguousarray(values, "<f4").view("<u4")
-        return ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype("<u2")
+    """Values as they lie in a plan: BFLOAT16 rounds them, to even on a tie, and INT8 takes multiples of `step`."""
     if width == "INT8":
-        return np.rint(values / np.float32(step)).astype("i1")
-    return values.astype("<f4", copy=False)
+        codes: NDArray[np.float32] = np.rint(values / np.float32(step))
+        return codes.astype(STORED[width])
+    if width == "FLOAT32":
+        return values.astype(STORED[width], copy=False)
+    bits = np.ascontiguousarray(values, "<f4").view("<u4")
+    rounded: NDArray[np.uint32] = bits + (np.uint32(0x7FFF) + (bits >> 16 & 1))
+    return (rounded >> 16).astype(STORED[width])
 
 
 def widen(data: NDArray[np.uint8], width: str, step: float) -> NDArray[np.float32]:
     """float32 values of bytes as they lie in a plan."""
     stored = data.view(STORED[width])
-    if width == "BFLOAT16":
-        return (stored.astype("<u4") << 16).view("<f4")
     if width == "INT8":
         return stored.astype(np.float32) * np.float32(step)
-    return stored.astype(np.float32, copy=False)
+    if width == "FLOAT32":
+        return stored.astype(np.float32, copy=False)
+    return (stored.astype(np.uint32) << 16).view(np.float32)
 
 
 def fitting_width(values: NDArray[np.float32], width: str, step: float) -> str:
