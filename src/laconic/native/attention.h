@@ -134,7 +134,7 @@ static const float *weigh(const image_seen *seen, queries_of q, uint32_t first, 
   return turned;
 }
 
-#define ROWS_MIXED 4u
+#define ROWS_MIXED 8u /* as many sums as hide the latency of an addition */
 
 /* Columns of `to` become `mixed`: all LANES where the row has room for them, since columns further right come later. */
 INLINE void put(float *to, vec mixed, uint32_t count, int room) {
