@@ -83,27 +83,27 @@ def assert_same(found: list[list[Hypothesis]], wanted: list[list[Hypothesis]]) -
 
 
 @native
-@pytest.mark.parametrize("beam", [1, 3, 5, 17])
-@pytest.mark.parametrize("density", [1.0, 0.2])
+@pytest.mark.parametrize("density", [1.0, 0.3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_captions_are_those_of_torch(kind: str, density: float, beam: int, tmp_path: Path) -> None:
+def test_captions_are_those_of_torch(kind: str, density: float, tmp_path: Path) -> None:
     captioner = captioner_of(kind, density)
-    regions, decoding = regions_of(36, 1, 5, 9, 3, 8, 17), Decoding(beam=beam, max_length=9)
-    plan = plan_of(captioner, tmp_path)
-    wanted = by_torch(captioner, regions, decoding)
-    assert len({caption.tokens for image in wanted for caption in image}) > beam + 1
-    assert_same(NativePath(plan).search(inputs_of(regions), decoding), wanted)
-    assert_same(NumpyPath(plan).search(inputs_of(regions), decoding), wanted)
+    plan, regions = plan_of(captioner, tmp_path), regions_of(36, 1, 5, 9, 17)
+    for beam in (1, 3, 5, 17):
+        decoding = Decoding(beam=beam, max_length=7)
+        wanted = by_torch(captioner, regions, decoding)
+        assert beam == 1 or len({caption.tokens for image in wanted for caption in image}) > beam + 1
+        assert_same(NativePath(plan).search(inputs_of(regions), decoding), wanted)
+        if beam in (1, 5):
+            assert_same(NumpyPath(plan).search(inputs_of(regions), decoding), wanted)
 
 
 @native
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "decoding",
+    ("kind", "decoding"),
     [
-        Decoding(beam=4, max_length=1),
-        Decoding(beam=4, max_length=12, length_penalty=0.7),
-        Decoding(beam=2, max_length=7, length_penalty=2, allow_unknown=True),
+        ("lstm", Decoding(beam=4, max_length=1)),
+        ("up_down", Decoding(beam=4, max_length=12, length_penalty=0.7)),
+        ("gru", Decoding(beam=2, max_length=7, length_penalty=2, allow_unknown=True)),
     ],
 )
 def test_options_of_decoding(kind: str, decoding: Decoding, tmp_path: Path) -> None:

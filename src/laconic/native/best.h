@@ -5,7 +5,7 @@
 #include "mathematics.h"
 #include "run.h"
 
-#define BLOCK_ROWS 8u
+#define BLOCK_ROWS 16u
 
 typedef struct { /* of each slot k, best first */
   float *log_probs;
@@ -21,62 +21,98 @@ INLINE void insert_word(float *values, int32_t *ids, uint32_t *held, uint32_t k,
 
 /* Largest of BLOCK_ROWS rows, or fewer. */
 INLINE vec highest(const float *from, size_t stride, uint32_t rows) {
-  vec found = load(from);
+  vec found = load(from), other = found;
+  if (rows == BLOCK_ROWS) { /* known beforehand: a loop that the compiler unrolls */
+    for (uint32_t r = 0; r < BLOCK_ROWS; r += 2) {
+      found = most(load(from + r * stride), found);
+      other = most(load(from + (r + 1) * stride), other);
+    }
+    return most(other, found);
+  }
   for (uint32_t r = 1; r < rows; r++) found = most(load(from + r * stride), found);
   return found;
 }
 
-/* The k largest of LANES columns of `logits`, from `column` on, into lists that begin at `slot`. */
-static void largest_logits(table logits, uint32_t column, uint32_t count, uint32_t k, best_words best, uint32_t slot) {
-  uint32_t held[LANES] = {0}, rows = logits.rows;
-  float least_kept[LANES];
-  for (uint32_t c = 0; c < LANES; c++) least_kept[c] = c < count ? -__builtin_inff() : __builtin_inff();
-  for (uint32_t first = 0; first < rows; first += BLOCK_ROWS) {
-    const float *at = logits.at + first * logits.stride + column;
-    uint32_t some = rows - first < BLOCK_ROWS ? rows - first : BLOCK_ROWS;
-    vec high = highest(at, logits.stride, some);
-    int any = 0;
-    for (uint32_t c = 0; c < LANES; c++) any |= high[c] > least_kept[c];
-    if (!any && first >= k) continue;
+/* Whether a comparison holds in any lane. */
+INLINE int holds_anywhere(ivec where) {
+  typedef int64_t pairs __attribute__((vector_size(4 * LANES)));
+  pairs both = (pairs)where;
+  int64_t found = both[0];
+  for (uint32_t i = 1; i < LANES / 2; i++) found |= both[i];
+  return found != 0;
+}
+
+typedef struct { /* LANES columns, while their rows are read */
+  vec least_kept; /* of the k best so far; minus infinity until there are k */
+  vec reference;  /* the highest so far */
+  vec total;      /* sum of exp(logit - reference) */
+  uint32_t held[LANES];
+} columns_read;
+
+/* Words `first` on of one column, whose logits lie `stride` apart, among the k best. Returns the least of those. */
+static float keep_best(const float *at, size_t stride, uint32_t first, uint32_t rows, uint32_t k, float *values,
+                       int32_t *ids, uint32_t *held) {
+  for (uint32_t r = 0; r < rows; r++) {
+    float value = at[r * stride];
+    if (*held < k || value > values[k - 1]) insert_word(values, ids, held, k, value, (int32_t)(first + r));
+  }
+  return *held == k ? values[k - 1] : -__builtin_inff();
+}
+
+/* Adds rows to the sums. What lies 80 below the highest adds nothing. */
+INLINE void add_exponentials(columns_read *read, const float *at, size_t stride, uint32_t rows, vec high) {
+  const vec low = splat(-80.0f);
+  vec reference = most(high, read->reference), even = splat(0.0f), odd = splat(0.0f);
+  uint32_t r = 0;
+  for (; r + 2 <= rows; r += 2, at += 2 * stride) {
+    even += exp_rough(most(low, load(at) - reference));
+    odd += exp_rough(most(low, load(at + stride) - reference));
+  }
+  if (r < rows) even += exp_rough(most(low, load(at) - reference));
+  read->total = read->total * exp_rough(most(low, read->reference - reference)) + (even + odd);
+  read->reference = reference;
+}
+
+/* Rows `first` on, of LANES columns of which `count` are captions, whose lists of words begin at `slot`. */
+static void read_block(columns_read *read, const float *at, size_t stride, uint32_t first, uint32_t rows, uint32_t k,
+                       best_words best, uint32_t slot, uint32_t count) {
+  vec high = highest(at, stride, rows);
+  if (first < k || holds_anywhere(high > read->least_kept))
     for (uint32_t c = 0; c < count; c++) {
-      float *values = best.log_probs + (size_t)(slot + c) * k;
-      int32_t *ids = best.ids + (size_t)(slot + c) * k;
-      for (uint32_t r = 0; r < some; r++) {
-        float value = at[r * logits.stride + c];
-        if (held[c] == k && !(value > values[k - 1])) continue;
-        insert_word(values, ids, held + c, k, value, (int32_t)(first + r));
-      }
-      if (held[c] == k) least_kept[c] = values[k - 1];
+      if (first >= k && !(high[c] > read->least_kept[c])) continue;
+      size_t list = (size_t)(slot + c) * k;
+      read->least_kept[c] =
+          keep_best(at + c, stride, first, rows, k, best.log_probs + list, best.ids + list, read->held + c);
     }
-  }
+  add_exponentials(read, at, stride, rows, high);
 }
 
-/* log(sum(exp(logits - highest))) of LANES columns, summed in blocks, which keeps the digits. */
-static void log_sums(table logits, uint32_t column, vec high, float *to) {
-  vec total = splat(0.0f);
-  for (uint32_t first = 0; first < logits.rows; first += 64) {
-    uint32_t end = logits.rows - first < 64 ? logits.rows : first + 64;
-    vec sum = splat(0.0f);
-    for (uint32_t r = first; r < end; r++) sum += exp_of(load(logits.at + r * logits.stride + column) - high);
-    total += sum;
-  }
-  for (uint32_t c = 0; c < LANES; c++) to[c] = total[c] > 0.0f ? (float)log_of(total[c]) : __builtin_nanf("");
+/* Logits of the best words of a column become log-probabilities. */
+static void normalise(float *values, uint32_t k, float reference, float total) {
+  float sum = total > 0.0f ? (float)log_of(total) : __builtin_nanf("");
+  for (uint32_t i = 0; i < k; i++) values[i] = (values[i] - reference) - sum;
 }
 
-/* Best words of every column of `logits` into the lists from `slot` on. The log-probability of a column that holds
-   something else than numbers, or plus infinity, is not a number. */
+/* Best words of every column of `logits`, at most PANEL, into the lists from `slot` on; logits are read once, block by
+   block. The log-probability of a column that holds something else than numbers, or plus infinity, is not a number. */
 static void find_best(table logits, uint32_t k, best_words best, uint32_t slot) {
+  columns_read read[PANEL / LANES] = {0};
   for (uint32_t column = 0; column < logits.columns; column += LANES) {
-    uint32_t count = logits.columns - column < LANES ? logits.columns - column : LANES;
-    float sums[LANES];
-    largest_logits(logits, column, count, k, best, slot + column);
-    vec high = splat(0.0f);
-    for (uint32_t c = 0; c < count; c++) high[c] = best.log_probs[(size_t)(slot + column + c) * k];
-    log_sums(logits, column, high, sums);
-    for (uint32_t c = 0; c < count; c++) {
-      float *values = best.log_probs + (size_t)(slot + column + c) * k;
-      for (uint32_t i = 0; i < k; i++) values[i] = (values[i] - high[c]) - sums[c];
+    columns_read *r = read + column / LANES;
+    r->reference = splat(-3.0e38f), r->least_kept = splat(-__builtin_inff());
+    for (uint32_t c = logits.columns - column; c < LANES; c++) r->least_kept[c] = __builtin_inff(); /* padding */
+  }
+  for (uint32_t first = 0; first < logits.rows; first += BLOCK_ROWS) {
+    uint32_t rows = logits.rows - first < BLOCK_ROWS ? logits.rows - first : BLOCK_ROWS;
+    for (uint32_t column = 0; column < logits.columns; column += LANES) {
+      uint32_t count = logits.columns - column < LANES ? logits.columns - column : LANES;
+      const float *at = logits.at + first * logits.stride + column;
+      read_block(read + column / LANES, at, logits.stride, first, rows, k, best, slot + column, count);
     }
+  }
+  for (uint32_t c = 0; c < logits.columns; c++) {
+    const columns_read *r = read + c / LANES;
+    normalise(best.log_probs + (size_t)(slot + c) * k, k, r->reference[c % LANES], r->total[c % LANES]);
   }
 }
 

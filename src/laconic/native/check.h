@@ -20,7 +20,8 @@ static int check_sections(const plan_header *h) {
 }
 
 static int check_buffer(const plan_header *h, const plan_buffer *b) {
-  if (b->space >= SPACES || b->rows < 1 || b->rows > MOST_ROWS || b->kept > 1) return 0;
+  if (b->space >= SPACES || b->rows < 1 || b->rows > MOST_ROWS) return 0;
+  if (b->space == ROWS ? b->kept_from > b->rows || b->kept > b->rows - b->kept_from : b->kept > 1 || b->kept_from) return 0;
   if (b->space != PIXELS) return b->columns == 0 && b->offset == 0;
   if (b->columns < 1 || b->columns > MOST_ROWS || b->kept || b->offset % 16) return 0;
   return b->offset + (uint64_t)b->rows * round_up(b->columns, 16) + 16 <= h->scratch;

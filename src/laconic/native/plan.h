@@ -56,8 +56,9 @@ typedef struct {
   uint32_t rows, space;
   uint32_t columns; /* PIXELS: how many */
   uint32_t offset;  /* PIXELS: first float in the scratch, a multiple of 16 */
-  uint32_t kept;    /* POSITIONS: for every image, not for one at a time. ROWS: from one word to the next */
-  uint32_t reserved[3];
+  uint32_t kept;    /* POSITIONS: 1: for every image, not for one at a time. ROWS: so many rows, to the next word */
+  uint32_t kept_from; /* ROWS: the first of them */
+  uint32_t reserved[2];
 } plan_buffer;
 
 typedef struct {

@@ -9,7 +9,7 @@
 #define MOST_GATE 29.0f /* |argument| of a gate; beyond it a sigmoid is 0 or 1, and the product of three is finite */
 
 /* exp(-x), bounded so that products of three of 1 + exp(-x) stay finite. NaN stays NaN. */
-INLINE vec exp_of_gate(vec x) { return exp_bounded(most(splat(-MOST_GATE), least(splat(MOST_GATE), -x))); }
+INLINE vec exp_of_gate(vec x) { return exp_rough(most(splat(-MOST_GATE), least(splat(MOST_GATE), -x))); }
 
 INLINE int rows_of_captions(const plan_view *plan, uint32_t buffer, uint32_t row, uint32_t rows) {
   return has_space(plan, buffer, ROWS) && has_rows(plan, buffer, row, rows);

@@ -25,6 +25,7 @@ typedef struct {
   uint32_t *stored_count;          /* of each image */
   int32_t *words;                  /* the last word of each live caption */
   uint32_t *ancestors, *moved;     /* see run.h; a row of it */
+  size_t *places;                  /* of what each of the next captions extends, in a row of all panels */
 } search_books;
 
 /* Gives out pieces of a workspace one after the other; with no memory it only counts them. */
@@ -70,6 +71,7 @@ static search_books open_books(const laconic_run *run, carving *from) {
   b.source = carve(from, slots, 4), b.stored_count = carve(from, run->count, 4);
   b.words = carve(from, slots, 4);
   b.ancestors = carve(from, slots * b.length, 4), b.moved = carve(from, slots, 4);
+  b.places = carve(from, slots, sizeof(size_t));
   return b;
 }
 
@@ -182,20 +184,39 @@ static uint32_t grow(const search_books *b, uint32_t first, uint32_t last, uint3
   return hope / b->divisors[b->length] > worst ? end : grown;
 }
 
+/* Rows of one panel: number j of each becomes what was number from[j]. There are LANES of them. */
+static void move_few(float *at, size_t rows, const uint32_t *from) {
+  uint32_t f[LANES];
+  memcpy(f, from, sizeof f);
+  for (float *end = at + rows * LANES; at < end; at += LANES) {
+    float moved[LANES];
+    for (uint32_t j = 0; j < LANES; j++) moved[j] = at[f[j]];
+    memcpy(at, moved, sizeof moved);
+  }
+}
+
 /* Moves what buffers keep from word to word to the slots of the next captions. */
 static void select_slots(const laconic_run *run, const search_books *b, uint32_t before, uint32_t after, uint32_t word) {
-  uint32_t old_lanes = lanes_of(before), lanes = lanes_of(after), capacity = run->panel_capacity;
+  uint32_t old_lanes = lanes_of(before), lanes = lanes_of(after), capacity = run->panel_capacity, few[LANES] = {0};
   float *moved = (float *)b->moved;
+  if (old_lanes == LANES && lanes == LANES) memcpy(few, b->source, after * sizeof *few);
   for (uint32_t which = 0; which < run->plan.header->buffers; which++) {
     const plan_buffer *buffer = run->plan.buffers + which;
     if (buffer->space != ROWS || !buffer->kept) continue;
     float *at = run->memory + run->base[which];
     size_t panel = (size_t)buffer->rows * capacity;
-    for (size_t i = 0; i < buffer->rows; i++) { /* from the end that no row is moved over before it has been read */
-      size_t row = lanes > old_lanes ? buffer->rows - 1 - i : i;
-      for (uint32_t j = 0; j < after; j++)
-        moved[j] = at[b->source[j] / PANEL * panel + row * old_lanes + b->source[j] % PANEL];
-      for (uint32_t j = 0; j < after; j++) at[j / PANEL * panel + row * lanes + j % PANEL] = moved[j];
+    if (old_lanes == LANES && lanes == LANES) {
+      move_few(at + buffer->kept_from * LANES, buffer->kept, few);
+      continue;
+    }
+    for (uint32_t j = 0; j < after; j++) b->places[j] = b->source[j] / PANEL * panel + b->source[j] % PANEL;
+    for (size_t i = 0; i < buffer->kept; i++) { /* from the end that no row is moved over before it has been read */
+      size_t row = buffer->kept_from + (lanes > old_lanes ? buffer->kept - 1 - i : i);
+      for (uint32_t j = 0; j < after; j++) moved[j] = at[row * old_lanes + b->places[j]];
+      for (uint32_t j = 0; j < after; j += PANEL) {
+        uint32_t some = after - j < PANEL ? after - j : PANEL;
+        memcpy(at + j / PANEL * panel + row * lanes, moved + j, some * sizeof *moved);
+      }
     }
   }
   for (uint32_t w = 0; w <= word; w++) {

@@ -34,7 +34,9 @@ HEADER = np.dtype(
     ]
     + [("scale", "<f4", 3), ("shift", "<f4", 3), ("reserved", "<u4", 25)]
 )  # fmt: skip
-BUFFER = np.dtype([(name, "<u4") for name in ("rows", "space", "columns", "offset", "kept")] + [("reserved", "<u4", 3)])
+BUFFER = np.dtype(
+    [(name, "<u4") for name in ("rows", "space", "columns", "offset", "kept", "kept_from")] + [("reserved", "<u4", 2)]
+)
 MATRIX = np.dtype(
     [(name, "<u4") for name in ("rows", "columns", "form", "width")]
     + [("step", "<f4")]

@@ -44,10 +44,16 @@ class Builder:
     arena: list[bytes] = field(default_factory=list)
     arena_bytes: int = 0
 
-    def buffer(self, rows: int, space: str, *, columns: int = 0, kept: bool = False) -> int:
-        """A new buffer; see plan.h for what a space is, and when to keep. `columns`: of PIXELS."""
-        number = SPACES.index(space)
-        self.buffers.append({"rows": rows, "space": number, "columns": columns, "offset": 0, "kept": int(kept)})
+    def buffer(self, rows: int, space: str, *, columns: int = 0, kept: bool | range = False) -> int:
+        """A new buffer; see plan.h for what a space is, and when to keep. `columns`: of PIXELS; `kept`: of ROWS also
+        the rows that the next word reads, where the others are written before they are read."""
+        rows_kept = kept if isinstance(kept, range) else range(rows if space == "ROWS" and kept else kept)
+        self.buffers.append(
+            {
+                "rows": rows, "space": SPACES.index(space), "columns": columns, "offset": 0, "kept": len(rows_kept),
+                "kept_from": rows_kept.start,
+            }
+        )  # fmt: skip
         return len(self.buffers) - 1
 
     def constant(self, values: NDArray[Any] | None) -> int:

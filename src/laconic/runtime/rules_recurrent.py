@@ -83,7 +83,8 @@ def plan_soft_attention(builder: Builder, packed: Packed, spec: CaptionerSpec, g
     first = file.matrix("initial.weight", size, config.pooled_channels)
     builder.linear("images", Place(pooled), Place(initial), builder.matrix(first))
     # The GRU's gates read [hidden ; context ; word], its candidate [context ; word ; reset hidden].
-    parts = builder.buffer(3 * size + word if config.cell == "gru" else 2 * size + word, "ROWS", kept=True)
+    rows = 3 * size + word if config.cell == "gru" else 2 * size + word
+    parts = builder.buffer(rows, "ROWS", kept=range(2 * size))
     hidden, context, words = Place(parts), Place(parts, size), Place(parts, 2 * size)
     builder.add("step", "INITIAL", x=Place(initial), y=hidden)
     _embed(builder, file, config.vocabulary, word, words, relu=False)
@@ -105,7 +106,7 @@ def plan_up_down(builder: Builder, packed: Packed, spec: CaptionerSpec, grid: in
     builder.linear("image", Place(grid), Place(values), region, "RELU")
     share = _add_pooled_share(builder, file, config, pooled)
     # The attention LSTM reads [word ; language ; attention], the language LSTM [language ; attention ; context].
-    parts = builder.buffer(word + 3 * size, "ROWS", kept=True)
+    parts = builder.buffer(word + 3 * size, "ROWS", kept=range(word, word + 2 * size))
     words, language, attention = Place(parts), Place(parts, word), Place(parts, word + size)
     context = Place(parts, word + 2 * size)
     _embed(builder, file, config.vocabulary, word, words, relu=True)
