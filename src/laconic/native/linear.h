@@ -30,15 +30,16 @@ static int check_matrix(const plan_view *plan, const plan_matrix *m) {
   return (uint64_t)round_up(m->rows, TILE) * m->columns * 4 == m->bytes;
 }
 
-/* y starts as the bias, as it is, or as the column of each caption's image. */
+/* y starts as the bias, and with it as it is, or as the column of each caption's image. */
 static void begin(const laconic_run *run, const plan_matrix *m, table y, uint32_t start, uint32_t image_buffer) {
   const float *bias = constants(&run->plan, m->bias);
-  if (start == FROM_SELF) return;
+  if (start == FROM_SELF && !bias) return;
   table images = {0};
   if (start == FROM_IMAGE) images = table_of(run, image_buffer, 0);
   for (uint32_t r = 0; r < m->rows; r++) {
     float *to = y.at + r * y.stride;
-    for (uint32_t c = 0; c < y.columns; c += LANES) store(to + c, splat(bias ? bias[r] : 0.0f));
+    vec first = splat(bias ? bias[r] : 0.0f);
+    for (uint32_t c = 0; c < y.columns; c += LANES) store(to + c, start == FROM_SELF ? load(to + c) + first : first);
     if (start == FROM_IMAGE)
       for (uint32_t c = 0; c < y.columns; c++) to[c] += images.at[r * images.stride + run->image_of[c]];
   }
