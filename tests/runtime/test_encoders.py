@@ -17,9 +17,10 @@ from laconic.runtime.program import Builder
 from laconic.runtime.rules_encoders import RULES, plan_encoder
 from laconic.spec.encoders import ENCODERS, cells_of, channels_of, normalization_of
 from laconic.spec.model import EncoderConfig
-from laconic.store import Packed, load, save
+from laconic.store import Csr, Packed, load, save
+from laconic.store.index import Entry
 
-NETWORKS = ["mobilenet_v1_025", "mobilenet_v2", "inception_v1", "vgg_small", "convnet"]
+NETWORKS = ["toy", "mobilenet_v1_025", "mobilenet_v2", "inception_v1", "vgg_small", "convnet"]
 PATHS = [
     pytest.param(NativePath, marks=pytest.mark.skipif(library() is None, reason="there is no native library")),
     NumpyPath,
@@ -38,10 +39,27 @@ def random_encoder(config: EncoderConfig, sparsity: float = 0.0) -> torch.nn.Mod
     return encoder
 
 
-def packed_encoder(encoder: torch.nn.Module, folder: Path) -> Packed:
-    named = {f"encoder.{name}": weight for name, weight in encoder.state_dict().items()}
-    save(named, folder / "encoder.safetensors", values="exact")
-    return load(folder / "encoder.safetensors")
+class Held(dict[str, np.ndarray]):
+    """Weights seen as those of a packed file, which takes seconds to write."""
+
+    path = Path("encoder.safetensors")
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        return {
+            name: Entry(name, weight.shape, "F32", "dense", "exact", int((weight != 0).sum()), 0)
+            for name, weight in self.items()
+        }
+
+    def csr(self, name: str) -> Csr:
+        matrix = self[name].reshape(len(self[name]), -1)
+        rows, columns = np.nonzero(matrix)
+        indptr = np.searchsorted(rows, np.arange(len(matrix) + 1)).astype(np.int32)
+        return Csr(self[name].shape, indptr, columns.astype(np.int32), matrix[rows, columns])
+
+
+def held(encoder: torch.nn.Module) -> Packed:
+    return Held({f"encoder.{name}": weight.numpy() for name, weight in encoder.state_dict().items()})  # type: ignore
 
 
 def encoder_plan(packed: Packed, config: EncoderConfig, *, pools: bool = True) -> Plan:
@@ -77,19 +95,27 @@ def check_features(path, encoder, packed, config, tolerance=1e-4) -> None:
 @pytest.mark.parametrize("sparsity", [0.0, 0.8])
 @pytest.mark.parametrize("stride", [16, 32])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_features_are_those_of_torch(name, stride, sparsity, path, tmp_path):
+def test_features_are_those_of_torch(name, stride, sparsity, path):
     config = EncoderConfig(name, size=96, stride=stride)
     encoder = random_encoder(config, sparsity)
-    check_features(path, encoder, packed_encoder(encoder, tmp_path), config)
+    check_features(path, encoder, held(encoder), config)
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("size", [32, 33, 75, 119])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_odd_sizes(name, size, path, tmp_path):
+def test_odd_sizes(name, size, path):
     config = EncoderConfig(name, size=size, stride=16)
     encoder = random_encoder(config)
-    check_features(path, encoder, packed_encoder(encoder, tmp_path), config)
+    check_features(path, encoder, held(encoder), config)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_of_a_packed_file(path, tmp_path):
+    config = EncoderConfig("convnet", size=40, stride=16)
+    encoder = random_encoder(config, sparsity=0.8)
+    save(held(encoder), tmp_path / "encoder.safetensors", values="exact")
+    check_features(path, encoder, load(tmp_path / "encoder.safetensors"), config)
 
 
 def test_every_encoder_has_a_rule():
@@ -97,40 +123,40 @@ def test_every_encoder_has_a_rule():
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_published_weights_on_a_large_picture(path, shared, tmp_path):
+def test_published_weights_on_a_large_picture(path, shared):
     weights = shared / "data/encoders/mobilenet_v2_1.0_224.npz"
     if not weights.exists():
         pytest.skip(f"no weights at {weights}")
     config = EncoderConfig("mobilenet_v2", size=224, stride=16)
     encoder = build_encoder(config).eval()
     load_imagenet(encoder, weights)
-    check_features(path, encoder, packed_encoder(encoder, tmp_path), config)
+    check_features(path, encoder, held(encoder), config)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1_025", "mobilenet_v2", "inception_v1"])
-def test_what_nobody_reads_is_not_computed(name, tmp_path):
+def test_what_nobody_reads_is_not_computed(name):
     config = EncoderConfig(name, size=64, stride=16)
-    packed = packed_encoder(random_encoder(config), tmp_path)
+    packed = held(random_encoder(config))
     whole, part = encoder_plan(packed, config), encoder_plan(packed, config, pools=False)
     assert len(part.operations) < len(whole.operations)
     assert len(part.data) < len(whole.data)
     np.testing.assert_array_equal(NumpyPath(part).features(photo(64))[0], NumpyPath(whole).features(photo(64))[0])
 
 
-def test_tables_share_memory(tmp_path):
+def test_tables_share_memory():
     config = EncoderConfig("mobilenet_v2", size=96)
-    plan = encoder_plan(packed_encoder(random_encoder(config), tmp_path), config)
+    plan = encoder_plan(held(random_encoder(config)), config)
     apart = sum(int(b["rows"]) * int(b["columns"]) for b in plan.buffers)
     assert plan.header["scratch"] < apart / 4
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
-    packed = packed_encoder(random_encoder(EncoderConfig("convnet", stride=16)), tmp_path)
+def test_weights_of_another_network_are_refused():
+    packed = held(random_encoder(EncoderConfig("convnet", stride=16)))
     with pytest.raises(FormatError, match=r"encoder\.safetensors: holds no encoder\.conv4\.weight"):
         encoder_plan(packed, EncoderConfig("convnet", stride=32))
 
 
-def test_weights_of_another_width_are_refused(tmp_path):
-    packed = packed_encoder(random_encoder(EncoderConfig("mobilenet_v1_025")), tmp_path)
+def test_weights_of_another_width_are_refused():
+    packed = held(random_encoder(EncoderConfig("mobilenet_v1_025")))
     with pytest.raises(FormatError, match="the grid has 256 channels, mobilenet_v1_050 has 512 there"):
         encoder_plan(packed, EncoderConfig("mobilenet_v1_050"))

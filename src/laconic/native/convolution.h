@@ -43,7 +43,7 @@ INLINE void gather_tap(float *to, const window *w, const float *map, uint32_t ro
 }
 
 /* A strip of the matrix that the weights are multiplied with: a row for each channel and tap. */
-static void gather(table to, const window *w, table x, uint32_t first, uint32_t count) {
+static void gather_windows(table to, const window *w, table x, uint32_t first, uint32_t count) {
   uint32_t channels = to.rows / (w->kernel * w->kernel);
   float *at = to.at;
   for (uint32_t channel = 0; channel < channels; channel++)
@@ -63,7 +63,7 @@ static void run_convolve(const laconic_run *run, const uint32_t *a) {
   for (uint32_t first = 0; first < all; first += a[12]) {
     table strip = {y.at + first, m->rows, all - first < a[12] ? all - first : a[12], y.stride};
     table from = {x.at + first, m->columns, strip.columns, x.stride};
-    if (a[11] != NONE) from = scratch, gather(from, &w, x, first, strip.columns);
+    if (a[11] != NONE) from = scratch, gather_windows(from, &w, x, first, strip.columns);
     begin(run, m, strip, a[9], NONE);
     multiply(&run->plan, m, from.at, from.stride, strip.at, strip.stride, strip.columns);
     activate(strip.at, strip.stride, m->rows, strip.columns, a[10]);
