@@ -42,6 +42,8 @@ def toy_encoder() -> Iterator[None]:
     from laconic.models import encoders
     from laconic.models.layers import Conv, Features
     from laconic.models.mobilenet import SeparableBlock, flatten, pool
+    from laconic.runtime import rules_encoders
+    from laconic.runtime.encoder_maps import Map, Maps
 
     class Toy(nn.Module):
         """Images (N, 3, H, W) -> Features; the grid has stride 16 (`block2`) or 32 (`block3`)."""
@@ -58,10 +60,18 @@ def toy_encoder() -> Iterator[None]:
             last = self.block3(middle)
             return Features(flatten(middle if self.fine else last), pool(last))
 
+    def toy(maps: Maps) -> Iterator[Map]:
+        x = maps.convolve(maps.pixels(), "conv0", stride=4)
+        for i, grid_stride in enumerate((0, 16, 32), start=1):
+            x = maps.depthwise(x, f"block{i}.depthwise", stride=2)
+            x = maps.convolve(x, f"block{i}.pointwise", grid=grid_stride == maps.stride)
+            yield x
+
+    rules_encoders.RULES["toy"] = toy
     encoder_table.ENCODERS["toy"] = encoder_table.EncoderFacts({16: 16, 32: 24}, 24)
     encoders.ENCODERS["toy"] = Toy
     yield
-    del encoder_table.ENCODERS["toy"], encoders.ENCODERS["toy"]
+    del encoder_table.ENCODERS["toy"], encoders.ENCODERS["toy"], rules_encoders.RULES["toy"]
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,9 @@
 
 #include "attention.h"
 #include "convolution.h"
+#include "depthwise.h"
 #include "linear.h"
+#include "pooling.h"
 #include "recurrent.h"
 #include "search.h"
 #include "transformer.h"

@@ -28,8 +28,8 @@ static void begin(const laconic_run *run, const plan_matrix *m, table y, uint32_
   if (start == FROM_IMAGE) images = table_of(run, image_buffer, 0);
   for (uint32_t r = 0; r < m->rows; r++) {
     float *to = y.at + r * y.stride;
-    for (uint32_t c = 0; c < y.columns; c += LANES)
-      store(to + c, splat(bias ? bias[r] : 0.0f) + (start == FROM_SELF ? load(to + c) : splat(0.0f)));
+    vec first = splat(bias ? bias[r] : 0.0f);
+    for (uint32_t c = 0; c < y.columns; c += LANES) store(to + c, start == FROM_SELF ? load(to + c) + first : first);
     if (start == FROM_IMAGE)
       for (uint32_t c = 0; c < y.columns; c++) to[c] += images.at[r * images.stride + run->image_of[c]];
   }

@@ -74,10 +74,10 @@ def linear(
     weight, bias = work.matrix(matrix)
     target = work.table(y, y_row)[: len(weight)]
     product = weight @ work.table(x, x_row)[: weight.shape[1]]
-    if STARTS[start] == "FROM_SELF":
-        product += target
     if bias is not None:
         product += bias[:, None]
+    if STARTS[start] == "FROM_SELF":
+        product += target
     if STARTS[start] == "FROM_IMAGE":
         product += work.table(image)[: len(weight), work.image_of]
     target[:] = activated(product, activation)

@@ -14,10 +14,11 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     # the encoder, on the pixels of one image
     "READ_PIXELS": ("y",),
     "CONVOLVE": (
-        "x", "x_row", "y", "y_row", "matrix", "height", "width", "kernel", "stride", "activation",
+        "x", "x_row", "y", "y_row", "matrix", "height", "width", "kernel", "stride", "start", "activation", "scratch",
+        "columns",
     ),  # fmt: skip
-    "DEPTHWISE": ("x", "y", "weights", "bias", "height", "width", "kernel", "stride", "activation"),
-    "MAX_POOL": ("x", "x_row", "y", "y_row", "rows", "height", "width", "kernel", "stride"),
+    "DEPTHWISE": ("x", "y", "weights", "bias", "height", "width", "kernel", "stride", "activation", "scratch"),
+    "MAX_POOL": ("x", "y", "height", "width", "kernel", "stride", "scratch"),
     "ADD": ("x", "x_row", "y", "y_row", "rows"),
     "MEAN": ("x", "y"),
     # anywhere

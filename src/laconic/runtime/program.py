@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from laconic.runtime.allocation import Life, allocate, table_size
 from laconic.runtime.matrices import PackedMatrix, Weights, pack_matrix
 from laconic.runtime.operations import (
     ACTIVATIONS,
@@ -29,6 +30,7 @@ from laconic.runtime.operations import (
 )
 from laconic.runtime.plan import ALIGNMENT, BUFFER, HEADER, MAGIC, MATRIX, OPERATION, VERSION, Plan
 
+PIXEL_BUFFERS = ("x", "y", "scratch")  # arguments of operations that can be tables of pixels
 Argument = int | Place | str  # a name stands for its number in ACTIVATIONS or STARTS
 _NAMES = {name: number for table in (ACTIVATIONS, STARTS) for number, name in enumerate(table)}
 
@@ -90,6 +92,7 @@ class Builder:
     def finish(self, facts: dict[str, Any], words: list[str]) -> Plan:
         """The plan. `facts` are the fields of the header that are not layout; those not given are NONE for buffers."""
         operations = [entry for name in PROGRAMS for entry in self.programs[name]]
+        scratch = self._allocate(operations)
         text = "".join(f"{word}\n" for word in words).encode()
         tables = {
             "buffers": _rows(self.buffers, BUFFER),
@@ -103,6 +106,7 @@ class Builder:
             ),
         }
         header = np.zeros(1, HEADER)
+        header["scratch"] = scratch
         for name in ("grid", "pooled", "boxes", "logits"):
             header[name] = NONE
         for name, value in facts.items():
@@ -121,6 +125,19 @@ class Builder:
         header["bytes"] = at
         chunks[0] = header.tobytes()
         return Plan.of(b"".join(chunks))
+
+    def _allocate(self, operations: list[tuple[str, list[int]]]) -> int:
+        """Sets the places of the tables of pixels; returns how many floats they share."""
+        uses: dict[int, list[int]] = {}
+        for time, (name, words) in enumerate(operations):
+            for argument, word in zip(OPERATIONS[name], words, strict=True):
+                if argument in PIXEL_BUFFERS and word != NONE and self.buffers[word]["columns"]:
+                    uses.setdefault(word, []).append(time)
+        sizes = {which: table_size(self.buffers[which]["rows"], self.buffers[which]["columns"]) for which in uses}
+        places, total = allocate([Life(sizes[which], min(times), max(times)) for which, times in uses.items()])
+        for which, place in zip(uses, places, strict=True):
+            self.buffers[which]["offset"] = place
+        return total
 
     def _place(self, data: bytes) -> int:
         at = self.arena_bytes

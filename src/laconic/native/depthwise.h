@@ -1,0 +1,93 @@
+/* Convolutions of each channel with a kernel of its own. */
+#ifndef LACONIC_DEPTHWISE_H
+#define LACONIC_DEPTHWISE_H
+
+#include "window.h"
+
+typedef struct { /* what becomes of the sum of a window */
+  vec bias, low, high;
+} finish;
+
+INLINE finish finish_of(uint32_t activation, float bias) {
+  vec infinite = splat(__builtin_inff());
+  return (finish){splat(bias), activation == LINEARLY ? -infinite : splat(0.0f),
+                  activation == RELU6 ? splat(6.0f) : infinite};
+}
+
+INLINE void put(float *to, vec sum, finish f) { store(to, least(most(sum, f.low), f.high)); }
+
+INLINE vec three(vec sum, const vec *weights, vec a, vec b, vec c) {
+  return sum + weights[0] * a + weights[1] * b + weights[2] * c;
+}
+
+/* `count` rows of windows of 3 x 3, at most 4 of stride 1 or 2 of stride 2, known when compiled: each row of the band is
+   loaded once for all of them. From the last vector to the first: what a vector writes beyond its row is written again. */
+INLINE void filter_3x3(const band *b, uint32_t row, uint32_t count, uint32_t stride, const vec *weights, finish f, float *y) {
+  uint32_t columns = b->of.columns, pitch = b->pitch, middle = stride == 1 ? 1 : pitch, last = stride == 1 ? 2 : 1;
+  const float *from = b->at + (size_t)row * stride * stride * pitch;
+  for (uint32_t x = (columns - 1) / LANES * LANES;; x -= LANES) {
+    vec sums[4] = {f.bias, f.bias, f.bias, f.bias};
+    const float *at = from + x;
+    for (uint32_t r = 0; r < (count - 1) * stride + 3; r++, at += stride * pitch) {
+      vec left = load(at), centre = load(at + middle), right = load(at + last);
+      for (uint32_t i = 0; i < count; i++)
+        if (r >= i * stride && r < i * stride + 3)
+          sums[i] = three(sums[i], weights + 3 * (r - i * stride), left, centre, right);
+    }
+    for (uint32_t i = 0; i < count; i++) put(y + i * columns + x, sums[i], f);
+    if (!x) break;
+  }
+}
+
+/* A row of windows of any size. */
+INLINE void filter_any(const band *b, uint32_t row, const float *weights, finish f, float *y) {
+  uint32_t kernel = b->of.kernel;
+  for (uint32_t x = 0; x < b->of.columns; x += LANES) {
+    vec sum = f.bias;
+    for (uint32_t i = 0; i < kernel; i++)
+      for (uint32_t j = 0; j < kernel; j++) sum += splat(weights[i * kernel + j]) * load(tap(b, row, i, j) + x);
+    put(y + x, sum, f);
+  }
+}
+
+static void filter_rows_3x3(const band *b, uint32_t rows, const float *weights, finish f, float *y) {
+  vec w[9];
+  uint32_t row = 0, columns = b->of.columns;
+  for (uint32_t i = 0; i < 9; i++) w[i] = splat(weights[i]);
+  if (b->of.stride == 1) {
+    for (; row + 4 <= rows; row += 4) filter_3x3(b, row, 4, 1, w, f, y + (size_t)row * columns);
+    for (; row < rows; row++) filter_3x3(b, row, 1, 1, w, f, y + (size_t)row * columns);
+  } else {
+    for (; row + 2 <= rows; row += 2) filter_3x3(b, row, 2, 2, w, f, y + (size_t)row * columns);
+    for (; row < rows; row++) filter_3x3(b, row, 1, 2, w, f, y + (size_t)row * columns);
+  }
+}
+
+/* x, y, weights, bias, height, width, kernel, stride, activation, scratch */
+static void run_depthwise(const laconic_run *run, const uint32_t *a) {
+  window w = window_of(a + 4);
+  table x = table_of(run, a[0], 0), y = table_of(run, a[1], 0);
+  band b = band_of(run, a[9], &w, 0.0f);
+  const float *weights = constants(&run->plan, a[2]), *bias = constants(&run->plan, a[3]);
+  for (uint32_t channel = 0; channel < y.rows; channel++, weights += w.kernel * w.kernel) {
+    finish f = finish_of(a[8], bias ? bias[channel] : 0.0f);
+    for (uint32_t first = 0; first < w.rows; first += b.rows) {
+      uint32_t rows = w.rows - first < b.rows ? w.rows - first : b.rows;
+      float *to = y.at + channel * y.stride + (size_t)first * w.columns;
+      lay_band(&b, x.at + channel * x.stride, first, rows);
+      if (w.kernel == 3 && w.stride <= 2) filter_rows_3x3(&b, rows, weights, f, to);
+      else
+        for (uint32_t row = 0; row < rows; row++) filter_any(&b, row, weights, f, to + (size_t)row * w.columns);
+    }
+  }
+}
+
+static int check_depthwise(const plan_view *plan, const uint32_t *a) {
+  if (!check_window(plan, a + 4, a[0], a[1]) || a[8] > RELU6 || !check_band(plan, a[9], a + 4)) return 0;
+  uint32_t channels = plan->buffers[a[1]].rows;
+  if (!has_rows(plan, a[0], 0, channels)) return 0;
+  if (a[2] == NONE || !has_constants(plan, a[2], (uint64_t)channels * a[6] * a[6])) return 0;
+  return a[3] == NONE || has_constants(plan, a[3], channels);
+}
+
+#endif

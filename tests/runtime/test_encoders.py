@@ -1,0 +1,162 @@
+"""Encoders as programs: native library and numpy give what the torch modules give, dense and pruned, at any size."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from laconic.errors import FormatError
+from laconic.models.encoders import build_encoder, load_imagenet, normalize
+from laconic.native.library import library
+from laconic.runtime.native_path import NativePath
+from laconic.runtime.numpy_path import NumpyPath
+from laconic.runtime.operations import NONE, Place
+from laconic.runtime.plan import Plan
+from laconic.runtime.program import Builder
+from laconic.runtime.rules_encoders import RULES, plan_encoder
+from laconic.spec.encoders import ENCODERS, cells_of, channels_of, normalization_of
+from laconic.spec.model import EncoderConfig
+from laconic.store import Csr, Packed, load, save
+from laconic.store.index import Entry
+
+NETWORKS = ["toy", "mobilenet_v1_025", "mobilenet_v2", "inception_v1", "vgg_small", "convnet"]
+PATHS = [
+    pytest.param(NativePath, marks=pytest.mark.skipif(library() is None, reason="there is no native library")),
+    NumpyPath,
+]
+
+
+def random_encoder(config: EncoderConfig, sparsity: float = 0.0) -> torch.nn.Module:
+    torch.manual_seed(5)
+    encoder = build_encoder(config).eval()
+    with torch.no_grad():
+        for weight in encoder.parameters():
+            if weight.ndim == 1:
+                weight.normal_(std=0.3)
+            elif weight.shape[1] > 1:
+                weight *= torch.rand_like(weight) >= sparsity
+    return encoder
+
+
+class Held(dict[str, np.ndarray]):
+    """Weights seen as those of a packed file, which takes seconds to write."""
+
+    path = Path("encoder.safetensors")
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        return {
+            name: Entry(name, weight.shape, "F32", "dense", "exact", int((weight != 0).sum()), 0)
+            for name, weight in self.items()
+        }
+
+    def csr(self, name: str) -> Csr:
+        matrix = self[name].reshape(len(self[name]), -1)
+        rows, columns = np.nonzero(matrix)
+        indptr = np.searchsorted(rows, np.arange(len(matrix) + 1)).astype(np.int32)
+        return Csr(self[name].shape, indptr, columns.astype(np.int32), matrix[rows, columns])
+
+
+def held(encoder: torch.nn.Module) -> Packed:
+    return Held({f"encoder.{name}": weight.numpy() for name, weight in encoder.state_dict().items()})  # type: ignore
+
+
+def encoder_plan(packed: Packed, config: EncoderConfig, *, pools: bool = True) -> Plan:
+    """A plan of an encoder alone, with the least that a plan needs beside it."""
+    builder, channels, normalization = Builder(), channels_of(config), normalization_of(config)
+    grid = builder.buffer(channels.grid, "POSITIONS")
+    pooled = builder.buffer(channels.pooled, "IMAGES") if pools else NONE
+    logits = builder.buffer(5, "ROWS")
+    plan_encoder(builder, packed, config, Place(grid), pooled)
+    facts = {
+        "grid": grid, "pooled": pooled, "logits": logits, "channels": channels.grid, "side": config.size,
+        "pooled_channels": channels.pooled, "positions": cells_of(config), "scale": normalization.scale,
+        "shift": normalization.shift, "pad": 0, "unk": 1, "bos": 2, "eos": 3,
+    }  # fmt: skip
+    return builder.finish(facts, ["pad", "unk", "bos", "eos", "word"])
+
+
+def photo(size: int) -> np.ndarray:
+    return np.random.default_rng(size).integers(0, 256, (size, size, 3), np.uint8)
+
+
+def check_features(path, encoder, packed, config, tolerance=1e-4) -> None:
+    pixels = photo(config.size)
+    with torch.inference_mode():
+        expected = encoder(normalize(torch.from_numpy(pixels[None]), normalization_of(config)))
+    grid, pooled = path(encoder_plan(packed, config)).features(pixels)
+    for found, wanted in ((grid, expected.grid[0].numpy()), (pooled, expected.pooled[0].numpy())):
+        assert wanted.std() > 0
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("sparsity", [0.0, 0.8])
+@pytest.mark.parametrize("stride", [16, 32])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_features_are_those_of_torch(name, stride, sparsity, path):
+    config = EncoderConfig(name, size=96, stride=stride)
+    encoder = random_encoder(config, sparsity)
+    check_features(path, encoder, held(encoder), config)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("size", [32, 33, 75, 119])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_odd_sizes(name, size, path):
+    config = EncoderConfig(name, size=size, stride=16)
+    encoder = random_encoder(config)
+    check_features(path, encoder, held(encoder), config)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_of_a_packed_file(path, tmp_path):
+    config = EncoderConfig("convnet", size=40, stride=16)
+    encoder = random_encoder(config, sparsity=0.8)
+    save(held(encoder), tmp_path / "encoder.safetensors", values="exact")
+    check_features(path, encoder, load(tmp_path / "encoder.safetensors"), config)
+
+
+def test_every_encoder_has_a_rule():
+    assert set(ENCODERS) <= set(RULES)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_published_weights_on_a_large_picture(path, shared):
+    weights = shared / "data/encoders/mobilenet_v2_1.0_224.npz"
+    if not weights.exists():
+        pytest.skip(f"no weights at {weights}")
+    config = EncoderConfig("mobilenet_v2", size=224, stride=16)
+    encoder = build_encoder(config).eval()
+    load_imagenet(encoder, weights)
+    check_features(path, encoder, held(encoder), config)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1_025", "mobilenet_v2", "inception_v1"])
+def test_what_nobody_reads_is_not_computed(name):
+    config = EncoderConfig(name, size=64, stride=16)
+    packed = held(random_encoder(config))
+    whole, part = encoder_plan(packed, config), encoder_plan(packed, config, pools=False)
+    assert len(part.operations) < len(whole.operations)
+    assert len(part.data) < len(whole.data)
+    np.testing.assert_array_equal(NumpyPath(part).features(photo(64))[0], NumpyPath(whole).features(photo(64))[0])
+
+
+def test_tables_share_memory():
+    config = EncoderConfig("mobilenet_v2", size=96)
+    plan = encoder_plan(held(random_encoder(config)), config)
+    apart = sum(int(b["rows"]) * int(b["columns"]) for b in plan.buffers)
+    assert plan.header["scratch"] < apart / 4
+
+
+def test_weights_of_another_network_are_refused():
+    packed = held(random_encoder(EncoderConfig("convnet", stride=16)))
+    with pytest.raises(FormatError, match=r"encoder\.safetensors: holds no encoder\.conv4\.weight"):
+        encoder_plan(packed, EncoderConfig("convnet", stride=32))
+
+
+def test_weights_of_another_width_are_refused():
+    packed = held(random_encoder(EncoderConfig("mobilenet_v1_025")))
+    with pytest.raises(FormatError, match="the grid has 256 channels, mobilenet_v1_050 has 512 there"):
+        encoder_plan(packed, EncoderConfig("mobilenet_v1_050"))
