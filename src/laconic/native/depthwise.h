@@ -14,7 +14,7 @@ INLINE finish finish_of(uint32_t activation, float bias) {
                   activation == RELU6 ? splat(6.0f) : infinite};
 }
 
-INLINE void put(float *to, vec sum, finish f) { store(to, least(most(sum, f.low), f.high)); }
+INLINE void put_finished(float *to, vec sum, finish f) { store(to, least(most(sum, f.low), f.high)); }
 
 INLINE vec three(vec sum, const vec *weights, vec a, vec b, vec c) {
   return sum + weights[0] * a + weights[1] * b + weights[2] * c;
@@ -34,7 +34,7 @@ INLINE void filter_3x3(const band *b, uint32_t row, uint32_t count, uint32_t str
         if (r >= i * stride && r < i * stride + 3)
           sums[i] = three(sums[i], weights + 3 * (r - i * stride), left, centre, right);
     }
-    for (uint32_t i = 0; i < count; i++) put(y + i * columns + x, sums[i], f);
+    for (uint32_t i = 0; i < count; i++) put_finished(y + i * columns + x, sums[i], f);
     if (!x) break;
   }
 }
@@ -46,7 +46,7 @@ INLINE void filter_any(const band *b, uint32_t row, const float *weights, finish
     vec sum = f.bias;
     for (uint32_t i = 0; i < kernel; i++)
       for (uint32_t j = 0; j < kernel; j++) sum += splat(weights[i * kernel + j]) * load(tap(b, row, i, j) + x);
-    put(y + x, sum, f);
+    put_finished(y + x, sum, f);
   }
 }
 
