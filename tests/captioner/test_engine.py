@@ -37,7 +37,7 @@ def packed(path: Path, captioner: str, encoder: EncoderConfig, sparsity: float =
     with torch.no_grad():
         for name, weight in made.decoder.named_parameters():
             if weight.ndim > 1:
-                weight.mul_(1.7).mul_(torch.rand_like(weight) > sparsity)
+                weight.mul_(4.0).mul_(torch.rand_like(weight) > sparsity)
             elif name == "output.bias":
                 weight.uniform_(-1, 1)
     save(made, path, "exact")

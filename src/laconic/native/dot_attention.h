@@ -19,7 +19,7 @@ typedef struct { /* one head of one image */
 } head_seen;
 
 /* bias and keys^T query / sqrt(size) for each position, LANES numbers each. */
-static void ask(const head_seen *seen, const float *query, size_t stride, float *logits) {
+static void ask_positions(const head_seen *seen, const float *query, size_t stride, float *logits) {
   vec scale = splat(1.0f / __builtin_sqrtf((float)seen->size));
   for (uint32_t p = 0; p < seen->keys.columns; p += ASIDE) {
     vec sums[ASIDE];
@@ -38,7 +38,7 @@ static void ask(const head_seen *seen, const float *query, size_t stride, float 
 }
 
 /* Logits to weights, which still have to be divided by their sum, which is returned. */
-static vec softmax_in_place(float *logits, uint32_t positions) {
+static vec weigh_positions(float *logits, uint32_t positions) {
   vec high = load(logits), sum = splat(0.0f);
   for (uint32_t p = 1; p < positions; p++) high = most(load(logits + p * LANES), high);
   for (uint32_t p = 0; p < positions; p++) {
@@ -50,7 +50,7 @@ static vec softmax_in_place(float *logits, uint32_t positions) {
 }
 
 /* `rows` rows of values times weights, from row k of the head on. */
-INLINE void mix_rows(const head_seen *seen, uint32_t k, uint32_t rows, const float *weights, vec *sums) {
+INLINE void mix_positions(const head_seen *seen, uint32_t k, uint32_t rows, const float *weights, vec *sums) {
   const float *values = seen->values.at + k * seen->values.stride;
   for (uint32_t i = 0; i < rows; i++) sums[i] = splat(0.0f);
   for (uint32_t p = 0; p < seen->values.columns; p++) {
@@ -60,15 +60,15 @@ INLINE void mix_rows(const head_seen *seen, uint32_t k, uint32_t rows, const flo
 }
 
 /* What LANES columns of `query` find, into those columns of y where `mine` is set. */
-static void attend(const head_seen *seen, const float *query, size_t query_stride, float *y, size_t y_stride,
-                   ivec mine) {
+static void attend_columns(const head_seen *seen, const float *query, size_t query_stride, float *y, size_t y_stride,
+                           ivec mine) {
   float weights[MOST_SEEN * LANES];
-  ask(seen, query, query_stride, weights);
-  vec share = splat(1.0f) / softmax_in_place(weights, seen->keys.columns), found[ASIDE];
+  ask_positions(seen, query, query_stride, weights);
+  vec share = splat(1.0f) / weigh_positions(weights, seen->keys.columns), found[ASIDE];
   for (uint32_t k = 0; k < seen->size;) {
     uint32_t rows = seen->size - k < ASIDE ? 1 : ASIDE;
-    if (rows == ASIDE) mix_rows(seen, k, ASIDE, weights, found);
-    else mix_rows(seen, k, 1, weights, found);
+    if (rows == ASIDE) mix_positions(seen, k, ASIDE, weights, found);
+    else mix_positions(seen, k, 1, weights, found);
     for (uint32_t i = 0; i < rows; i++, k++)
       store(y + k * y_stride, choose(mine, found[i] * share, load(y + k * y_stride)));
   }
@@ -81,7 +81,9 @@ INLINE ivec lanes_between(uint32_t from, uint32_t to) {
   return mine;
 }
 
-INLINE table rows_from(table of, uint32_t row) { return (table){of.at + row * of.stride, of.rows, of.columns, of.stride}; }
+INLINE table rows_from(table of, uint32_t row) {
+  return (table){of.at + row * of.stride, of.rows, of.columns, of.stride};
+}
 
 /* query, query_row, seen, seen_row, y, y_row, width, heads, relation, relation_row, constant: regions of an image look
    at each other. `seen` are `width` rows of keys, then as many of values; of `relation` each head has a row, and column
@@ -98,7 +100,7 @@ static void run_attend_related(const laconic_run *run, const uint32_t *a) {
     table from = rows_from(query, h * size), to = rows_from(y, h * size);
     for (uint32_t c = 0; c < count; c += LANES) {
       head.bias = relation.at + h * relation.stride + c;
-      attend(&head, from.at + c, from.stride, to.at + c, to.stride, lanes_between(0, LANES));
+      attend_columns(&head, from.at + c, from.stride, to.at + c, to.stride, lanes_between(0, LANES));
     }
   }
 }
@@ -116,7 +118,7 @@ static void run_attend_positions(const laconic_run *run, const uint32_t *a) {
     for (uint32_t h = 0; h < a[7]; h++) {
       head_seen head = {rows_from(seen, h * size), rows_from(seen, a[6] + h * size), size, NULL, 0};
       table from = rows_from(query, h * size), to = rows_from(y, h * size);
-      attend(&head, from.at + start, from.stride, to.at + start, to.stride, mine);
+      attend_columns(&head, from.at + start, from.stride, to.at + start, to.stride, mine);
     }
   }
 }

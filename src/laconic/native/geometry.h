@@ -30,7 +30,7 @@ INLINE void take_pair(box_pairs *to, uint32_t lane, const float *box, const floa
   }
 }
 
-INLINE void measure(const box_pairs *pairs, vec *measures) {
+INLINE void measure_pairs(const box_pairs *pairs, vec *measures) {
   for (uint32_t axis = 0; axis < 2; axis++) {
     vec side = load(pairs->side[axis]), apart = load(pairs->centre[axis]) - load(pairs->other_centre[axis]);
     vec distance = (vec)((ivec)apart & 0x7FFFFFFF) / side;
@@ -53,7 +53,7 @@ static void run_relate(const laconic_run *run, const uint32_t *a) {
       if (i + 1 < count) i++;
       else if (j + 1 < count) i = 0, j++;
     }
-    measure(&pairs, measures);
+    measure_pairs(&pairs, measures);
     for (uint32_t m = 0; m < MEASURES; m++)
       for (uint32_t f = 0; f < FREQUENCIES; f++) {
         vec sine, cosine;

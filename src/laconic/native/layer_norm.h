@@ -9,14 +9,14 @@ INLINE vec root_of(vec x) {
   return x;
 }
 
-#define PARTS 4u /* of a sum, which are independent */
+#define SUMS_ASIDE 4u /* of a sum, which are independent */
 
 /* Sums over `rows` rows of x - mean, or of their squares. */
 INLINE vec sum_rows(const float *x, size_t stride, uint32_t rows, vec mean, int squares) {
-  vec sums[PARTS] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
+  vec sums[SUMS_ASIDE] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
   uint32_t r = 0;
-  for (; r + PARTS <= rows; r += PARTS)
-    for (uint32_t i = 0; i < PARTS; i++) {
+  for (; r + SUMS_ASIDE <= rows; r += SUMS_ASIDE)
+    for (uint32_t i = 0; i < SUMS_ASIDE; i++) {
       vec v = load(x + (r + i) * stride) - mean;
       sums[i] += squares ? v * v : v;
     }

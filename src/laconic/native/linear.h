@@ -41,8 +41,8 @@ static void activate(float *y, size_t stride, uint32_t rows, uint32_t columns, u
     for (uint32_t c = 0; c < columns; c += LANES) {
       vec v = load(y + r * stride + c);
       if (activation == LOG_RELATION) v = logarithm_of(choose(v < splat(1e-6f), splat(1e-6f), v));
-      else v = most(v, splat(0.0f));
-      if (activation == RELU6) v = least(v, splat(6.0f));
+      else v = most(splat(0.0f), v); /* in this order NaN stays, here and below */
+      if (activation == RELU6) v = least(splat(6.0f), v);
       store(y + r * stride + c, v);
     }
 }

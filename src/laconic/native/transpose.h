@@ -4,31 +4,31 @@
 
 #include "run.h"
 
-#define PAIR(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define JOINED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 
 /* Rows and columns of LANES vectors change places. */
 INLINE void transpose(vec *tile) {
 #if LANES == 8u
   vec t[LANES];
   for (uint32_t i = 0; i < 8; i += 2) {
-    t[i] = PAIR(tile[i], tile[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
-    t[i + 1] = PAIR(tile[i], tile[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+    t[i] = JOINED(tile[i], tile[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
+    t[i + 1] = JOINED(tile[i], tile[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
   }
   for (uint32_t i = 0; i < 8; i += 4)
     for (uint32_t k = 0; k < 2; k++) {
-      tile[i + k] = PAIR(t[i + k], t[i + k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-      tile[i + k + 2] = PAIR(t[i + k], t[i + k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+      tile[i + k] = JOINED(t[i + k], t[i + k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      tile[i + k + 2] = JOINED(t[i + k], t[i + k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
     }
   for (uint32_t i = 0; i < 4; i++) {
-    t[i] = PAIR(tile[i], tile[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-    t[i + 4] = PAIR(tile[i], tile[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    t[i] = JOINED(tile[i], tile[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    t[i + 4] = JOINED(tile[i], tile[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
   }
   for (uint32_t i = 0; i < 8; i++) tile[i] = t[i];
 #else
-  vec a = PAIR(tile[0], tile[1], 0, 4, 2, 6), b = PAIR(tile[0], tile[1], 1, 5, 3, 7);
-  vec c = PAIR(tile[2], tile[3], 0, 4, 2, 6), d = PAIR(tile[2], tile[3], 1, 5, 3, 7);
-  tile[0] = PAIR(a, c, 0, 1, 4, 5), tile[1] = PAIR(b, d, 0, 1, 4, 5);
-  tile[2] = PAIR(a, c, 2, 3, 6, 7), tile[3] = PAIR(b, d, 2, 3, 6, 7);
+  vec a = JOINED(tile[0], tile[1], 0, 4, 2, 6), b = JOINED(tile[0], tile[1], 1, 5, 3, 7);
+  vec c = JOINED(tile[2], tile[3], 0, 4, 2, 6), d = JOINED(tile[2], tile[3], 1, 5, 3, 7);
+  tile[0] = JOINED(a, c, 0, 1, 4, 5), tile[1] = JOINED(b, d, 0, 1, 4, 5);
+  tile[2] = JOINED(a, c, 2, 3, 6, 7), tile[3] = JOINED(b, d, 2, 3, 6, 7);
 #endif
 }
 

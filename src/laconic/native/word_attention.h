@@ -56,7 +56,7 @@ static float weigh_words(const words_seen *seen, size_t offset, const float *que
   return 1.0f / sum_of(sum);
 }
 
-/* `vectors` vectors, or numbers, of the sum over words of weights times their values from `offset` on. */
+/* `vectors` vectors of the sum over words of weights times their values from `offset` on. */
 INLINE void mix_words(const words_seen *seen, size_t offset, const float *weights, vec share, uint32_t vectors,
                       float *found) {
   vec sums[ASIDE];
@@ -74,7 +74,8 @@ static void attend_head(const words_seen *seen, size_t keys, size_t values, cons
   float weights[MOST_TOKENS + LANES];
   float share = weigh_words(seen, keys, query, size, weights);
   uint32_t k = 0;
-  for (; k + ASIDE * LANES <= size; k += ASIDE * LANES) mix_words(seen, values + k, weights, splat(share), ASIDE, found + k);
+  for (; k + ASIDE * LANES <= size; k += ASIDE * LANES)
+    mix_words(seen, values + k, weights, splat(share), ASIDE, found + k);
   for (; k + LANES <= size; k += LANES) mix_words(seen, values + k, weights, splat(share), 1, found + k);
   for (; k < size; k++) {
     found[k] = 0.0f;
