@@ -31,10 +31,12 @@ static const engine_level LEVELS[] = {ROW("native", native)};
 
 static int chosen = -1; /* written with one value, whoever is first */
 
-static const engine_level *level(void) {
+int chosen_level(void) {
   if (chosen < 0) chosen = processor_level();
-  return LEVELS + chosen;
+  return chosen;
 }
+
+static const engine_level *level(void) { return LEVELS + chosen_level(); }
 
 const char *laconic_level(void) { return level()->name; }
 

@@ -22,4 +22,6 @@ DECLARE_LEVEL(v2)
 DECLARE_LEVEL(v3)
 DECLARE_LEVEL(v4)
 
+int chosen_level(void); /* 0, 1, 2 for v2, v3, v4; 0 where there is one level */
+
 #endif
