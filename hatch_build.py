@@ -33,7 +33,7 @@ class NativeLibrary(BuildHookInterface[Any]):
         except building["FAILURES"] as error:
             if other:
                 raise
-            self.app.display_warning(f"laconic is installed without its native library, numpy takes its place ({error})")
+            self.app.display_warning(f"laconic goes without its native library, numpy takes its place ({error})")
             return
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{target.tag}"

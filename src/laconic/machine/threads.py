@@ -35,7 +35,10 @@ def run(kernel: Callable[..., T], tensors: "Sequence[Tensor]", scalars: Sequence
 
 
 def in_threads(task: Callable[[int], T], count: int) -> list[T]:
-    """[task(0), ..., task(count - 1)] in as many threads as PyTorch has. Within a task all is done by its own thread."""
+    """[task(0), ..., task(count - 1)] in as many threads as PyTorch has.
+
+    Within a task all is done by its own thread.
+    """
     import torch
 
     threads = 1 if getattr(_thread, "works", False) else torch.get_num_threads()

@@ -20,6 +20,7 @@ from ctypes import (
     c_uint64,
     c_void_p,
 )
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ class DecodingStruct(ctypes.Structure):
 class ImagesStruct(ctypes.Structure):
     """laconic_images"""
 
-    _fields_ = [("count", c_uint32), ("pixels", c_void_p), ("features", c_void_p), ("boxes", c_void_p), ("positions", c_void_p)]
+    _fields_ = [
+        ("count", c_uint32), ("pixels", c_void_p), ("features", c_void_p), ("boxes", c_void_p), ("positions", c_void_p),
+    ]  # fmt: skip
 
 
 class CaptionsStruct(ctypes.Structure):
@@ -73,7 +76,15 @@ def _typed(found: ctypes.CDLL) -> ctypes.CDLL:
         "laconic_workspace": (c_size_t, [c_void_p, POINTER(DecodingStruct), c_uint32, c_uint32]),
         "laconic_caption": (
             c_int,
-            [c_void_p, POINTER(DecodingStruct), POINTER(ImagesStruct), c_void_p, c_size_t, POINTER(CaptionsStruct), POINTER(c_uint32)],
+            [
+                c_void_p,
+                POINTER(DecodingStruct),
+                POINTER(ImagesStruct),
+                c_void_p,
+                c_size_t,
+                POINTER(CaptionsStruct),
+                POINTER(c_uint32),
+            ],
         ),
         "laconic_features": (c_int, [c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_void_p]),
         "laconic_word": (c_void_p, [c_void_p, c_int32, POINTER(c_size_t)]),
@@ -81,7 +92,7 @@ def _typed(found: ctypes.CDLL) -> ctypes.CDLL:
         "laconic_level": (c_char_p, []),
         "laconic_use": (c_int, [c_char_p]),
     }
-    gating = {  # arrays and scalars behind the number of elements; see gating.h
+    gating: dict[str, tuple[Any, int, list[Any]]] = {  # arrays and scalars behind the number of elements; see gating.h
         "mix": (None, 2, [c_uint64]),
         "draw": (None, 3, []),
         "multiply_float": (None, 3, []),
@@ -93,7 +104,7 @@ def _typed(found: ctypes.CDLL) -> ctypes.CDLL:
         "count_open": (c_int64, 1, []),
     }
     for name, (result, arrays, scalars) in gating.items():
-        signatures[f"gating_{name}"] = result, [c_size_t, *[c_void_p] * arrays, *scalars]
+        signatures[f"gating_{name}"] = result, [c_size_t, *repeat(c_void_p, arrays), *scalars]
     for name, (result, arguments) in signatures.items():
         function = getattr(found, name)
         function.restype, function.argtypes = result, arguments

@@ -164,9 +164,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     return not sums or bool(torch.stack(sums).sum().isfinite())
 
 
-def _natively(
-    operation: str, *tensors: Tensor, out: Sequence[Tensor] = (), scalars: Sequence[Any] = ()
-) -> list[Any]:
+def _natively(operation: str, *tensors: Tensor, out: Sequence[Tensor] = (), scalars: Sequence[Any] = ()) -> list[Any]:
     """Runs the kernel of an operation: what it returned for each part; an empty list where none is for such tensors."""
     tensors = *tensors, *out
     kernel = KERNELS.get((operation, *(tensor.dtype for tensor in tensors)))
