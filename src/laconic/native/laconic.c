@@ -52,6 +52,8 @@ int laconic_check(const void *plan, size_t bytes) {
   return error ? error : level()->check_operations(plan);
 }
 
+uint32_t laconic_side(const void *plan) { return view_plan(plan).header->side; }
+
 size_t laconic_workspace(const void *plan, const laconic_decoding *decoding, uint32_t images, uint32_t positions) {
   laconic_run run = {.plan = view_plan(plan), .decoding = decoding, .count = images};
   if (!images || !sound_decoding(decoding) || (double)images * decoding->beam > 1e6) return 0;
