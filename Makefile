@@ -2,13 +2,14 @@
 # (--no-compile): those that are used are compiled when they are first imported, which takes less time.
 PYTHON ?= python3
 PIP = .venv/bin/pip --quiet --disable-pip-version-check
+NATIVE = src/laconic/native
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench wheels example clean
 
-demo: .venv/.ready
+demo: .venv/.native
 	@.venv/bin/laconic demo
 
-test: .venv/.ready-dev
+test: .venv/.ready-dev .venv/.native
 	.venv/bin/python -m pytest -n 2
 
 lint: .venv/.ready-dev
@@ -17,14 +18,26 @@ lint: .venv/.ready-dev
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: .venv/.ready-dev
+bench: .venv/.ready-dev .venv/.native
 	.venv/bin/python benchmarks/metrics.py --csv results/metrics_speed.csv
 	.venv/bin/python benchmarks/train_step.py --csv results/train_step.csv --threads 1
 
-clean:
-	rm -rf .venv runs cache
+# Wheels for Linux, macOS and Windows, and the WebAssembly module, in dist/, with Zig's compiler for all of them.
+wheels: .venv-wheels/.ready
+	.venv-wheels/bin/python packaging/wheels.py
+	sh packaging/check_wheel.sh dist $(PYTHON)
 
-.venv/.ready: pyproject.toml
+# An application compiles two files of laconic and its own.
+example: dist/caption
+
+dist/caption: examples/caption.c $(wildcard $(NATIVE)/*.[ch])
+	@mkdir -p dist
+	$(CC) -O3 -march=native -ffp-contract=fast -I$(NATIVE) $(NATIVE)/laconic.c $(NATIVE)/engine.c examples/caption.c -o $@
+
+clean:
+	rm -rf .venv .venv-wheels dist runs cache $(NATIVE)/liblaconic.*
+
+.venv/.ready: pyproject.toml hatch_build.py
 	@echo "Setting up .venv: about a minute, most of it for PyTorch ..."
 	@$(PYTHON) -m venv .venv
 	@$(PIP) install --no-compile -e '.[demo]'
@@ -32,4 +45,14 @@ clean:
 
 .venv/.ready-dev: .venv/.ready
 	$(PIP) install -e '.[dev]'
+	@touch $@
+
+# The library is made by the installation, and again when its sources change.
+.venv/.native: .venv/.ready $(wildcard $(NATIVE)/*.[ch]) $(NATIVE)/building.py
+	@.venv/bin/python $(NATIVE)/building.py
+	@touch $@
+
+.venv-wheels/.ready: packaging/requirements.txt
+	@$(PYTHON) -m venv .venv-wheels
+	@.venv-wheels/bin/pip --quiet --disable-pip-version-check install --no-compile -r packaging/requirements.txt
 	@touch $@

@@ -4,7 +4,7 @@
 
 On random features: the Soft-Attention LSTM with Flickr8k's sizes, 32 images x 5 captions of 8 to 18 words, others at
 each step; Up-Down with the paper's, 15 images x 5 captions of 16 tokens. Dense and pruned steps alternate, while masks
-still learn, the latter with and without the kernels that a C compiler makes; times are process CPU seconds, medians.
+still learn, the latter with and without the kernels of the native library; times are process CPU seconds, medians.
 Memory is that of weights, gates, masks and both optimizers' states. The last line printed is one JSON document.
 """
 
@@ -26,11 +26,11 @@ from torch import nn
 from laconic.compress.masked import gating
 from laconic.compress.masked.pruner import Pruner
 from laconic.compress.masked.supermask import Supermask
-from laconic.machine.compiler import compiled
 from laconic.machine.process import settle_in
 from laconic.models.layers import Features
 from laconic.models.soft_attention import SoftAttention
 from laconic.models.up_down import UpDown
+from laconic.native.library import library
 from laconic.spec.captioners import SoftAttentionConfig, UpDownConfig
 from laconic.training.loop import cross_entropy, make_optimizer
 from laconic.training.settings import Training
@@ -91,8 +91,8 @@ def tensors(value: object) -> list[torch.Tensor]:
     return []
 
 
-def no_compiler(source: Path) -> None:
-    """What `compiled` says where there is none."""
+def no_library() -> None:
+    """What `library` says where there is none."""
 
 
 def make_step(case: Case, kind: str, precision: str) -> Callable[[], int]:
@@ -122,7 +122,7 @@ def make_step(case: Case, kind: str, precision: str) -> Callable[[], int]:
         optimizer.zero_grad()
         return now
 
-    return mock.patch.object(gating, "compiled", no_compiler)(step) if kind == KINDS[2] else step
+    return mock.patch.object(gating, "library", no_library)(step) if kind == KINDS[2] else step
 
 
 def measure(captioner: str, precision: str, repeats: int) -> list[dict[str, object]]:
@@ -161,8 +161,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
-    if compiled(gating.SOURCE) is None:
-        parser.error("no C compiler here to compare with; install one as cc, or name it in CC")
+    if library() is None:
+        parser.error("no native library here to compare with; install laconic where a C compiler is")
     settle_in(options.threads)  # as `laconic train` does; without it the heap's state decides
     captioners = [options.captioner] if options.captioner else list(CASES)
     rows = [

@@ -65,7 +65,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'laconic' has no attribute {name!r}")
-    home = import_module(_HOME[name])
+    try:
+        home = import_module(_HOME[name])
+    except ModuleNotFoundError as error:
+        from laconic.errors import not_installed
+
+        raise not_installed(error) or error from None
     return home if home.__name__ == f"laconic.{name}" else getattr(home, name)
 
 

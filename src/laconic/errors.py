@@ -54,6 +54,16 @@ class LaconicWarning(UserWarning):
     """Something was done, but not as well as the user may think."""
 
 
+_TRAINING = ("torch", "filelock")  # what the extra `train` brings
+
+
+def not_installed(error: ModuleNotFoundError) -> MissingError | None:
+    """What to say of a package that the extra `train` would have brought; None of any other."""
+    if (error.name or "").partition(".")[0] in _TRAINING:
+        return MissingError("training needs PyTorch: pip install 'laconic[train]'")
+    return None
+
+
 def printable(name: object) -> str:
     r"""A name from outside, such as a path, as one line that any terminal and any encoder of UTF-8 takes.
 

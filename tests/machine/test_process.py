@@ -54,10 +54,10 @@ def test_never_more_threads_than_cores(monkeypatch):
     assert set_to[3:] == [4]
 
 
-def test_files_processes_and_kernels_need_no_torch():
+def test_files_processes_and_threads_need_no_torch():
     program = """
 import sys
-from laconic.machine import compiler, files, noise, process
+from laconic.machine import files, noise, process, threads
 process.keep_memory()
 assert process.cores() > 0
 assert noise.words_for((3, 3)) == 3

@@ -38,7 +38,7 @@ from laconic.cli.plan import Plan, plan
 from laconic.cli.scores import evaluate, evaluate_options, score, score_options
 from laconic.cli.study import Report, Study, report, study
 from laconic.cli.training import Train, demo_options, run_demo, train, train_defaults
-from laconic.errors import ConfigError, LaconicError, LaconicWarning
+from laconic.errors import ConfigError, LaconicError, LaconicWarning, not_installed
 
 WRONG_USE, STOPPED, BROKEN_PIPE = 2, 130, 141
 
@@ -56,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except LaconicError as error:
         return _fail(str(error))
+    except ModuleNotFoundError as error:
+        if missing := not_installed(error):
+            return _fail(str(missing))
+        raise
     except KeyboardInterrupt:
         _fail(_how_to_go_on(arguments))
         return STOPPED

@@ -1,6 +1,9 @@
 """Compiles the native library: three levels of x86-64 or one of another processor, linked into one shared library.
 
-Imports nothing of laconic, since the build hook runs it before laconic is there: `python building.py [OUTPUT]`.
+    python building.py            for this machine, next to the sources, unless what is there is newer than they are
+    python building.py TARGET OUT for another one, with Zig's compiler (PyPI package ziglang)
+
+Imports nothing of laconic, since the build hook runs it before laconic is there.
 """
 
 import os
@@ -8,29 +11,149 @@ import platform
 import shlex
 import subprocess
 import sys
+import sysconfig
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FLAGS = ["-O3", "-std=gnu11", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
-LEVELS = {"v2": "x86-64-v2", "v3": "x86-64-v3", "v4": "x86-64-v4"}
+FLAGS = (
+    *("-O3", "-std=gnu11", "-fvisibility=hidden", "-DLACONIC_SHARED_LIBRARY"),
+    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+    "-Wno-psabi",  # vectors are passed between functions of one file only
+)
+LEVELS = ("v2", "v3", "v4")  # of x86-64
+PER_LEVEL, ONCE = ("engine.c", "gating.c"), ("laconic.c", "training.c")
+SECONDS = 300.0  # for a compiler that hangs
+FAILURES = (OSError, ValueError, subprocess.SubprocessError)  # no compiler, no command in CC, one that fails or hangs
 
 
-def build(output: Path, compiler: str = "") -> Path:
-    cc = shlex.split(compiler or os.environ.get("CC") or "cc")
-    levels = platform.machine().lower() in ("x86_64", "amd64")
-    with tempfile.TemporaryDirectory(prefix="laconic-") as folder:
-        objects = []
-        for level, march in LEVELS.items() if levels else [("native", "")]:
-            objects.append(f"{folder}/engine_{level}.o")
-            flags = [f"-march={march}", "-mprefer-vector-width=512"] if march else []
-            subprocess.run([*cc, *FLAGS, *flags, f"-DLACONIC_LEVEL={level}", "-c", str(HERE / "engine.c"), "-o", objects[-1]], check=True)
-        objects.append(f"{folder}/laconic.o")
-        define = ["-DLACONIC_LEVELS"] if levels else []
-        subprocess.run([*cc, *FLAGS, *define, "-c", str(HERE / "laconic.c"), "-o", objects[-1]], check=True)
-        subprocess.run([*cc, "-shared", *objects, "-o", str(output)], check=True)
+@dataclass(frozen=True)
+class Target:
+    """A kind of machine: what it is to the compiler, to the linker and to pip."""
+
+    library: str
+    tag: str  # of the wheel's platform; empty for what is in no wheel
+    levels: bool  # compiled for each of LEVELS
+    compiler: tuple[str, ...]
+    flags: tuple[str, ...] = ("-fPIC",)
+    link: tuple[str, ...] = ("-shared", "-s")
+    sources: tuple[str, ...] = ONCE  # besides PER_LEVEL
+    per_level: tuple[str, ...] = PER_LEVEL
+    march: str = "x86-64-{}"
+
+
+def _zig(triple: str) -> tuple[str, ...]:
+    return sys.executable, "-m", "ziglang", "cc", "-target", triple
+
+
+_MACOS, _MARCH = ("-shared", "-s", "-Wl,-dead_strip", "-Wl,-install_name,@rpath/liblaconic.dylib"), "x86_64_{}"
+TARGETS = {
+    "linux-x86_64": Target(
+        "liblaconic.so", "manylinux_2_17_x86_64.manylinux2014_x86_64", True, _zig("x86_64-linux-gnu.2.17"), march=_MARCH
+    ),
+    "linux-aarch64": Target(
+        "liblaconic.so", "manylinux_2_17_aarch64.manylinux2014_aarch64", False, _zig("aarch64-linux-gnu.2.17")
+    ),
+    "macos-arm64": Target("liblaconic.dylib", "macosx_11_0_arm64", False, _zig("aarch64-macos.11.0"), link=_MACOS),
+    "macos-x86_64": Target(
+        "liblaconic.dylib", "macosx_11_0_x86_64", True, _zig("x86_64-macos.11.0"), link=_MACOS, march=_MARCH
+    ),
+    "windows-x86_64": Target(
+        "laconic.dll",
+        "win_amd64",
+        True,
+        _zig("x86_64-windows-gnu"),
+        flags=(),
+        link=("-shared", "-s", "-nostdlib"),
+        sources=(*ONCE, "windows.c"),
+        march=_MARCH,
+    ),
+    "wasm": Target(
+        "laconic.wasm",
+        "",
+        False,
+        _zig("wasm32-wasi"),
+        flags=("-msimd128", "-mbulk-memory"),  # the second for copies of memory, which nothing is linked for
+        link=("-nostdlib", "-s", "-Wl,--no-entry", "-Wl,--export-dynamic", "-Wl,--export=__heap_base"),
+        sources=("laconic.c",),
+        per_level=("engine.c",),
+    ),
+}
+
+
+def this_machine() -> Target:
+    """With `cc`, or what CC says."""
+    processor = platform.machine().lower()
+    tag = sysconfig.get_platform().replace("universal2", processor)  # one processor of the two is compiled for
+    library = {"win32": "laconic.dll", "darwin": "liblaconic.dylib"}.get(sys.platform, "liblaconic.so")
+    return Target(
+        library,
+        tag.replace("-", "_").replace(".", "_"),
+        processor in ("x86_64", "amd64"),
+        tuple(shlex.split(os.environ.get("CC") or "cc")),
+        flags=() if sys.platform == "win32" else ("-fPIC",),
+        link=("-shared",) if sys.platform == "darwin" else ("-shared", "-s"),
+    )
+
+
+def build(target: Target, output: Path) -> Path:
+    """Compiles the library into a file, whole or not at all. Raises one of FAILURES."""
+    with tempfile.TemporaryDirectory(prefix="laconic-", ignore_cleanup_errors=True) as folder:
+        commands = list(_compilations(target, Path(folder)))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(_run, commands))
+        made = Path(folder) / target.library
+        _run([*target.compiler, *target.link, *(command[-1] for command in commands), "-o", str(made)])
+        partial = output.with_name(f"{output.name}.{os.getpid()}.tmp")
+        partial.write_bytes(made.read_bytes())
+    os.replace(partial, output)  # a process that has loaded the old one keeps it
     return output
 
 
+def _compilations(target: Target, folder: Path) -> Iterator[list[str]]:
+    """Commands that end in the object that they make."""
+    command = [*target.compiler, *FLAGS, *target.flags]
+    for source in target.per_level:
+        for level in LEVELS if target.levels else ("native",):
+            flags = [f"-DLACONIC_LEVEL={level}"]
+            if target.levels:  # compilers would rather avoid whole 512-bit vectors
+                flags += [f"-march={target.march.format(level)}", "-mprefer-vector-width=512"]
+            yield [*command, *flags, "-c", str(HERE / source), "-o", str(folder / f"{source}.{level}.o")]
+    flags = ["-DLACONIC_LEVELS"] if target.levels else []
+    for source in target.sources:
+        yield [*command, *flags, "-c", str(HERE / source), "-o", str(folder / f"{source}.o")]
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
+    if done.returncode:
+        said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+        raise ChildProcessError(f"{command[0]}: {said or f'exit code {done.returncode}'}")
+
+
+def is_current(library: Path) -> bool:
+    """Whether a library is there and newer than all it is made of."""
+    sources = [*HERE.glob("*.[ch]"), Path(__file__)]
+    return library.exists() and library.stat().st_mtime > max(source.stat().st_mtime for source in sources)
+
+
+def main(words: list[str]) -> None:
+    if words:
+        name, output = words
+        print(build(TARGETS[name], Path(output)))
+        return
+    try:
+        target = this_machine()
+        library = HERE / target.library
+        if not is_current(library):
+            build(target, library)
+        print(library)
+    except FAILURES as error:
+        print(f"note: the native library is not compiled, numpy takes its place ({error})", file=sys.stderr)
+
+
 if __name__ == "__main__":
-    print(build(Path(sys.argv[1] if len(sys.argv) > 1 else HERE / "liblaconic.so")))
+    main(sys.argv[1:])

@@ -94,6 +94,16 @@ static int fits(const laconic_run *run) {
   return 1;
 }
 
+/* At each level, since columns are padded to its vectors. */
+size_t LEVEL(laconic_workspace)(const void *plan, const laconic_decoding *decoding, uint32_t images,
+                                uint32_t positions) {
+  laconic_run run = {.plan = view_plan(plan), .decoding = decoding, .count = images};
+  if (!images || !sound_decoding(decoding) || (double)images * decoding->beam > 1e6) return 0;
+  if (!run.plan.header->side && (positions < 1 || positions > run.plan.header->positions)) return 0;
+  double bytes = lay_out(&run, positions, NULL);
+  return bytes < (double)(SIZE_MAX / 2) ? (size_t)bytes : 0;
+}
+
 int LEVEL(laconic_caption)(const void *plan, const laconic_decoding *decoding, const laconic_images *images,
                            void *workspace, size_t bytes, const laconic_captions *captions, uint32_t *failed) {
   laconic_run run = {.plan = view_plan(plan), .decoding = decoding, .images = images};

@@ -6,18 +6,19 @@
 
 #include "check.h"
 #include "levels.h"
-#include "workspace.h"
 
 typedef struct {
   const char *name;
   int (*caption)(const void *, const laconic_decoding *, const laconic_images *, void *, size_t,
                  const laconic_captions *, uint32_t *);
   int (*features)(const void *, const uint8_t *, void *, size_t, float *, float *);
+  size_t (*workspace)(const void *, const laconic_decoding *, uint32_t, uint32_t);
   int (*check_operations)(const void *);
 } engine_level;
 
-#define ROW(name, level) \
-  {name, LEVEL_OF(laconic_caption, level), LEVEL_OF(laconic_features, level), LEVEL_OF(laconic_check_operations, level)}
+#define ROW(name, level)                                                          \
+  {name, LEVEL_OF(laconic_caption, level), LEVEL_OF(laconic_features, level),     \
+   LEVEL_OF(laconic_workspace, level), LEVEL_OF(laconic_check_operations, level)}
 
 #ifdef LACONIC_LEVELS
 #include "processor.h"
@@ -31,10 +32,12 @@ static const engine_level LEVELS[] = {ROW("native", native)};
 
 static int chosen = -1; /* written with one value, whoever is first */
 
-static const engine_level *level(void) {
+int chosen_level(void) {
   if (chosen < 0) chosen = processor_level();
-  return LEVELS + chosen;
+  return chosen;
 }
+
+static const engine_level *level(void) { return LEVELS + chosen_level(); }
 
 const char *laconic_level(void) { return level()->name; }
 
@@ -50,12 +53,10 @@ int laconic_check(const void *plan, size_t bytes) {
   return error ? error : level()->check_operations(plan);
 }
 
+uint32_t laconic_side(const void *plan) { return ((const plan_header *)plan)->side; }
+
 size_t laconic_workspace(const void *plan, const laconic_decoding *decoding, uint32_t images, uint32_t positions) {
-  laconic_run run = {.plan = view_plan(plan), .decoding = decoding, .count = images};
-  if (!images || !sound_decoding(decoding) || (double)images * decoding->beam > 1e6) return 0;
-  if (!run.plan.header->side && (positions < 1 || positions > run.plan.header->positions)) return 0;
-  double bytes = lay_out(&run, positions, NULL);
-  return bytes < (double)(SIZE_MAX / 2) ? (size_t)bytes : 0;
+  return level()->workspace(plan, decoding, images, positions);
 }
 
 int laconic_caption(const void *plan, const laconic_decoding *decoding, const laconic_images *images, void *workspace,

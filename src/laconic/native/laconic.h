@@ -58,6 +58,9 @@ enum laconic_error {
 /* LACONIC_OK, or why the bytes are no sound plan. Everything is checked: a plan that passes is safe to run. */
 LACONIC_API int laconic_check(const void *plan, size_t bytes);
 
+/* Rows and columns of the square of pixels that a plan reads; 0: it reads region features. */
+LACONIC_API uint32_t laconic_side(const void *plan);
+
 /* Bytes of workspace for `images` images of at most `positions` regions (ignored with pixels) at once; 0 where the
    options are not possible or it would take more than a size_t counts. */
 LACONIC_API size_t laconic_workspace(const void *plan, const laconic_decoding *decoding, uint32_t images,

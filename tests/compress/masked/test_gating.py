@@ -17,8 +17,8 @@ from laconic.compress.masked.gating import (
 from laconic.compress.masked.masks import LearnedMask
 from laconic.compress.masked.pruner import Pruner
 from laconic.compress.masked.supermask import Supermask
-from laconic.machine import compiler as native
-from laconic.machine.compiler import compiled
+from laconic.machine import threads as sharing
+from laconic.native.library import library
 
 SHAPE = 331, 1001  # over gating.LEAST, and a multiple of nothing
 
@@ -27,22 +27,22 @@ SHAPE = 331, 1001  # over gating.LEAST, and a multiple of nothing
 def kernels(request, monkeypatch) -> str:
     """Once without the kernels, once with them."""
     if request.param == "PyTorch":
-        monkeypatch.setattr(gating, "compiled", lambda source: None)
-    elif compiled(gating.SOURCE) is None:
-        pytest.skip("no C compiler here")
+        monkeypatch.setattr(gating, "library", lambda: None)
+    elif library() is None:
+        pytest.skip("no native library here")
     return request.param
 
 
 @pytest.fixture
 def ran(monkeypatch) -> list[str]:
     """Names of the kernels that were run; skips where there are none."""
-    if compiled(gating.SOURCE) is None:
-        pytest.skip("no C compiler here")
+    if library() is None:
+        pytest.skip("no native library here")
     names: list[str] = []
 
-    def noted(library, kernel, *arguments):
-        names.append(kernel)
-        return native.run(library, kernel, *arguments)
+    def noted(kernel, *arguments):
+        names.append(kernel.__name__.removeprefix("gating_"))
+        return sharing.run(kernel, *arguments)
 
     monkeypatch.setattr(gating, "run", noted)
     return names
@@ -90,7 +90,7 @@ def test_both_draw_alike(gates, ran, threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     drawn = draw_bernoulli(gates, seed=5)
     assert set(ran) == {"mix", "draw"}
-    monkeypatch.setattr(gating, "compiled", lambda source: None)
+    monkeypatch.setattr(gating, "library", lambda: None)
     # a rounding apart, thresholds differ by a hundredth of a level, and one draw in 65536 is at its threshold
     assert (drawn != draw_bernoulli(gates, seed=5)).sum() <= 2
 
@@ -102,11 +102,11 @@ def test_both_give_the_same_gradients(gates, ran, source, threads, monkeypatch):
     grad = torch.randn(SHAPE, generator=noise).to(source)
     weight = torch.randn(SHAPE, generator=noise)
     keep = torch.rand(SHAPE, generator=noise) < 0.5
-    monkeypatch.setattr(native, "GRAIN", 1000)
+    monkeypatch.setattr(sharing, "GRAIN", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     found = []
-    for library in (compiled(gating.SOURCE), None):
-        monkeypatch.setattr(gating, "compiled", lambda source, library=library: library)
+    for one in (library(), None):
+        monkeypatch.setattr(gating, "library", lambda one=one: one)
         grad_weight, grad_gates = torch.full((2, *SHAPE), torch.nan).unbind(0)
         straight_through(grad, weight, gates, keep, grad_weight, grad_gates, slope=True)
         pulled = torch.ones(SHAPE)
@@ -146,18 +146,18 @@ def test_both_multiply_alike(source, target, ran, monkeypatch):
     keep[0], keep[1], keep[2] = True, False, True
     product = multiply(x, keep, torch.empty(SHAPE, dtype=target))
     assert len(ran) == 1
-    monkeypatch.setattr(gating, "compiled", lambda source: None)
+    monkeypatch.setattr(gating, "library", lambda: None)
     plain = multiply(x, keep, torch.empty(SHAPE, dtype=target))
     torch.testing.assert_close(product, plain, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_both_count_alike(gates, ran, threads, monkeypatch):
-    monkeypatch.setattr(native, "GRAIN", 1000)
+    monkeypatch.setattr(sharing, "GRAIN", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert count_open(gates) == (gates > 0).sum()
     assert ran == ["count_open"]
-    monkeypatch.setattr(gating, "compiled", lambda source: None)
+    monkeypatch.setattr(gating, "library", lambda: None)
     assert count_open(gates) == (gates > 0).sum()
     assert count_open(gates).dtype == torch.float64
 
@@ -208,8 +208,8 @@ def test_a_masked_module_is_exported(kernels):
 
 def test_a_training_goes_the_same_way(monkeypatch):
     """Of masks large enough for kernels, and with autocast's products."""
-    if compiled(gating.SOURCE) is None:
-        pytest.skip("no C compiler here")
+    if library() is None:
+        pytest.skip("no native library here")
     found = []
     for least in (1, 10**9):
         monkeypatch.setattr(gating, "LEAST", least)
@@ -241,7 +241,7 @@ def test_pieces_change_nothing(shape, kernels, monkeypatch):
     found = []
     for piece in (1 << 12, 1 << 30):
         monkeypatch.setattr(gating, "PIECE", piece)
-        monkeypatch.setattr(native, "GRAIN", piece)
+        monkeypatch.setattr(sharing, "GRAIN", piece)
         monkeypatch.setattr(gating, "LEAST", 1)
         mask = LearnedMask(weight, 0.0)
         mask.seed.fill_(7)

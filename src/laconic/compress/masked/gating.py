@@ -1,30 +1,28 @@
 """The arithmetic of masks and their gates, element by element: what Supermask Pruning adds to a training step.
 
-Each function is written in PyTorch. Large float32 tensors on a CPU take the kernels of `gating.c` instead, where a C
-compiler is at hand: the same numbers up to rounding, in one pass over memory.
+Each function is written in PyTorch. Large float32 tensors on a CPU take the kernels of the native library instead,
+where it is there (gating.h): the same numbers up to rounding, in one pass over memory.
 
 Knows nothing of modules, losses or optimizers.
 """
 
-import ctypes
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from laconic.machine.compiler import compiled, in_threads, run
 from laconic.machine.noise import LEVELS, noise16, words_for
+from laconic.machine.threads import in_threads, run
+from laconic.native.library import library
 
 PIECE = 1 << 17  # elements that a CPU works on at a time: 512 KiB of float32
 BLOCK = 1 << 20  # elements that a thread draws at a time
 LEAST = 1 << 15  # elements from which on a kernel pays
 
-SOURCE = Path(__file__).with_suffix(".c")
 _F, _H, _I, _B = torch.float32, torch.bfloat16, torch.int16, torch.bool
-KERNELS = {  # operation and types of its tensors: name in SOURCE
+KERNELS = {  # operation and types of its tensors: name in gating.h
     ("mix", torch.int64, torch.int64): "mix",
     ("draw", _F, _I, _B): "draw",
     ("multiply", _F, _B, _F): "multiply_float",
@@ -71,7 +69,7 @@ def draw_bernoulli(gates: Tensor, seed: int, out: Tensor | None = None) -> Tenso
                 lack = level.to(gate.dtype).sub_(torch.sigmoid(gate), alpha=LEVELS)
                 result.copy_(lack.lt_(-(LEVELS + 1) / 2))
 
-    if len(blocks) > 1 and compiled(SOURCE) is not None:
+    if len(blocks) > 1 and library() is not None:
         in_threads(draw, len(blocks))
     else:  # PyTorch's operations have threads of their own
         for index in range(len(blocks)):
@@ -85,7 +83,7 @@ def mixed(counters: Tensor, first: int) -> Tensor:
     Of such noise, threads can draw parts side by side, and it is the same on every device.
     """
     words = torch.empty_like(counters)
-    if not _natively("mix", counters, out=[words], scalars=[ctypes.c_uint64(first)]):
+    if not _natively("mix", counters, out=[words], scalars=[first]):
         for some, counter in pieces(words, counters):
             torch.mul(counter + first, _signed(0x9E3779B97F4A7C15), out=some)
             for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
@@ -100,7 +98,7 @@ def _signed(word: int) -> int:
 
 def count_open(gates: Tensor) -> Tensor:
     """Number of gates above zero, a float64 scalar: float32 stops counting at 2 ** 24."""
-    if found := _natively("count_open", gates, restype=ctypes.c_int64):
+    if found := _natively("count_open", gates):
         return torch.tensor(sum(found), dtype=torch.float64)
     counts = [
         torch.gt(some, 0, out=torch.empty_like(some)).sum(-1).sum(dtype=torch.float64) for (some,) in pieces(gates)
@@ -151,8 +149,8 @@ def add_slope(gates: Tensor, factor: Tensor, grad: Tensor) -> bool:
     """grad += factor * s(G) (1 - s(G)), and whether all of it is finite then; factor is a scalar."""
     on_cpu = gates.device.type == "cpu"  # a GPU would have to be waited for
     if on_cpu:
-        scalars = [ctypes.c_float(factor.item())]
-        if finite := _natively("add_slope", gates, out=[grad], scalars=scalars, restype=ctypes.c_int64):
+        scalars = [factor.item()]
+        if finite := _natively("add_slope", gates, out=[grad], scalars=scalars):
             return all(finite)
     factor = factor.to(gates.dtype)
     for result, some in pieces(grad, gates):
@@ -166,18 +164,16 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     return not sums or bool(torch.stack(sums).sum().isfinite())
 
 
-def _natively(
-    operation: str, *tensors: Tensor, out: Sequence[Tensor] = (), scalars: Sequence[Any] = (), restype: Any = None
-) -> list[Any]:
+def _natively(operation: str, *tensors: Tensor, out: Sequence[Tensor] = (), scalars: Sequence[Any] = ()) -> list[Any]:
     """Runs the kernel of an operation: what it returned for each part; an empty list where none is for such tensors."""
     tensors = *tensors, *out
     kernel = KERNELS.get((operation, *(tensor.dtype for tensor in tensors)))
     if kernel is None or tensors[0].numel() < LEAST or not all(_plain(t, tensors[0].shape) for t in tensors):
         return []
-    library = compiled(SOURCE)
-    if library is None:
+    found = library()
+    if found is None:
         return []
-    returned = run(library, kernel, tensors, scalars, restype)
+    returned = run(getattr(found, f"gating_{kernel}"), tensors, scalars)
     for tensor in out:  # autograd has to learn that what it may have saved is overwritten
         if not tensor.is_inference():
             torch.autograd.graph.increment_version(tensor)

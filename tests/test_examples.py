@@ -1,0 +1,52 @@
+"""The application in C: it captions, and says what is wrong with what it is given."""
+
+import runpy
+import shlex
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NATIVE = ROOT / "src" / "laconic" / "native"
+TINY = runpy.run_path(str(ROOT / "tests" / "native" / "tiny_plans.py"))
+CC = shlex.split(sysconfig.get_config_var("CC") or "cc")[0]
+
+
+@pytest.fixture(scope="module")
+def caption(tmp_path_factory):
+    """Runs the application: exit code, output, errors."""
+    compiler = shutil.which("cc") or shutil.which(CC)
+    if compiler is None:
+        pytest.skip("no C compiler here")
+    program = tmp_path_factory.mktemp("example") / "caption"
+    sources = [NATIVE / "laconic.c", NATIVE / "engine.c", ROOT / "examples" / "caption.c"]
+    subprocess.run([compiler, "-std=gnu11", "-Wno-psabi", f"-I{NATIVE}", *sources, "-o", program], check=True)
+
+    def run(*words: Path) -> tuple[int, str, str]:
+        done = subprocess.run([program, *words], capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+def test_it_captions_pixels(caption, tmp_path):
+    side = TINY["SIDE"]
+    plan, pixels = tmp_path / "a.plan", tmp_path / "a.rgb"
+    plan.write_bytes(TINY["tiny_plan"](side).data.tobytes())
+    pixels.write_bytes(bytes(3 * side * side))
+    code, said, errors = caption(plan, pixels)
+    assert (code, errors) == (0, "")
+    assert set(said.split()) <= set(TINY["WORDS"][4:])
+    pixels.write_bytes(bytes(3))
+    assert caption(plan, pixels) == (2, "", "images or options that this plan cannot take\n")
+
+
+def test_it_says_what_is_wrong(caption, tmp_path):
+    garbage = tmp_path / "garbage"
+    garbage.write_bytes(b"\xa5" * 1000)
+    assert caption(garbage, garbage) == (2, "", "not a plan, or cut off\n")
+    assert caption()[0] == 2
+    assert "No such file" in caption(garbage / "nowhere", garbage)[2] + caption(tmp_path / "nowhere", garbage)[2]
