@@ -119,7 +119,7 @@ class Claims:
         return True
 
     def _is_dead(self, claim: Path) -> bool:
-        """Whether the maker of a claim is; of a claim without a name, killed while it was made, the claim's age tells."""
+        """Whether the maker of a claim is. One killed while it made the claim left no name; the claim's age tells."""
         token = claim.read_text()
         if not token:
             return self._is_old(claim)

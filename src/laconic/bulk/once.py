@@ -2,9 +2,12 @@
 
 import contextlib
 import errno
+import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
@@ -13,8 +16,8 @@ def write_once(path: Path, data: bytes) -> bool:
     """Writes a file, unless it is there; whether it was written here.
 
     The bytes are on the disk when the name appears. Of several processes that write the same path one writes it, on NFS
-    too, where the file system knows hard links; elsewhere the last of those that come in the same moment. Raises OSError
-    as `open` and `write` do, and FileNotFoundError where the folder is gone.
+    too, where the file system knows hard links; elsewhere the last of those that come in the same moment. Raises
+    OSError as `open` and `write` do, FileNotFoundError where the folder is gone.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -29,6 +32,11 @@ def write_once(path: Path, data: bytes) -> bool:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_json_once(path: Path, value: Mapping[str, Any]) -> bool:
+    """`write_once` of a JSON object."""
+    return write_once(path, json.dumps(value, indent=1).encode() + b"\n")
 
 
 def _link(temporary: Path, path: Path) -> bool:

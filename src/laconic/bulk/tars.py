@@ -34,7 +34,7 @@ def members(path: Path) -> Iterator[Member]:
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # which would grow with the file
+                archive.members.clear()  # type: ignore[attr-defined]  # which would grow with the file
                 if is_image_name(member.name) and not member.isdir():
                     plain = member.isreg() and not member.issparse()
                     yield Member(member.name, member.offset_data, member.size, "" if plain else "not a regular file")

@@ -97,6 +97,13 @@ def _folder_with(mark: str, begins: bytes, *written: str) -> Callable[[Path], bo
     return own
 
 
+def _captions_of_folder(path: Path) -> bool:
+    """Whether a file begins as one of laconic.bulk.merge does, in any of its formats."""
+    with open(path, "rb") as file:
+        head = file.read(64)
+    return head.startswith((b'{"image": "', b"image,caption\n", b'[\n{"image_id": ', b"[\n]"))
+
+
 def _json_output(what: str, *keys: str) -> Any:
     return Output(f"JSON of {what}", _json_with(*keys), stream=True)
 
@@ -134,6 +141,12 @@ CaptionsJson = Annotated[_TO_JSON, _json_output("`laconic caption`", "image", "c
 ScoresJson = Annotated[_TO_JSON, _json_output("`laconic score`", "Bleu_1", "CIDEr")]
 EvaluationJson = Annotated[_TO_JSON, _json_output("`laconic evaluate`", "scores", "decoding")]
 ResultsJson = Annotated[_TO_JSON, _json_output("captions as COCO results", "image_id", "caption")]
+FolderCaptions = Annotated[
+    Optional[Path],  # noqa: UP045
+    _OPTIONAL_PATH,
+    Output("file of `laconic caption --folder`", _captions_of_folder),
+    arg(aliases=("-o",), metavar="OUT"),
+]
 PackedFile = Annotated[
     Path,
     Output("packed file", _safetensors_with(format="laconic", without="kind")),
@@ -201,7 +214,8 @@ def check_paths(options: Any) -> None:
 
 def writes(options: Any) -> bool:
     """Whether a verb leaves something besides what it shows."""
-    return hasattr(options, "out") or any(path != STDOUT for _, path, _ in _paths(options)[1])
+    chosen = hasattr(options, "out") and not hasattr(options, "images")  # by the verb, where no path is given
+    return chosen or any(path != STDOUT for _, path, _ in _paths(options)[1])
 
 
 def _paths(options: Any) -> tuple[list[Path], list[tuple[str, Path, Output]]]:
