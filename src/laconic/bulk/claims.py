@@ -59,6 +59,7 @@ def present(folder: Path, beat: float = BEAT) -> Iterator[Worker]:
         yield worker
     finally:
         ended.set()
+        thread.join(1.0)  # which may wait for a server
         with contextlib.suppress(OSError):
             worker.path.unlink()
 

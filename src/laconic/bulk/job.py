@@ -31,6 +31,8 @@ from laconic.bulk.results import Results
 from laconic.bulk.shards import Shards, write_shards
 from laconic.errors import ConfigError, DataError, LaconicWarning, printable
 
+LISTING = "listing."  # before the token of the process that made it
+FOLDERS = ("workers", "claims", "results")
 POLL = 0.5  # seconds between two looks at what other processes do
 PROBES = 32  # records that are looked for in a folder, to tell whether it is the one that was listed
 
@@ -94,7 +96,9 @@ def check_request(request: Request, overwrite: bool = False) -> None:
     if os.path.lexists(state):
         if not state.is_dir():
             raise ConfigError(f"{printable(state)}: is no folder; the state of the work goes there, give another --out")
-        if os.listdir(state) and not (request.job.exists() or (state / "claims").is_dir()):
+        if not request.job.exists() and any(
+            name not in FOLDERS and not name.startswith((".", LISTING)) for name in os.listdir(state)
+        ):
             raise ConfigError(f"{printable(state)}: holds other files; the state of the work goes there, rename it")
     if skipped.exists() and not overwrite and skipped.stat().st_size:
         with open(skipped, "rb") as file:
@@ -133,7 +137,7 @@ def joined(request: Request) -> Iterator[Job]:
     ConfigError where the state is that of another job, DataError where the folder cannot be listed.
     """
     state = request.state
-    for folder in ("workers", "claims", "results"):
+    for folder in FOLDERS:
         (state / folder).mkdir(parents=True, exist_ok=True)
     try:
         with present(state / "workers") as worker:
@@ -182,7 +186,7 @@ def _begin(request: Request, worker: Worker) -> None:
     found = records(request.folder, request.state, request.writes)
     if format_of(request.out).identified:
         found = with_coco_ids(found)
-    shards = write_shards(found, request.state / f"listing.{worker.token}", request.shard)
+    shards = write_shards(found, request.state / f"{LISTING}{worker.token}", request.shard)
     if not shards.total:
         raise DataError(f"{printable(request.folder)}: holds no image; give the folder that holds the images")
     document = {
@@ -211,7 +215,7 @@ def _check_asked(held: Mapping[str, Any], request: Request) -> None:
 
 
 def _check_folder(shards: Shards, request: Request, top: Any) -> None:
-    """ConfigError where the folder is not the one that was listed, as far as a look tells; warns where it has changed."""
+    """ConfigError where the folder is another than was listed, as far as a look tells; warns where it has changed."""
     folder = request.folder
     if not folder.is_dir() or _top(request) == top:
         return

@@ -40,7 +40,7 @@ class Caption:
     channels), folders of these, or one .safetensors file of many images' regions (docs/DATA.md)."""
     folder: Path | None = None
     """Instead of IMAGE: a folder of any number of photos, or of tar files of them. What is stopped goes on where it
-    was, and the same command given several times, on machines that share the files, shares the work (docs/FOLDERS.md)."""
+    was. The same command given several times, on machines that share the files, shares the work (docs/FOLDERS.md)."""
     out: FolderCaptions = None
     """Of --folder: a .jsonl or .csv file of captions, or a .json file of COCO results. What was skipped, and why, is
     written to OUT.skipped.csv."""
