@@ -214,7 +214,9 @@ def check_paths(options: Any) -> None:
 
 def writes(options: Any) -> bool:
     """Whether a verb leaves something besides what it shows."""
-    folders = any(output is not None and output.folder for _, _, output in _fields(options))  # chosen by the verb where none is given
+    folders = any(
+        output is not None and output.folder for _, _, output in _fields(options)
+    )  # chosen by the verb where none is given
     return folders or any(path != STDOUT for _, path, _ in _paths(options)[1])
 
 
