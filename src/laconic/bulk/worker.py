@@ -23,12 +23,11 @@ from laconic.bulk.tars import member_bytes
 from laconic.data.images import Pixels, read_image, read_image_bytes, resize
 from laconic.decode.search import Decoding
 from laconic.errors import DataError, printable
-from laconic.machine.process import cores
 from laconic.spec.packed import CaptionerSpec
 
 BATCH = 32  # images captioned at once
 AHEAD = 2 * BATCH  # images that are decoded, or being decoded, before they are captioned
-THREADS = 4  # that decode, at most
+THREADS = 4  # that decode
 
 
 class Captioner(Protocol):
@@ -140,7 +139,7 @@ def caption_shards(
     """Captions shards as they are claimed, one ahead, and publishes what comes of each; how many there were."""
     size, root, remaining = captioner.spec.model.encoder.size, job.request.folder, iter(claimed)
     done, coming = 0, deque[_UnderWay]()
-    with ThreadPoolExecutor(min(THREADS, cores()), thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="decode") as pool:
 
         def fill() -> None:
             """At most AHEAD images of two shards; the second is claimed when all of the first are on their way."""
