@@ -11,8 +11,9 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from laconic.captioner.loading import Backend
 from laconic.cli.arguments import open_captioner
 from laconic.cli.console import write_json
+from laconic.cli.folder import Cluster, caption_folder
 from laconic.cli.messages import say
-from laconic.cli.paths import STDOUT, CaptionsJson, Overwrite
+from laconic.cli.paths import STDOUT, CaptionsJson, FolderCaptions, Overwrite
 from laconic.cli.progress import lines_with_bar
 from laconic.errors import ConfigError, DataError
 
@@ -40,6 +41,16 @@ class Caption:
     images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE...")]
     """Photos, or folders of photos. For a captioner that reads region features: .npy or .npz files of them (regions x
     channels), folders of these, or one .safetensors file of many images' regions (docs/DATA.md)."""
+    folder: Path | None = None
+    """Instead of IMAGE: a folder of any number of photos, or of tar files of them. What is stopped goes on where it
+    was. The same command given several times, on machines that share the files, shares the work (docs/FOLDERS.md)."""
+    out: FolderCaptions = None
+    """Of --folder: a .jsonl or .csv file of captions, or a .json file of COCO results. What was skipped, and why, is
+    written to OUT.skipped.csv."""
+    keep_parts: FlagCreatePairsOff[bool] = False
+    """Of --folder: keep OUT.parts, the state of the work, when it is finished."""
+    cluster: Cluster = "none"
+    """Of --folder: "ray" works on all processors of a Ray cluster."""
     beam: int = 3
     """How many captions the search keeps at a time; 1 is greedy search."""
     max_length: int = 20
@@ -66,6 +77,10 @@ def caption(options: Caption) -> int:
     from laconic.decode.search import Decoding
 
     decoding = Decoding(options.beam, options.max_length, options.length_penalty, options.allow_unknown)
+    if options.folder is not None:
+        return _folder(options, options.folder, decoding)
+    if options.out is not None or options.keep_parts or options.cluster != "none":
+        raise ConfigError("--out, --keep-parts and --cluster go with --folder DIR; for named images there is --json")
     if not options.images:
         raise ConfigError("no image given; name image files, or folders of them")
     captioner = open_captioner(options.file, options.backend, options.threads)
@@ -94,6 +109,25 @@ def caption(options: Caption) -> int:
         say(problem)
     write_json(rows, options.json)
     return 0 if rows else 2
+
+
+# Folders of any size
+
+
+def _folder(options: Caption, folder: Path, decoding: "Decoding") -> int:
+    if options.images or options.json is not None:
+        raise ConfigError("--folder takes no IMAGE and no --json; captions go to --out OUT")
+    if options.out is None:
+        raise ConfigError("--folder needs --out OUT, a .jsonl, .csv or .json file for the captions")
+    return caption_folder(
+        options.file,
+        folder,
+        options.out,
+        decoding,
+        overwrite=options.overwrite,
+        keep=options.keep_parts,
+        cluster=options.cluster,
+    )
 
 
 # Photos

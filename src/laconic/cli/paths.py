@@ -101,6 +101,13 @@ def _folder_with(mark: str, begins: bytes, *written: str) -> Callable[[Path], bo
     return own
 
 
+def _captions_of_folder(path: Path) -> bool:
+    """Whether a file begins as one of laconic.bulk.merge does, in any of its formats."""
+    with open(path, "rb") as file:
+        head = file.read(64)
+    return head.startswith((b'{"image": "', b"image,caption\n", b'[\n{"image_id": ', b"[\n]"))
+
+
 def _json_output(what: str, *keys: str) -> Any:
     return Output(f"JSON of {what}", _json_with(*keys), stream=True)
 
@@ -138,6 +145,12 @@ CaptionsJson = Annotated[_TO_JSON, _json_output("`laconic caption`", "image", "c
 ScoresJson = Annotated[_TO_JSON, _json_output("`laconic score`", "Bleu_1", "CIDEr")]
 EvaluationJson = Annotated[_TO_JSON, _json_output("`laconic evaluate`", "scores", "decoding")]
 ResultsJson = Annotated[_TO_JSON, _json_output("captions as COCO results", "image_id", "caption")]
+FolderCaptions = Annotated[
+    Optional[Path],  # noqa: UP045
+    _OPTIONAL_PATH,
+    Output("file of `laconic caption --folder`", _captions_of_folder),
+    arg(aliases=("-o",), metavar="OUT"),
+]
 PackedFile = Annotated[
     Path,
     Output("packed file", _safetensors_with(format="laconic", without="kind")),
@@ -210,24 +223,33 @@ def check_paths(options: Any) -> None:
 
 def writes(options: Any) -> bool:
     """Whether a verb leaves something besides what it shows."""
-    return hasattr(options, "out") or any(path != STDOUT for _, path, _ in _paths(options)[1])
+    folders = any(
+        output is not None and output.folder for _, _, output in _fields(options)
+    )  # chosen by the verb where none is given
+    return folders or any(path != STDOUT for _, path, _ in _paths(options)[1])
 
 
 def _paths(options: Any) -> tuple[list[Path], list[tuple[str, Path, Output]]]:
     """Paths that are read, and options that are written."""
-    hints = typing.get_type_hints(type(options), include_extras=True)
     read: list[Path] = []
     written: list[tuple[str, Path, Output]] = []
-    for field in dataclasses.fields(options):
-        value, marks = getattr(options, field.name), getattr(hints[field.name], "__metadata__", ())
+    for field, marks, output in _fields(options):
+        value = getattr(options, field.name)
         if value in (EMPTY, Path(EMPTY)) or (isinstance(value, tuple) and Path(EMPTY) in value):
             raise ConfigError(f"{field.name}: '' is no path; give the name of a file or folder")
-        output = next((mark for mark in marks if isinstance(mark, Output)), None)
         if output is None:
             read += _read_paths(value, marks)
         elif value is not None:
             written.append(("-o" if field.name == "out" else f"--{field.name}", value, output))
     return read, written
+
+
+def _fields(options: Any) -> Iterator[tuple["dataclasses.Field[Any]", tuple[Any, ...], Output | None]]:
+    """Each option, what its type is marked with, and the mark of what is written."""
+    hints = typing.get_type_hints(type(options), include_extras=True)
+    for field in dataclasses.fields(options):
+        marks = getattr(hints[field.name], "__metadata__", ())
+        yield field, marks, next((mark for mark in marks if isinstance(mark, Output)), None)
 
 
 def _read_paths(value: Any, marks: tuple[Any, ...]) -> Iterator[Path]:

@@ -39,11 +39,18 @@ def watching(console: Console) -> "Iterator[Watcher]":
             say=lambda line: tell(console, line),
         )
 
+    with stages(console) as show:
+        yield watcher(show)
+
+
+@contextmanager
+def stages(console: Console) -> Iterator[Show]:
+    """A function that shows how far each stage is: a bar in a terminal, a line now and then elsewhere."""
     if console.is_terminal:
         with _Bars(console) as bars:
-            yield watcher(bars.show)
+            yield bars.show
     else:
-        yield watcher(Lines(console).show)
+        yield Lines(console).show
 
 
 @contextmanager

@@ -11,7 +11,9 @@ import stat
 import struct
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
+from io import BytesIO
 from os import PathLike
 from typing import Any, BinaryIO
 
@@ -45,20 +47,12 @@ def read_image(path: str | PathLike[str], min_side: int | None = None) -> Pixels
 
     Raises DataError: no such file, empty, truncated or damaged, not an image, more than MAX_PIXELS or MAX_MEMORY.
     """
-    name = printable(path)
-    try:
-        with _open(path) as file:
-            pixels, ended = _read(file, min_side)
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from None
-    except Exception as error:  # decoders of hostile bytes raise anything: SyntaxError, struct.error, EOFError...
-        if isinstance(error, MemoryError) or "out of memory" in str(error):
-            raise DataError(f"{name}: too little memory is free to read it; close other programs") from error
-        what = printable(error) or type(error).__name__
-        raise DataError(f"{name}: truncated or damaged ({what}); copy it again or leave it out") from error
-    if not ended:
-        warnings.warn(f"{name}: has no end mark; its pixels are all there and are read", LaconicWarning, stacklevel=2)
-    return pixels
+    return _read_named(printable(path), lambda: _open(path), min_side)
+
+
+def read_image_bytes(data: bytes, name: str, min_side: int | None = None) -> Pixels:
+    """`read_image` of what a file holds, such as a member of a tar file; errors call it `name`."""
+    return _read_named(printable(name), lambda: BytesIO(data), min_side)
 
 
 def resize(image: Pixels, size: int) -> Pixels:
@@ -96,6 +90,22 @@ def exif_orientation(exif: bytes) -> int:
     except struct.error:
         pass
     return 1
+
+
+def _read_named(name: str, opened: Callable[[], BinaryIO], min_side: int | None) -> Pixels:
+    try:
+        with opened() as file:
+            pixels, ended = _read(file, min_side)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    except Exception as error:  # decoders of hostile bytes raise anything: SyntaxError, struct.error, EOFError...
+        if isinstance(error, MemoryError) or "out of memory" in str(error):
+            raise DataError(f"{name}: too little memory is free to read it; close other programs") from error
+        what = printable(error) or type(error).__name__
+        raise DataError(f"{name}: truncated or damaged ({what}); copy it again or leave it out") from error
+    if not ended:
+        warnings.warn(f"{name}: has no end mark; its pixels are all there and are read", LaconicWarning, stacklevel=3)
+    return pixels
 
 
 def _open(path: str | PathLike[str]) -> BinaryIO:
