@@ -61,7 +61,7 @@ def _search(
         files, step = export(captioner, given, Path(folder))
         if quantized:
             files = Files(*(_quantized(file) for file in files))
-        stepper = Stepper(*(open_(file) for file in files), step.memory)
+        stepper = Stepper(*(open_(file) for file in files), step)
     return lambda decoding: decode(stepper, given, decoding, SPECIAL)
 
 
@@ -71,7 +71,7 @@ def export(captioner: ImageCaptioner, given: Features | Tensor, folder: Path) ->
     files = Files(folder / "start.onnx", folder / "step.onnx")
     parts = parts_of(given)
     with torch.inference_mode():
-        tensors = start(*parts)
+        tensors = (*start(*parts), *step.empty(len(given)))
     memory, rows = tensors[: step.memory], tensors[step.memory :]
     _write(start, parts, {}, files.start)
     # one row more than there are images: an exporter takes equal numbers for one
@@ -99,12 +99,15 @@ def _quantized(path: Path) -> Path:
     """Weights of 7 bits where the processor's 8-bit products would overflow, as ONNX Runtime advises."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    made = path.with_suffix(".int8.onnx")
-    logging.getLogger().addFilter(_without_advice)
-    quantize_dynamic(
-        path, made, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8, per_channel=True,
-        reduce_range="vnni" not in flags(), extra_options={"MatMulConstBOnly": True},
-    )  # fmt: skip
+    made, level = path.with_suffix(".int8.onnx"), logging.root.manager.disable
+    logging.disable(logging.WARNING)  # advice to shrink files first
+    try:
+        quantize_dynamic(
+            path, made, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8, per_channel=True,
+            reduce_range="vnni" not in flags(), extra_options={"MatMulConstBOnly": True},
+        )  # fmt: skip
+    finally:
+        logging.disable(level)
     return made
 
 

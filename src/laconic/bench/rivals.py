@@ -50,12 +50,13 @@ class Stepper:
 
     first: Callable[..., Tensors]
     next: Callable[..., Tensors]
-    memory: int
+    module: Step  # what `next` was made of
 
     @torch.inference_mode()
     def start(self, images: Features | Tensor) -> State:
-        tensors = self.first(*parts_of(images))
-        return State(tuple(tensors[: self.memory]), torch.arange(len(images)), tuple(tensors[self.memory :]))
+        tensors = (*self.first(*parts_of(images)), *self.module.empty(len(images)))
+        memory = self.module.memory
+        return State(tensors[:memory], torch.arange(len(images)), tensors[memory:])
 
     @torch.inference_mode()
     def step(self, state: State, tokens: np.ndarray, k: int | None) -> tuple[np.ndarray, np.ndarray, State]:
@@ -130,5 +131,5 @@ def _kept_plain(start: Start, step: Step) -> Iterator[None]:
 def _search(
     first: Callable[..., Tensors], then: Callable[..., Tensors], step: Step, given: Features | Tensor
 ) -> Search:
-    stepper = Stepper(first, then, step.memory)
+    stepper = Stepper(first, then, step)
     return lambda decoding: decode(stepper, given, decoding, SPECIAL)

@@ -39,6 +39,10 @@ class Step(nn.Module):
     memory: int
     plain: ClassVar[tuple[str, ...]] = ("output",)
 
+    def empty(self, images: int) -> Tensors:
+        """Tensors of the captions that hold nothing before the first word, behind those that `Start` gives."""
+        return ()
+
 
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """A layer of these numbers: weight (outputs, inputs)."""
@@ -137,7 +141,7 @@ class ObjectRelationStep(Step):
         layers = model.config.layers
         self.masked, self.memory, self.single = masked, 2 * layers + masked, images == 1
         self.embedding, self.norm, self.output = model.embedding, model.decoder_norm, model.output
-        self.layers = model.decoder
+        self.layers, self.sides = model.decoder, (model.config.heads, 0, model.config.width // model.config.heads)
         self.factor = math.sqrt(model.config.width)
         self.register_buffer("places", sinusoids(torch.arange(MOST_TOKENS), model.config.width), persistent=False)
 
@@ -151,8 +155,7 @@ class ObjectRelationStep(Step):
             keys = torch.cat([words[2 * i], _heads(own, own.key(normed))], 2)
             values = torch.cat([words[2 * i + 1], _heads(own, own.value(normed))], 2)
             said += [keys, values]
-            found = F.scaled_dot_product_attention(_heads(own, own.query(normed)), keys, values)
-            x = x + own.output(found.flatten(1))
+            x = x + own.output(_recall(_heads(own, own.query(normed)), keys, values).flatten(1))
             queries = _heads(other, other.query(layer.memory_norm(x)))
             found = self._look(queries, regions[2 * i], regions[2 * i + 1], padding, image)
             x = x + other.output(found.flatten(1))
@@ -169,15 +172,26 @@ class ObjectRelationStep(Step):
 
     @staticmethod
     def tensors(state: object_relation.State) -> Tensors:
-        memory, rows = state.memory, len(state.image)
+        memory = state.memory
         regions = [part for layer in memory.layers for part in layer]
-        words = [part.new_zeros(rows, part.shape[1], 0, part.shape[3]) for part in regions]
-        return (*regions, *(() if memory.padding is None else (memory.padding,)), *words)
+        return (*regions, *(() if memory.padding is None else (memory.padding,)))
+
+    def empty(self, images: int) -> Tensors:
+        return tuple(torch.zeros(images, *self.sides) for _ in range(2 * len(self.layers)))
+
+
+def _recall(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of one query per row, (rows, heads, 1, size), to the words before it.
+
+    Sums instead of matrix products: with those OpenVINO 2026.4 is wrong from eight words on.
+    """
+    scores = (queries * keys).sum(-1) / math.sqrt(queries.shape[-1])
+    return (torch.softmax(scores, -1).unsqueeze(-1) * values).sum(2)
 
 
 def _heads(attention: Attention, rows: Tensor) -> Tensor:
     """(rows, width) -> (rows, heads, 1, width / heads)"""
-    return rows.unflatten(-1, (attention.heads, -1)).unsqueeze(2)
+    return rows.view(-1, attention.heads, 1, rows.shape[1] // attention.heads)
 
 
 STEPS: dict[str, Callable[..., Step]] = {

@@ -4,16 +4,18 @@ Wall time says how busy a machine is, and a processor's clock changes from one m
 of the process, threads included, and every round times each way once.
 """
 
+import contextlib
+import signal
 import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 
 def interleaved(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each way over the rounds: A B C, A B C, ... after one call of each that is not counted."""
-    for way in ways.values():
-        way()
+    """Median CPU seconds of each way over the rounds: A B C, A B C, ... Call each once before, to warm it."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -21,3 +23,22 @@ def interleaved(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str,
             way()
             seconds[name].append(time.process_time() - started)
     return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+@contextlib.contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """Ends the block with TimeoutError after so many seconds; where there are no alarms (Windows, threads), never."""
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"not done after {seconds:.0f} s")
+
+    earlier = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
