@@ -20,7 +20,8 @@ from typing import Any
 
 import engine_process
 import random_captioners
-from laconic.bench.contest import CONTESTANTS, EAGER, ENGINE, Contestant, Subject, _ready
+
+from laconic.bench.contest import CONTESTANTS, EAGER, ENGINE, Subject, ready, reason
 from laconic.bench.given import random_inputs
 from laconic.bench.processor import has_avx512, level, processor, versions
 from laconic.bench.timing import interleaved
@@ -61,7 +62,7 @@ def main() -> None:
         for name in given.only:
             file, measure = PARTS[name]
             rows = [finished(row) for row in measure(options)]
-            low += [f"{file}: {row}" for row in rows if row.get("share_of_bar", 1) != "" and row["share_of_bar"] < LEAST]
+            low += [f"{file}: {row}" for row in rows if row["share_of_bar"] != "" and row["share_of_bar"] < LEAST]
             if given.out:
                 write(given.out / file, rows)
     if given.check and low:
@@ -96,19 +97,19 @@ def write(path: Path, rows: list[Row]) -> None:
 # Whole captions
 
 
-def contestants(options: Options) -> Mapping[str, Contestant]:
-    """All but numpy, which is no rival, and what was not asked for."""
+def rivals(options: Options) -> list[str]:
+    """All but numpy, which is none, and what was not asked for."""
     left_out = {"numpy", ENGINE, *(() if options.compiled else ("torch compiled",))}
-    return {name: one for name, one in CONTESTANTS.items() if name not in left_out}
+    return [name for name in CONTESTANTS if name not in left_out]
 
 
-def ready(subject: Subject, decoding: Decoding, contestant: Contestant, name: str) -> tuple[Callable[[], Any], list[Any]]:
-    """Warm, and its captions; nothing, with the reason on standard error, where it does not run."""
+def attempt(subject: Subject, decoding: Decoding, name: str) -> tuple[Callable[[], Any], list[Any]] | None:
+    """A way, warm, and its captions; None, with the reason on standard error, where it does not run."""
     try:
-        return _ready(subject, decoding, contestant)
+        return ready(subject, decoding, CONTESTANTS[name])
     except Exception as error:  # a benchmark of the others still has its use
-        print(f"{name}: left out, {next(iter(str(error).splitlines()), type(error).__name__)}", file=sys.stderr)
-        return None, []  # type: ignore[return-value]
+        print(f"{name}: left out, {reason(error)}", file=sys.stderr)
+        return None
 
 
 def race(
@@ -121,16 +122,15 @@ def race(
     for place, (label, path) in enumerate(files.items()):
         subject = Subject(path, Inputs())
         subject = Subject(path, inputs(subject))
-        search, captions = ready(subject, decoding, CONTESTANTS[ENGINE], f"engine, {label}")
-        if search is not None:
-            ways[label] = search
-        rivals = contestants(options) if place == 0 else {EAGER: CONTESTANTS[EAGER]}
-        for name, contestant in rivals.items() if search is not None or place == 0 else ():
-            search, others = ready(subject, decoding, contestant, name)
-            if name == EAGER:
-                equal[label] = sum(map(tuple.__eq__, captions, others))
-            if search is not None and place == 0:
-                ways[name] = search
+        engine = attempt(subject, decoding, ENGINE)
+        if engine is not None:
+            ways[label] = engine[0]
+        for name in rivals(options) if place == 0 else [EAGER]:
+            found = attempt(subject, decoding, name)
+            if found is not None and name == EAGER and engine is not None:
+                equal[label] = sum(map(tuple.__eq__, engine[1], found[1]))
+            if found is not None and place == 0:
+                ways[name] = found[0]
     return interleaved(ways, options.rounds), equal
 
 
@@ -159,7 +159,9 @@ def measure_up_down(options: Options) -> list[Row]:
         timed, equal = race(files, lambda s, n=images: random_inputs(s.spec, n), Decoding(BEAM, STEPS), options)
         for sparsity, bar in bars.items():
             case = {"images": images, "beam": BEAM, "steps": STEPS, "sparsity": sparsity}
-            rows.append(case | compared(timed, f"{sparsity}", images) | {"equal": equal.get(f"{sparsity}", ""), "bar": bar})
+            rows.append(
+                case | compared(timed, f"{sparsity}", images) | {"equal": equal.get(f"{sparsity}", ""), "bar": bar}
+            )
     return rows
 
 

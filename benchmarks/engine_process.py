@@ -26,7 +26,13 @@ def cold(file: Path, folder: Path, rounds: int) -> list[Row]:
     runs = [_usage(command) for _ in range(rounds + 1)][1:]  # the first compiles Python's files
     seconds, peaks = (statistics.median(values) for values in zip(*runs, strict=True))
     return [
-        {"what": "CPU seconds of a caption", "reached": seconds, "bar": CPU_BAR, "less_is_better": True, "scaled": False},
+        {
+            "what": "CPU seconds of a caption",
+            "reached": seconds,
+            "bar": CPU_BAR,
+            "less_is_better": True,
+            "scaled": False,
+        },
         {"what": "peak bytes of a caption", "reached": peaks, "bar": PEAK_BAR, "less_is_better": True, "scaled": False},
     ]
 

@@ -4,7 +4,7 @@
     result = contest(subject, Decoding(5), rounds=7)
     result.rows[0].seconds, result.verdict()
 
-A row of CONTESTANTS is all that a further engine needs. One that is not installed, or fails, is left out with its reason.
+A row of CONTESTANTS is all that a further way needs. One that is not installed, or fails, is left out with its reason.
 """
 
 import importlib.util
@@ -162,11 +162,11 @@ class Result:
         """A sentence for each way that is faster than the engine; one where none is."""
         engine = self.seconds(ENGINE)
         if engine is None:
-            return [f"the engine did not run: {self.left_out[ENGINE]}"]
+            return [f"the engine did not run: {self.left_out.get(ENGINE, 'it was not asked for')}"]
         faster = [row for row in self.rows if row.seconds < engine]
         if not faster:
             return ["nothing here is faster than the engine"]
-        return [f"{row.name} is {engine / row.seconds:.1f} times faster than the engine here" for row in faster]
+        return [f"{row.name} is {engine / row.seconds:.2f} times as fast as the engine here" for row in faster]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -179,21 +179,22 @@ def contest(
     decoding: Decoding,
     rounds: int = 7,
     show: Callable[[str], None] = lambda name: None,
-    contestants: Mapping[str, Contestant] = CONTESTANTS,
+    contestants: Mapping[str, Contestant] | None = None,
 ) -> Result:
     """Times every contestant that runs here, on one thread; `show` is told of each that gets ready.
 
-    Raises ConfigError where none runs.
+    `contestants`: CONTESTANTS where not given. Raises ConfigError where none runs.
     """
     ways: dict[str, Callable[[], Any]] = {}
     captions: dict[str, list[tuple[int, ...]]] = {}
     left_out: dict[str, str] = {}
+    contestants = CONTESTANTS if contestants is None else contestants
     for name, contestant in contestants.items():
         show(name)
         try:
-            ways[name], captions[name] = _ready(subject, decoding, contestant)
+            ways[name], captions[name] = ready(subject, decoding, contestant)
         except Exception as error:  # whatever other packages raise: a benchmark of the others still has its use
-            left_out[name] = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+            left_out[name] = reason(error)
     if not ways:
         raise ConfigError(f"{subject.path}: nothing here runs it: {'; '.join(left_out.values())}")
     seconds = interleaved(ways, rounds)
@@ -206,7 +207,12 @@ def contest(
     return Result(str(subject.path), images, *options, rounds, tuple(rows), left_out)
 
 
-def _ready(
+def reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def ready(
     subject: Subject, decoding: Decoding, contestant: Contestant
 ) -> tuple[Callable[[], Any], list[tuple[int, ...]]]:
     """The contestant, warm, and its captions. Raises whatever it raises."""

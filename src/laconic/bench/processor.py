@@ -48,4 +48,6 @@ def _line(key: str) -> str:
         text = CPUINFO.read_text()
     except OSError:
         return ""
-    return next((line.partition(":")[2].strip() for line in text.splitlines() if line.partition(":")[0].strip() == key), "")
+    return next(
+        (line.partition(":")[2].strip() for line in text.splitlines() if line.partition(":")[0].strip() == key), ""
+    )

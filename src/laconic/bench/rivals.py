@@ -103,7 +103,7 @@ def bfloat16(captioner: ImageCaptioner, given: Features | Tensor) -> Search:
 
 
 def int8(captioner: ImageCaptioner, given: Features | Tensor) -> Search:
-    """Dynamic quantisation of every linear layer: int8 weights, activations quantised as they come; the rest float32."""
+    """Dynamic quantisation of linear layers: int8 weights, activations quantised as they come; the rest is float32."""
     start, step = (copy.deepcopy(module) for module in modules_of(captioner, given))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, and without a successor in PyTorch itself

@@ -134,7 +134,7 @@ class ObjectRelationStep(Step):
     """Tensors: each layer's keys and values of the regions[, bias against padding]; each layer's keys and values of the
     words, (rows, heads, words, width / heads), without words at first."""
 
-    plain = ("output", "region")
+    plain = ("output", "region", "relation")
 
     def __init__(self, model: ObjectRelation, images: int, masked: bool) -> None:
         super().__init__()
