@@ -27,7 +27,10 @@ def interleaved(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str,
 
 @contextlib.contextmanager
 def bounded(seconds: float) -> Iterator[None]:
-    """Ends the block with TimeoutError after so many seconds; where there are no alarms (Windows, threads), never."""
+    """Ends the block with TimeoutError after so many seconds; where there are no alarms (Windows, threads), never.
+
+    For a process that has not run OpenVINO yet: after that (2026.4), an alarm can be the end of it.
+    """
     if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
         yield
         return
