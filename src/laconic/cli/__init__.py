@@ -16,6 +16,7 @@ Torch is imported by the verbs that need it, so that `--help`, `score` and `insp
     plan        plan
     caption     caption
     convert     convert
+    bench       bench
 """
 
 import difflib
@@ -28,6 +29,7 @@ from typing import Any
 
 import laconic
 from laconic.cli.arguments import Verb, parse, with_threads
+from laconic.cli.bench import Bench, bench
 from laconic.cli.caption import Caption, caption
 from laconic.cli.convert import Convert, convert
 from laconic.cli.messages import drop_output, open_streams, say
@@ -222,5 +224,11 @@ VERBS: dict[str, Verb] = {
         "laconic caption tiny.safetensors photo.jpg holiday/",
         lambda: Caption,
         caption,
+    ),
+    "bench": Verb(
+        "time a captioner beside other ways to run it",
+        "laconic bench tiny.safetensors photo.jpg --beam 5",
+        lambda: Bench,
+        bench,
     ),
 }

@@ -70,6 +70,16 @@ def _json_with(*keys: str) -> Callable[[Path], bool]:
     return own
 
 
+def _begins(start: bytes) -> Callable[[Path], bool]:
+    """Whether a file begins so."""
+
+    def own(path: Path) -> bool:
+        with open(path, "rb") as file:
+            return file.read(len(start)) == start
+
+    return own
+
+
 def _safetensors_with(*keys: str, format: str, without: str = "") -> Callable[[Path], bool]:  # noqa: A002
     """Whether a file is a safetensors file whose metadata have these keys, this "format" and not the key `without`."""
 
@@ -141,6 +151,13 @@ def _path_rule(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path | None]
 _TO_JSON = Annotated[Optional[Path], _OPTIONAL_PATH, arg(metavar="OUT")]  # noqa: UP045
 InspectionJson = Annotated[_TO_JSON, _json_output("`laconic inspect`", "file_bytes", "tensors")]
 ComparisonJson = Annotated[_TO_JSON, _json_output("`laconic diff`", "changed", "same")]
+BenchJson = Annotated[_TO_JSON, _json_output("`laconic bench`", "rows", "verdict")]
+BenchCsv = Annotated[
+    Optional[Path],  # noqa: UP045
+    _OPTIONAL_PATH,
+    Output("CSV of `laconic bench`", _begins(b"way,seconds_per_image,")),
+    arg(metavar="OUT"),
+]
 CaptionsJson = Annotated[_TO_JSON, _json_output("`laconic caption`", "image", "caption")]
 ScoresJson = Annotated[_TO_JSON, _json_output("`laconic score`", "Bleu_1", "CIDEr")]
 EvaluationJson = Annotated[_TO_JSON, _json_output("`laconic evaluate`", "scores", "decoding")]

@@ -26,7 +26,7 @@ def relative_geometry(boxes: Tensor, plus_one: bool = True) -> Tensor:
         (..., P, P, 4): log(|dx| / w_i), log(|dy| / h_i), log(w_i / w_j), log(h_i / h_j) at [i, j].
     """
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2
-    side = (boxes[..., 2:] - boxes[..., :2] + plus_one).clamp(min=CLOSEST)
+    side = (boxes[..., 2:] - boxes[..., :2] + int(plus_one)).clamp(min=CLOSEST)
     distance = (centre.unsqueeze(-2) - centre.unsqueeze(-3)).abs() / side.unsqueeze(-2)
     ratio = side.unsqueeze(-2) / side.unsqueeze(-3)
     return torch.cat([distance.clamp(min=CLOSEST), ratio], -1).log()

@@ -1,0 +1,93 @@
+"""What whole processes take: a caption from a cold start, a folder with one process and two, an installation."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+Row = dict[str, Any]
+ROOT = Path(__file__).parent.parent
+LACONIC = [sys.executable, "-m", "laconic"]
+PHOTOS, SIDE = 400, 320
+CPU_BAR, PEAK_BAR, FOLDER_BAR, INSTALL_BAR, WHEEL_BAR = 0.35, 120e6, 1.8, 40.0, 200_000
+
+
+def cold(file: Path, folder: Path, rounds: int) -> list[Row]:
+    """`laconic caption FILE photo.jpg`: CPU seconds (user and system) and peak memory of the process."""
+    photo = folder / "photo.jpg"
+    _photo(photo, 0)
+    command = [*LACONIC, "caption", str(file), str(photo)]
+    runs = [_usage(command) for _ in range(rounds + 1)][1:]  # the first compiles Python's files
+    seconds, peaks = (statistics.median(values) for values in zip(*runs, strict=True))
+    return [
+        {
+            "what": "CPU seconds of a caption",
+            "reached": seconds,
+            "bar": CPU_BAR,
+            "less_is_better": True,
+            "scaled": False,
+        },
+        {"what": "peak bytes of a caption", "reached": peaks, "bar": PEAK_BAR, "less_is_better": True, "scaled": False},
+    ]
+
+
+def folder(file: Path, scratch: Path) -> list[Row]:
+    """Photos per second of wall time of one process and of two that share the work. For a quiet machine."""
+    photos = scratch / "photos"
+    photos.mkdir()
+    for number in range(PHOTOS):
+        _photo(photos / f"{number:06}.jpg", number)
+    seconds = {}
+    for count in (1, 2):
+        out = scratch / f"captions_{count}.jsonl"
+        command = [*LACONIC, "caption", str(file), "--folder", str(photos), "--out", str(out)]
+        started = time.perf_counter()
+        running = [subprocess.Popen(command, env=_one_thread(), stdout=subprocess.DEVNULL) for _ in range(count)]
+        if any(process.wait() for process in running):
+            sys.exit(f"failed: {' '.join(command)}")
+        seconds[count] = time.perf_counter() - started
+    rates = {f"photos_per_second_{count}": PHOTOS / taken for count, taken in seconds.items()}
+    ratio = seconds[1] / seconds[2]
+    return [{"what": "two processes over one", **rates, "reached": ratio, "bar": FOLDER_BAR, "scaled": False}]
+
+
+def install(scratch: Path) -> list[Row]:
+    """`pip install .` in a fresh environment, wall seconds, and the bytes of the wheel."""
+    subprocess.run([sys.executable, "-m", "venv", str(scratch / "venv")], check=True)
+    pip = [str(scratch / "venv/bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    started = time.perf_counter()
+    subprocess.run([*pip, "install", str(ROOT)], check=True)
+    seconds = time.perf_counter() - started
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(scratch / "wheel"), str(ROOT)], check=True)
+    (wheel,) = (scratch / "wheel").glob("laconic-*.whl")
+    less: Row = {"less_is_better": True, "scaled": False}
+    return [
+        {"what": "seconds of pip install .", "reached": seconds, "bar": INSTALL_BAR, **less},
+        {"what": f"bytes of {wheel.name}", "reached": wheel.stat().st_size, "bar": WHEEL_BAR, **less},
+    ]
+
+
+def _usage(command: list[str]) -> tuple[float, float]:
+    """CPU seconds and peak bytes of a process; exits where it fails."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"failed: {' '.join(command)}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _one_thread() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _photo(path: Path, seed: int) -> None:
+    """A small random picture, smooth as photos are."""
+    rough = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), np.uint8)
+    Image.fromarray(rough).resize((SIDE * 4 // 3, SIDE), Image.Resampling.BICUBIC).save(path, quality=90)

@@ -1,0 +1,11 @@
+"""How fast a captioner is here: the engine beside the other ways to run the same weights, on one thread.
+
+    given      what is captioned: photos, region features, or random numbers of their shape
+    timing     process CPU time, interleaved
+    steps      captioners as modules with explicit state, which others can quantise, compile and export
+    rivals     PyTorch: eager, compiled, bfloat16, int8
+    exported   ONNX Runtime and OpenVINO
+    contest    the table of all of them, and what comes of it
+
+Torch is imported by `steps`, `rivals` and `exported` alone, which are imported where it is installed.
+"""
