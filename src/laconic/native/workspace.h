@@ -38,6 +38,7 @@ static double lay_out(laconic_run *run, uint32_t most_positions, size_t *base) {
   run->most_positions = h->side ? h->positions : most_positions;
   run->slots = run->count * run->decoding->beam; /* at most 2^32: see laconic_workspace */
   run->panel_capacity = lanes_of(run->slots);
+  if (run->panel_capacity < 8) run->panel_capacity = 8; /* LANES of another level, which may be what asks */
   double at = (double)round_up(h->buffers * sizeof(size_t), 64) / 4, scratch = at;
   at += (double)round_up(h->scratch, 16);
   for (uint32_t i = 0; i < h->buffers; i++) {

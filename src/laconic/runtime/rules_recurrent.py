@@ -71,7 +71,9 @@ class _Attention:
         )  # fmt: skip
 
 
-def plan_soft_attention(builder: Builder, packed: Packed, spec: CaptionerSpec, grid: int, pooled: int) -> dict[str, int]:
+def plan_soft_attention(
+    builder: Builder, packed: Packed, spec: CaptionerSpec, grid: int, pooled: int
+) -> dict[str, int]:
     """See laconic.models.soft_attention."""
     config = spec.captioner
     assert isinstance(config, SoftAttentionConfig)

@@ -79,4 +79,3 @@ def _decode(data: NDArray[np.uint8], width: str, step: float) -> NDArray[np.floa
         whole = data[: len(data) // 2 * 2]
         return (whole.view("<u2").astype("<u4") << 16).view("<f4")
     return np.array(data[: len(data) // 4 * 4].view("<f4"))
-
