@@ -27,7 +27,7 @@ def plan_of(logits: np.ndarray, **special: int) -> Plan:
     one = int(np.float32(1).view(np.uint32))
     table = builder.add_matrix(pack_table(logits.astype(np.float32)))
     builder.add("step", "EMBED", y=Place(step), matrix=table, activation="LINEARLY", scale=one, positions=NONE)
-    facts = {"grid": grid, "channels": 1, "positions": 4, "logits": step, **{**SPECIAL, **special}}
+    facts = {"grid": grid, "channels": 1, "positions": 4, "logits": step, **SPECIAL, **special}
     return builder.finish(facts, [f"w{i}" for i in range(len(logits))])
 
 

@@ -1,4 +1,4 @@
-"""The operations of recurrent captioners in numpy; their meaning stands in native/recurrent.h and native/attention.h."""
+"""The operations of recurrent captioners in numpy; what they mean stands in native/recurrent.h and attention.h."""
 
 from collections.abc import Callable
 

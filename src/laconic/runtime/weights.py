@@ -92,5 +92,5 @@ def _check(packed: Packed, name: str, shape: tuple[int, ...]) -> None:
     found = packed.entries[name].shape
     if found != shape:
         raise FormatError(
-            f"{packed.path}: {name!r} is of shape {list(found)}, its configuration asks for {list(shape)}; pack it again"
+            f"{packed.path}: {name!r} has shape {list(found)}, its configuration asks for {list(shape)}; pack it again"
         )
