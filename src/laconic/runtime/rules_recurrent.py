@@ -214,4 +214,5 @@ def _predict(builder: Builder, file: _File, vocabulary: int, hidden: Place, size
 
 def _row(weight: Weights) -> NDArray[np.float32]:
     """The one row of a matrix."""
-    return dense(weight)[0]
+    row: NDArray[np.float32] = dense(weight)[0]
+    return row

@@ -60,7 +60,7 @@ def side_by_side(parts: Sequence[Weights]) -> Weights:
     pairs = zip(sparse, firsts[:-1], strict=True)
     indices = np.concatenate([part.indices + first for part, first in pairs])[order]
     values = np.concatenate([part.values for part in sparse])[order]
-    indptr = np.sum([part.indptr for part in sparse], axis=0, dtype=np.int32)
+    indptr = np.stack([part.indptr for part in sparse]).sum(axis=0).astype(np.int32)
     return Csr((rows, int(firsts[-1])), indptr, indices.astype(np.int32), values)
 
 
