@@ -1,4 +1,4 @@
-"""The operations of recurrent captioners in numpy; their meaning stands in native/recurrent.h and native/attention.h."""
+"""The operations of recurrent captioners in numpy; what they mean stands in native/recurrent.h and attention.h."""
 
 from collections.abc import Callable
 
@@ -73,6 +73,7 @@ def attend_additive(
     """y = values . softmax(score . tanh(key + query)) over the positions of each caption's image."""
     queries = work.table(query)
     scores = work.plan.constant(score, len(queries))
+    assert scores is not None
     target = work.table(y, y_row)
     for image in np.unique(work.image_of):
         captions = work.image_of == image
@@ -85,7 +86,8 @@ def attend_additive(
 
 def sigmoid(x: Table) -> Table:
     """1 / (1 + exp(-x)), without overflow."""
-    return np.float32(0.5) + np.float32(0.5) * np.tanh(np.float32(0.5) * x)
+    found: Table = np.float32(0.5) + np.float32(0.5) * np.tanh(np.float32(0.5) * x)
+    return found
 
 
 OPERATIONS: dict[str, Callable[..., None]] = {

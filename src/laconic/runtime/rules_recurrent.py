@@ -71,7 +71,9 @@ class _Attention:
         )  # fmt: skip
 
 
-def plan_soft_attention(builder: Builder, packed: Packed, spec: CaptionerSpec, grid: int, pooled: int) -> dict[str, int]:
+def plan_soft_attention(
+    builder: Builder, packed: Packed, spec: CaptionerSpec, grid: int, pooled: int
+) -> dict[str, int]:
     """See laconic.models.soft_attention."""
     config = spec.captioner
     assert isinstance(config, SoftAttentionConfig)
@@ -212,4 +214,5 @@ def _predict(builder: Builder, file: _File, vocabulary: int, hidden: Place, size
 
 def _row(weight: Weights) -> NDArray[np.float32]:
     """The one row of a matrix."""
-    return dense(weight)[0]
+    row: NDArray[np.float32] = dense(weight)[0]
+    return row

@@ -64,11 +64,13 @@ def _on_steps(weights: Weights, step: float) -> bool:
 
 def _encode(values: NDArray[Any], width: str, step: float) -> bytes:
     values = np.ascontiguousarray(values, "<f4")
+    bits: NDArray[np.uint32] = values.view("<u4")
     if width == "INT8":
-        return np.rint(values / np.float32(step)).astype(np.int8).tobytes()
+        codes: NDArray[np.int8] = np.rint(values / np.float32(step)).astype(np.int8)
+        return codes.tobytes()
     if width == "BFLOAT16":
-        bits = values.view("<u4")
-        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2").tobytes()  # to the nearest, ties to even
+        rounded: NDArray[np.uint16] = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")  # ties to even
+        return rounded.tobytes()
     return values.tobytes()
 
 
@@ -79,4 +81,3 @@ def _decode(data: NDArray[np.uint8], width: str, step: float) -> NDArray[np.floa
         whole = data[: len(data) // 2 * 2]
         return (whole.view("<u2").astype("<u4") << 16).view("<f4")
     return np.array(data[: len(data) // 4 * 4].view("<f4"))
-

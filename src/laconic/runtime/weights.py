@@ -60,7 +60,7 @@ def side_by_side(parts: Sequence[Weights]) -> Weights:
     pairs = zip(sparse, firsts[:-1], strict=True)
     indices = np.concatenate([part.indices + first for part, first in pairs])[order]
     values = np.concatenate([part.values for part in sparse])[order]
-    indptr = np.sum([part.indptr for part in sparse], axis=0, dtype=np.int32)
+    indptr = np.stack([part.indptr for part in sparse]).sum(axis=0).astype(np.int32)
     return Csr((rows, int(firsts[-1])), indptr, indices.astype(np.int32), values)
 
 
@@ -92,5 +92,5 @@ def _check(packed: Packed, name: str, shape: tuple[int, ...]) -> None:
     found = packed.entries[name].shape
     if found != shape:
         raise FormatError(
-            f"{packed.path}: {name!r} is of shape {list(found)}, its configuration asks for {list(shape)}; pack it again"
+            f"{packed.path}: {name!r} has shape {list(found)}, its configuration asks for {list(shape)}; pack it again"
         )
