@@ -78,6 +78,7 @@ typedef struct {
   uint32_t pitch;
   uint32_t rows;   /* of windows in a band at most */
   float outside;   /* the padding */
+  span columns[MOST_STRIDE]; /* of each phase, which are the map's */
 } band;
 
 INLINE uint32_t pitch_of(const window *w) { return (uint32_t)round_up(w->columns, 16) + 16; }
@@ -85,7 +86,9 @@ INLINE uint32_t pitch_of(const window *w) { return (uint32_t)round_up(w->columns
 INLINE band band_of(const laconic_run *run, uint32_t buffer, const window *w, float outside) {
   table scratch = table_of(run, buffer, 0);
   uint32_t pitch = pitch_of(w), held = scratch.columns / (w->stride * pitch);
-  band b = {*w, scratch.at, pitch, (held - w->kernel) / w->stride + 1, outside};
+  band b = {*w, scratch.at, pitch, (held - w->kernel) / w->stride + 1, outside, {{0, 0}}};
+  for (uint32_t phase = 0; phase < w->stride; phase++)
+    b.columns[phase] = inside(w->width, w->stride, (int32_t)phase - w->left, pitch);
   for (uint32_t i = 0; i < held * w->stride * pitch; i++) b.at[i] = outside;
   return b;
 }
@@ -98,27 +101,30 @@ static int check_band(const plan_view *plan, uint32_t buffer, const uint32_t *a)
 }
 
 /* Row of the map to row of the band, between paddings that are there already. */
-INLINE void lay_row(const band *b, float *to, const float *from) {
-  uint32_t stride = b->of.stride;
+INLINE void lay_row(const band *b, float *to, const float *from, uint32_t stride) {
+  vec outside = splat(b->outside);
   for (uint32_t phase = 0; phase < stride; phase++, to += b->pitch) {
-    int32_t shift = (int32_t)phase - b->of.left;
-    span s = inside(b->of.width, stride, shift, b->pitch);
+    span s = b->columns[phase];
     if (s.begin == s.end) continue;
-    copy_spaced(to + s.begin, s.end - s.begin, from + (int32_t)(s.begin * stride) + shift, stride);
-    for (uint32_t i = s.end; i < s.end + LANES && i < b->pitch; i++) to[i] = b->outside;
+    copy_spaced(to + s.begin, s.end - s.begin, from + (int32_t)(s.begin * stride + phase) - b->of.left, stride);
+    store(to + s.end, outside);
   }
 }
 
 /* What windows `first` to `first + count` of a column see of a map. */
 INLINE void lay_band(const band *b, const float *map, uint32_t first, uint32_t count) {
-  uint32_t floats = b->of.stride * b->pitch, rows = (count - 1) * b->of.stride + b->of.kernel;
+  uint32_t stride = b->of.stride, floats = stride * b->pitch, rows = (count - 1) * stride + b->of.kernel;
   for (uint32_t r = 0; r < rows; r++) {
-    int32_t row = (int32_t)(first * b->of.stride + r) - b->of.top;
+    int32_t row = (int32_t)(first * stride + r) - b->of.top;
     float *to = b->at + (size_t)r * floats;
-    if (row >= 0 && row < (int32_t)b->of.height)
-      lay_row(b, to, map + (size_t)row * b->of.width);
-    else
+    if (row < 0 || row >= (int32_t)b->of.height) {
       for (uint32_t i = 0; i < floats; i += LANES) store(to + i, splat(b->outside));
+      continue;
+    }
+    const float *from = map + (size_t)row * b->of.width;
+    if (stride == 1) lay_row(b, to, from, 1);
+    else if (stride == 2) lay_row(b, to, from, 2);
+    else lay_row(b, to, from, stride);
   }
 }
 

@@ -60,7 +60,9 @@ static int take_workspace(laconic_run *run, uint32_t most_positions, void *works
   if (!workspace || (uintptr_t)workspace % 64 || needed > (double)bytes) return LACONIC_NO_ROOM;
   run->memory = workspace, run->base = workspace;
   lay_out(run, most_positions, workspace);
-  size_t books = (size_t)needed - search_bytes(run), tables = round_up(run->plan.header->buffers * sizeof(size_t), 64);
+  const plan_header *h = run->plan.header;
+  size_t books = (size_t)needed - search_bytes(run);
+  size_t tables = round_up(h->buffers * sizeof(size_t), 64) + 4 * round_up(h->scratch, 16); /* maps have no such columns */
   memset((uint8_t *)workspace + tables, 0, books - tables); /* columns that pad must not be slow or odd numbers */
   run->books = (uint8_t *)workspace + books;
   return LACONIC_OK;
