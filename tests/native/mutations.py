@@ -50,7 +50,9 @@ def images_for(plan: Plan, rng: np.random.Generator) -> Inputs:
     counts = np.array([3, min(5, int(h["positions"]))], np.uint32)
     corners = rng.random((counts.sum(), 2, 2), np.float32)
     boxes = np.concatenate([corners.min(1), corners.max(1)], 1)
-    return Inputs(None, rng.standard_normal((counts.sum(), channels), np.float32), np.minimum(counts, h["positions"]), boxes)
+    return Inputs(
+        None, rng.standard_normal((counts.sum(), channels), np.float32), np.minimum(counts, h["positions"]), boxes
+    )
 
 
 def attempt(path: NativePath | NumpyPath, images: Inputs, decoding: Decoding) -> list[list[tuple[int, ...]]] | None:

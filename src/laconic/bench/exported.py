@@ -61,7 +61,7 @@ def _search(
         files, step = export(captioner, given, Path(folder))
         if quantized:
             files = Files(*(_quantized(file) for file in files))
-        stepper = Stepper(*(open_(file) for file in files), step)
+        stepper = Stepper(open_(files[0]), open_(files[1]), step)
     return lambda decoding: decode(stepper, given, decoding, SPECIAL)
 
 

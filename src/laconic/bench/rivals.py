@@ -86,7 +86,7 @@ def bfloat16(captioner: ImageCaptioner, given: Features | Tensor) -> Search:
     """Matrix products in bfloat16, by autocast over weights that are bfloat16 already. ConfigError where it is slow."""
     if slow_in_bfloat16():
         raise ConfigError("this processor has no instructions for bfloat16")
-    start, step = (copy.deepcopy(module) for module in modules_of(captioner, given))
+    start, step = _copies(captioner, given)
     with _kept_plain(start, step):
         for module in [*start.modules(), *step.modules()]:
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -104,7 +104,7 @@ def bfloat16(captioner: ImageCaptioner, given: Features | Tensor) -> Search:
 
 def int8(captioner: ImageCaptioner, given: Features | Tensor) -> Search:
     """Dynamic quantisation of linear layers: int8 weights, activations quantised as they come; the rest is float32."""
-    start, step = (copy.deepcopy(module) for module in modules_of(captioner, given))
+    start, step = _copies(captioner, given)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, and without a successor in PyTorch itself
         quantize: Any = torch.ao.quantization.quantize_dynamic
@@ -112,6 +112,12 @@ def int8(captioner: ImageCaptioner, given: Features | Tensor) -> Search:
             quantize(start.captioner.decoder, {nn.Linear}, torch.qint8, inplace=True)
         quantize(step, {nn.Linear}, torch.qint8, inplace=True)
     return _search(start, step, step, given)
+
+
+def _copies(captioner: ImageCaptioner, given: Features | Tensor) -> tuple[Start, Step]:
+    """Modules of weights of their own."""
+    start, step = modules_of(captioner, given)
+    return copy.deepcopy(start), copy.deepcopy(step)
 
 
 @contextlib.contextmanager
