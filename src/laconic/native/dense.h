@@ -103,7 +103,8 @@ static void multiply_wide(const plan_matrix *m, const uint8_t *at, const float *
       for (uint32_t r = 0; r < m->rows; r += TILE) {
         const uint8_t *from = at + r / TILE * tile_bytes + (size_t)k * TILE * value_bytes(m->width);
         const float *weights = widened(from, count, m, room);
-        multiply_tile((dense_operands){weights, side_by_side, y + r * y_stride + c, pass, y_stride, count, m->rows - r}, pass);
+        float *to = y + r * y_stride + c;
+        multiply_tile((dense_operands){weights, side_by_side, to, pass, y_stride, count, m->rows - r}, pass);
       }
     }
   }
@@ -120,7 +121,9 @@ static void multiply_narrow(const plan_matrix *m, const uint8_t *at, const float
       at += count * TILE * value_bytes(m->width);
       for (uint32_t c = 0, pass; c < columns; c += pass) {
         pass = pass_of(columns - c);
-        multiply_tile((dense_operands){weights, x + k * x_stride + c, y + r * y_stride + c, x_stride, y_stride, count, m->rows - r}, pass);
+        const float *from = x + k * x_stride + c;
+        float *to = y + r * y_stride + c;
+        multiply_tile((dense_operands){weights, from, to, x_stride, y_stride, count, m->rows - r}, pass);
       }
     }
 }
