@@ -120,6 +120,17 @@ def test_products_are_those_of_numpy(kernels: Kernels, form: str, width: str, sh
             np.testing.assert_allclose(found, y + weights @ x, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("form", ["DENSE", "SPARSE"])
+def test_a_column_comes_out_the_same_whatever_stands_beside_it(kernels: Kernels, form: str):
+    data, row = entry(pack_matrix(matrix(129, 513, 0.2, "FLOAT32"), form=form))
+    x = np.random.default_rng(1).standard_normal((513, 100)).astype(np.float32)
+    y = np.zeros((129, 100), np.float32)
+    all_of_them = kernels.product(data, row, x, y)
+    for columns in COLUMNS:
+        few = kernels.product(data, row, x[:, :columns], y[:, :columns])
+        np.testing.assert_array_equal(few, all_of_them[:, :columns])
+
+
 def test_products_without_weights_change_nothing(kernels: Kernels):
     data, row = entry(pack_matrix(np.zeros((600, 300), np.float32)))
     y = np.ones((600, 5), np.float32)

@@ -31,15 +31,19 @@ typedef struct { /* of one tile, at one depth */
 #define VECTOR vec16
 #define KERNEL(name) dense_##name##_of_16
 #include "dense_kernel.h"
-#define WIDEST 48u
-#else
-#define WIDEST (3 * LANES)
 #endif
 
-#if defined(__AVX512F__) || defined(__aarch64__)
-#define TOGETHER 8u /* of 32 registers, 24 are sums */
+#if defined(__AVX512F__) || defined(__aarch64__) /* 32 registers: 24 of them are sums */
+#define TOGETHER 8u
+#define ABREAST 3u
+#else /* 16: with 12 sums Clang runs out of them, and 8 are as fast */
+#define TOGETHER 4u
+#define ABREAST 2u
+#endif
+#if defined(__AVX512F__)
+#define WIDEST (ABREAST * 16u)
 #else
-#define TOGETHER 4u /* of 16 registers, 12 are sums */
+#define WIDEST (ABREAST * LANES)
 #endif
 
 /* One tile, for as many columns as pass_of says. */
@@ -49,7 +53,7 @@ static void multiply_tile(dense_operands o, uint32_t columns) {
   if (columns == 32) return dense_tile_of_16(o, TOGETHER, 2);
   if (columns == 16) return dense_tile_of_16(o, TOGETHER, 1);
 #else
-  if (columns == 3 * LANES) return dense_tile_of_lanes(o, TOGETHER, 3);
+  if (columns == ABREAST * LANES) return dense_tile_of_lanes(o, TOGETHER, ABREAST);
   if (columns == 2 * LANES) return dense_tile_of_lanes(o, TOGETHER, 2);
 #endif
   dense_tile_of_lanes(o, TILE, 1);
@@ -99,7 +103,8 @@ static void multiply_wide(const plan_matrix *m, const uint8_t *at, const float *
       for (uint32_t r = 0; r < m->rows; r += TILE) {
         const uint8_t *from = at + r / TILE * tile_bytes + (size_t)k * TILE * value_bytes(m->width);
         const float *weights = widened(from, count, m, room);
-        multiply_tile((dense_operands){weights, side_by_side, y + r * y_stride + c, pass, y_stride, count, m->rows - r}, pass);
+        float *to = y + r * y_stride + c;
+        multiply_tile((dense_operands){weights, side_by_side, to, pass, y_stride, count, m->rows - r}, pass);
       }
     }
   }
@@ -116,7 +121,9 @@ static void multiply_narrow(const plan_matrix *m, const uint8_t *at, const float
       at += count * TILE * value_bytes(m->width);
       for (uint32_t c = 0, pass; c < columns; c += pass) {
         pass = pass_of(columns - c);
-        multiply_tile((dense_operands){weights, x + k * x_stride + c, y + r * y_stride + c, x_stride, y_stride, count, m->rows - r}, pass);
+        const float *from = x + k * x_stride + c;
+        float *to = y + r * y_stride + c;
+        multiply_tile((dense_operands){weights, from, to, x_stride, y_stride, count, m->rows - r}, pass);
       }
     }
 }

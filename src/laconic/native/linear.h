@@ -8,7 +8,8 @@
 #include "run.h"
 #include "sparse.h"
 
-/* y += W x, for m->columns rows of x and m->rows of y. `columns` is rounded up to LANES; strides are multiples of it. */
+/* y += W x, for m->columns rows of x and m->rows of y. `columns` is rounded up to LANES, of which strides are
+   multiples. What becomes of a column does not depend on how many there are. */
 static void multiply(const plan_view *plan, const plan_matrix *m, const float *x, size_t x_stride, float *y,
                      size_t y_stride, uint32_t columns) {
   const uint8_t *at = in_arena(plan, m->at);

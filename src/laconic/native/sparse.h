@@ -7,7 +7,7 @@
 
      slice    512 rows, or all that are left where fewer than 516 are; of each, its blocks
      block    u32 segments, then as many segments
-     segment  u32 count (steps of each group), u32 groups, u16 rows[groups][4] within the slice, then groups x count steps
+     segment  u32 count (steps of each group), u32 groups, u16 rows[groups][4] within the slice, groups x count steps
      step     u16 4 x column within the block, for each of the four rows, then their 4 values: a non-zero, or a zero
 
    Rows of a group differ, so that each can be updated on its own. */
@@ -45,7 +45,8 @@ INLINE uint32_t step_bytes(uint32_t width) { return GROUP * (2 + value_bytes(wid
 INLINE sparse_segment segment_at(const uint8_t *at, uint32_t width) {
   const uint32_t *words = (const void *)at;
   const uint8_t *steps = at + 8 + (size_t)words[1] * GROUP * 2;
-  return (sparse_segment){words[0], words[1], (const void *)(at + 8), steps, steps + (size_t)words[0] * words[1] * step_bytes(width)};
+  const uint8_t *end = steps + (size_t)words[0] * words[1] * step_bytes(width);
+  return (sparse_segment){words[0], words[1], (const void *)(at + 8), steps, end};
 }
 
 #define VECTOR vec

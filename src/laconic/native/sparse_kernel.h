@@ -16,8 +16,9 @@ INLINE VECTOR KERNEL(repeat)(vec4 w) {
 }
 
 #if FLOATS == 16
-#define SPREAD(w, i) \
-  __builtin_shufflevector(w, w, i, i, i, i, i + 4, i + 4, i + 4, i + 4, i + 8, i + 8, i + 8, i + 8, i + 12, i + 12, i + 12, i + 12)
+#define SPREAD(w, i)                                                                                                  \
+  __builtin_shufflevector(w, w, i, i, i, i, i + 4, i + 4, i + 4, i + 4, i + 8, i + 8, i + 8, i + 8, i + 12, i + 12, \
+                          i + 12, i + 12)
 #elif FLOATS == 8
 #define SPREAD(w, i) __builtin_shufflevector(w, w, i, i, i, i, i + 4, i + 4, i + 4, i + 4)
 #else
@@ -50,7 +51,8 @@ INLINE void KERNEL(rows)(const uint8_t *steps, uint32_t count, const uint16_t *r
     VECTOR values_again = KERNEL(repeat)(four_values(values, width, o.step));
     for (uint32_t r = 0; r < together; r++) {
       const void *x = (const uint8_t *)o.x + quadruples[first + r] * o.x_stride;
-      VECTOR w = together == 1 ? KERNEL(splat)(one_value(values, first, width, o.step)) : KERNEL(spread)(values_again, first + r);
+      VECTOR w = KERNEL(spread)(values_again, first + r);
+      if (together == 1) w = KERNEL(splat)(one_value(values, first, width, o.step));
       for (uint32_t v = 0; v < vectors; v++) sums[r][v] += w * ((const KERNEL(unaligned) *)x)[v];
     }
   }

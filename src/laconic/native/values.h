@@ -12,7 +12,6 @@ typedef float vec16 __attribute__((vector_size(64)));
 typedef float vec4 __attribute__((vector_size(16)));
 typedef uint16_t four_halves __attribute__((vector_size(8)));
 typedef uint32_t four_words __attribute__((vector_size(16)));
-typedef int8_t four_codes __attribute__((vector_size(4)));
 typedef int32_t four_numbers __attribute__((vector_size(16)));
 
 INLINE uint32_t value_bytes(uint32_t width) { return width == FLOAT32 ? 4 : width == BFLOAT16 ? 2 : 1; }
@@ -25,9 +24,10 @@ INLINE vec4 four_values(const uint8_t *at, uint32_t width, float step) {
     return (vec4)(__builtin_convertvector(halves, four_words) << 16);
   }
   if (width == INT8) {
-    four_codes codes;
+    uint32_t codes; /* each moved to the top of a word, and down again with its sign: GCC widens bytes one by one */
     memcpy(&codes, at, sizeof codes);
-    four_numbers numbers = __builtin_convertvector(codes, four_numbers);
+    four_words raised = codes * (four_words){1u << 24, 1u << 16, 1u << 8, 1u};
+    four_numbers numbers = (four_numbers)raised >> 24;
     return __builtin_convertvector(numbers, vec4) * (vec4){step, step, step, step};
   }
   memcpy(&values, at, sizeof values);
