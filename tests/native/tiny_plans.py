@@ -21,9 +21,7 @@ def tiny_plan(side: int = 0) -> Plan:
     bias = numbers.standard_normal(len(WORDS)).astype(np.float32)
     unread = np.ones((len(WORDS), 1), np.float32)
     builder.linear("images", Place(pooled), Place(seen), builder.matrix(weight))
-    builder.linear(
-        "step", Place(nothing), Place(logits), builder.matrix(unread, bias), start="FROM_IMAGE", image=seen
-    )
+    builder.linear("step", Place(nothing), Place(logits), builder.matrix(unread, bias), start="FROM_IMAGE", image=seen)
     special = {"pad": 0, "unk": 1, "bos": 2, "eos": 3}
     sizes = {"side": side, "channels": CHANNELS, "pooled_channels": CHANNELS, "positions": POSITIONS}
     return builder.finish(special | sizes | {"grid": grid, "pooled": pooled, "logits": logits}, WORDS)
