@@ -49,7 +49,7 @@ clean:
 
 # The library is made by the installation, and again when its sources change.
 .venv/.native: .venv/.ready $(wildcard $(NATIVE)/*.[ch]) $(NATIVE)/building.py
-	@.venv/bin/python $(NATIVE)/building.py
+	@.venv/bin/python $(NATIVE)/building.py > /dev/null
 	@touch $@
 
 .venv-wheels/.ready: packaging/requirements.txt

@@ -1,5 +1,6 @@
 """The command itself: Ctrl-C at any moment of its start is one line."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -44,6 +45,19 @@ def test_ctrl_c_afterwards_is_an_exception() -> None:
     """So that what is under way is put away."""
     with pytest.raises(KeyboardInterrupt):
         command._stop(2, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "threads"),
+    [("inspect x", "1"), ("", "1"), ("train x", None), ("pack x", None), ("caption x --backend torch", None)],
+)
+def test_matrix_products_get_threads_where_they_need_them(line, threads, monkeypatch) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    command._spare_threads(line.split())
+    assert os.environ.pop("OPENBLAS_NUM_THREADS", None) == threads
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
+    command._spare_threads(line.split())
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "7"
 
 
 def test_the_command_is_this_one() -> None:

@@ -9,6 +9,7 @@ import sys
 from types import FrameType
 
 STOPPED = 130
+TRAINING = "demo", "train", "study", "pack"  # verbs whose matrix products may need threads
 
 
 def main() -> int:
@@ -17,6 +18,7 @@ def main() -> int:
         _reserve_streams()
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
             signal.signal(signal.SIGINT, _stop)
+        _spare_threads(sys.argv[1:])
         from laconic.cli import main as run
 
         return run()
@@ -32,6 +34,13 @@ def _reserve_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _spare_threads(words: list[str]) -> None:
+    """One thread for numpy's matrix products, unless the environment says otherwise: to start one for each core costs
+    more than most verbs do with them. Not where PyTorch may work, which some builds give the same library."""
+    if not set(words[:1]) & set(TRAINING) and not any("torch" in word for word in words):
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
