@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip --quiet --disable-pip-version-check
 NATIVE = src/laconic/native
 
-.PHONY: demo test lint bench wheels example clean
+.PHONY: demo test lint bench wheels wasm example clean
 
 demo: .venv/.native
 	@.venv/bin/laconic demo
@@ -21,11 +21,18 @@ lint: .venv/.ready-dev
 bench: .venv/.ready-dev .venv/.native
 	.venv/bin/python benchmarks/metrics.py --csv results/metrics_speed.csv
 	.venv/bin/python benchmarks/train_step.py --csv results/train_step.csv --threads 1
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv/bin/python benchmarks/engine.py --out results --check
 
 # Wheels for Linux, macOS and Windows, and the WebAssembly module, in dist/, with Zig's compiler for all of them.
 wheels: .venv-wheels/.ready
 	.venv-wheels/bin/python packaging/wheels.py
 	sh packaging/check_wheel.sh dist $(PYTHON)
+
+# The WebAssembly module alone.
+wasm: dist/laconic.wasm
+
+dist/laconic.wasm: .venv-wheels/.ready $(wildcard $(NATIVE)/*.[ch]) $(NATIVE)/building.py
+	.venv-wheels/bin/python packaging/wheels.py wasm
 
 # An application compiles two files of laconic and its own.
 example: dist/caption

@@ -19,22 +19,22 @@ IMPOSSIBLE = -100.0
 
 def up_down(path: Path, sparsity: float) -> Path:
     """Up-Down of COCO: 1000 units, regions of 2048 channels."""
-    return _write(path, ModelConfig(EncoderConfig("regions"), DecoderConfig("up_down")), COCO_WORDS, 0.0, sparsity)
+    return write(path, ModelConfig(EncoderConfig("regions"), DecoderConfig("up_down")), COCO_WORDS, 0.0, sparsity)
 
 
 def object_relation(path: Path, sparsity: float) -> Path:
     """Object Relation Transformer of COCO: 6 layers of 512, regions of 2048 channels with boxes."""
     model = ModelConfig(EncoderConfig("regions"), DecoderConfig("object_relation"))
-    return _write(path, model, COCO_WORDS, 0.0, sparsity)
+    return write(path, model, COCO_WORDS, 0.0, sparsity)
 
 
 def soft_attention(path: Path, encoder: float, decoder: float) -> Path:
     """Soft-Attention of Flickr8k on MobileNet-V2 at 224 pixels; its 1x1 convolutions and the decoder as sparse."""
     model = ModelConfig(EncoderConfig("mobilenet_v2"), DecoderConfig("soft_attention"))
-    return _write(path, model, FLICKR8K_WORDS, encoder, decoder)
+    return write(path, model, FLICKR8K_WORDS, encoder, decoder)
 
 
-def _write(path: Path, model: ModelConfig, words: int, encoder: float, decoder: float) -> Path:
+def write(path: Path, model: ModelConfig, words: int, encoder: float, decoder: float) -> Path:
     torch.manual_seed(1)
     vocabulary = Vocabulary((*SPECIALS, *(f"word{i}" for i in range(words - len(SPECIALS)))))
     captioner = ImageCaptioner(model, vocabulary).eval()

@@ -1,8 +1,9 @@
 """What tests share: where reference data lies, a toy encoder, one torch thread so that two workers do not fight."""
 
+import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
@@ -72,6 +73,45 @@ def toy_encoder() -> Iterator[None]:
     encoders.ENCODERS["toy"] = Toy
     yield
     del encoder_table.ENCODERS["toy"], encoders.ENCODERS["toy"], rules_encoders.RULES["toy"]
+
+
+SMALL = {  # options of captioners that are small, and odd enough to have rows and columns left over
+    "soft_attention": {"word": 24, "hidden": 40},
+    "up_down": {"word": 24, "hidden": 40, "attention": 24},
+    "object_relation": {"layers": 2, "width": 32, "feed_forward": 48, "heads": 4},
+}
+
+
+@pytest.fixture(scope="session")
+def random_captioner(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Packs a small captioner whose random weights are mostly zero, and large enough to say many things; the same file
+    for the same arguments: random_captioner("up_down", EncoderConfig("regions", channels=12))."""
+    from laconic.spec.model import EncoderConfig
+
+    @functools.cache
+    def make(decoder: str, encoder: EncoderConfig, values: str = "exact") -> Path:
+        import torch
+
+        from laconic.captioner.image_captioner import ImageCaptioner
+        from laconic.captioner.packing import save
+        from laconic.spec.model import DecoderConfig, ModelConfig
+        from laconic.text import Vocabulary
+
+        words = Vocabulary.build([f"word{i} thing{i}" for i in range(40)], 1)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            captioner = ImageCaptioner(ModelConfig(encoder, DecoderConfig(decoder, SMALL[decoder])), words)
+            with torch.no_grad():
+                for name, weight in captioner.decoder.named_parameters():
+                    if weight.ndim > 1:
+                        weight.mul_(4.0).mul_(torch.rand_like(weight) > 0.6)
+                    elif name == "output.bias":
+                        weight.uniform_(-1, 1)
+        path = tmp_path_factory.mktemp("packed") / f"{decoder}.safetensors"
+        save(captioner, path, values)
+        return path
+
+    return make
 
 
 @pytest.fixture(autouse=True)

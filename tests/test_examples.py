@@ -7,7 +7,13 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import laconic
+from laconic import store
+from laconic.runtime.planning import make_plan
+from laconic.spec.model import EncoderConfig
 
 ROOT = Path(__file__).parents[1]
 NATIVE = ROOT / "src" / "laconic" / "native"
@@ -42,6 +48,16 @@ def test_it_captions_pixels(caption, tmp_path):
     assert set(said.split()) <= set(TINY["WORDS"][4:])
     pixels.write_bytes(bytes(3))
     assert caption(plan, pixels) == (2, "", "images or options that this plan cannot take\n")
+
+
+@pytest.mark.parametrize("captioner", ["soft_attention", "up_down", "object_relation"])
+def test_it_says_what_the_engine_says(caption, captioner, random_captioner, tmp_path):
+    file = random_captioner(captioner, EncoderConfig("mobilenet_v1_025", 64, 16))
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    plan = make_plan(store.load(file))
+    plan.save(tmp_path / "a.plan")
+    (tmp_path / "a.rgb").write_bytes(pixels.tobytes())
+    assert caption(tmp_path / "a.plan", tmp_path / "a.rgb") == (0, f"{laconic.load(file).caption([pixels])[0]}\n", "")
 
 
 def test_it_says_what_is_wrong(caption, tmp_path):

@@ -2,52 +2,28 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import laconic
 from laconic.captioner.engine import Engine, open_path, regions_inputs
-from laconic.captioner.image_captioner import ImageCaptioner
-from laconic.captioner.packing import save
 from laconic.data.regions import Regions
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError, FormatError
 from laconic.runtime.native_path import NativePath
 from laconic.runtime.numpy_path import NumpyPath
-from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
-from laconic.text import Vocabulary
+from laconic.spec.model import EncoderConfig
 
-WORDS = [f"word{i} thing{i}" for i in range(40)]
-OPTIONS = {
-    "soft_attention": {"word": 24, "hidden": 40},
-    "up_down": {"word": 24, "hidden": 40, "attention": 24},
-    "object_relation": {"layers": 2, "width": 32, "feed_forward": 48, "heads": 4},
-}
+CAPTIONERS = ("soft_attention", "up_down", "object_relation")
 
 
-def packed(path: Path, captioner: str, encoder: EncoderConfig, sparsity: float = 0.6) -> Path:
-    """A captioner with random weights, large enough to say many things, most of them zero."""
-    torch.manual_seed(0)
-    model = ModelConfig(encoder, DecoderConfig(captioner, OPTIONS[captioner]))
-    made = ImageCaptioner(model, Vocabulary.build(WORDS, 1))
-    with torch.no_grad():
-        for name, weight in made.decoder.named_parameters():
-            if weight.ndim > 1:
-                weight.mul_(4.0).mul_(torch.rand_like(weight) > sparsity)
-            elif name == "output.bias":
-                weight.uniform_(-1, 1)
-    save(made, path, "exact")
-    return path
-
-
-@pytest.fixture(scope="module", params=OPTIONS)
-def of_photos(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("packed") / f"{request.param}.safetensors"
-    return packed(path, request.param, EncoderConfig("vgg_small", 64, 16))
+@pytest.fixture(scope="module", params=CAPTIONERS)
+def of_photos(request: pytest.FixtureRequest, random_captioner: Callable[..., Path]) -> Path:
+    return random_captioner(request.param, EncoderConfig("vgg_small", 64, 16))
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +72,9 @@ def test_photos_of_any_size_and_files(of_photos: Path, pixels: list[np.ndarray],
     assert engine.caption([]) == []
 
 
-@pytest.mark.parametrize("captioner", OPTIONS)
-def test_regions_and_their_boxes(captioner: str, tmp_path: Path) -> None:
-    path = packed(tmp_path / "regions.safetensors", captioner, EncoderConfig("regions", channels=12))
+@pytest.mark.parametrize("captioner", CAPTIONERS)
+def test_regions_and_their_boxes(captioner: str, random_captioner: Callable[..., Path]) -> None:
+    path = random_captioner(captioner, EncoderConfig("regions", channels=12))
     rng = np.random.default_rng(0)
     images = []
     for count in (1, 7, 3):

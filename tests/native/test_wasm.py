@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from laconic import store
 from laconic.decode.search import Decoding
 from laconic.native.library import library
 from laconic.runtime.inputs import Inputs
 from laconic.runtime.native_path import NativePath
+from laconic.runtime.numpy_path import NumpyPath
+from laconic.runtime.planning import make_plan
+from laconic.spec.model import EncoderConfig
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "dist" / "laconic.wasm"
@@ -20,7 +24,7 @@ TINY = runpy.run_path(str(Path(__file__).with_name("tiny_plans.py")))
 NODE = shutil.which("node")
 pytestmark = [
     pytest.mark.skipif(NODE is None, reason="no node here"),
-    pytest.mark.skipif(not MODULE.exists(), reason="no dist/laconic.wasm; make wheels"),
+    pytest.mark.skipif(not MODULE.exists(), reason="no dist/laconic.wasm; make wasm"),
 ]
 
 
@@ -57,6 +61,22 @@ def test_captions_are_those_of_the_library(beam, tmp_path):
         ]
         np.testing.assert_allclose(found["scores"][image], [h.score for h in hypotheses], rtol=1e-6)
         assert found["words"][image][0] == [words[token] for token in found["tokens"][image][0]]
+
+
+@pytest.mark.parametrize("captioner", ["soft_attention", "up_down", "object_relation"])
+def test_photos_get_the_same_captions(captioner, random_captioner, tmp_path):
+    plan = make_plan(store.load(random_captioner(captioner, EncoderConfig("mobilenet_v1_025", 64, 16))))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    plan.save(tmp_path / "a.plan")
+    (tmp_path / "pixels").write_bytes(pixels.tobytes())
+    found = run_wasm(
+        plan=str(tmp_path / "a.plan"), pixels=str(tmp_path / "pixels"), count=3, beam=3, max_length=8
+    )  # fmt: skip
+    runner = NumpyPath(plan) if library() is None else NativePath(plan)
+    expected = runner.search(Inputs(pixels=pixels), Decoding(3, 8))
+    for tokens, scores, hypotheses in zip(found["tokens"], found["scores"], expected, strict=True):
+        assert tuple(tokens[0][: len(hypotheses[0].tokens)]) == hypotheses[0].tokens
+        np.testing.assert_allclose(scores, [h.score for h in hypotheses], rtol=1e-4)
 
 
 def test_the_module_needs_nothing_of_its_host():

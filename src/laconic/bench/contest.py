@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from laconic import store
 from laconic.bench.processor import has_avx512, level, processor, versions
 from laconic.bench.timing import bounded, interleaved
+from laconic.captioner.engine import Engine
 from laconic.decode.beams import Hypothesis
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError
@@ -63,7 +64,9 @@ class Subject:
 
 
 def _engine(subject: Subject) -> Search:
-    return partial(NativePath(subject.plan, str(subject.path)).search, subject.inputs)
+    """On one thread, as many images at once as pay."""
+    path = NativePath(subject.plan, str(subject.path))
+    return partial(Engine(subject.spec, path, threads=1).search, subject.inputs)
 
 
 def _numpy(subject: Subject) -> Search:

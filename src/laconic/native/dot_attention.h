@@ -20,7 +20,7 @@ typedef struct { /* one head of one image */
 
 /* bias and keys^T query / sqrt(size) for each position, LANES numbers each. */
 static void ask_positions(const head_seen *seen, const float *query, size_t stride, float *logits) {
-  vec scale = splat(1.0f / __builtin_sqrtf((float)seen->size));
+  vec scale = splat(1.0f / root_of((float)seen->size));
   for (uint32_t p = 0; p < seen->keys.columns; p += ASIDE) {
     vec sums[ASIDE];
     for (uint32_t i = 0; i < ASIDE; i++) sums[i] = splat(0.0f);

@@ -2,10 +2,11 @@
 #ifndef LACONIC_LAYER_NORM_H
 #define LACONIC_LAYER_NORM_H
 
+#include "mathematics.h"
 #include "run.h"
 
-INLINE vec root_of(vec x) {
-  for (uint32_t i = 0; i < LANES; i++) x[i] = __builtin_sqrtf(x[i]);
+INLINE vec roots_of(vec x) {
+  for (uint32_t i = 0; i < LANES; i++) x[i] = root_of(x[i]);
   return x;
 }
 
@@ -32,11 +33,11 @@ INLINE vec sum_rows(const float *x, size_t stride, uint32_t rows, vec mean, int 
 static void run_layer_norm(const laconic_run *run, const uint32_t *a) {
   table x = table_of(run, a[0], 0), y = table_of(run, a[1], 0);
   const float *weight = constants(&run->plan, a[2]), *bias = constants(&run->plan, a[3]);
-  float rows = (float)x.rows, ratio = __builtin_sqrtf((rows - 1.0f) / rows);
+  float rows = (float)x.rows, ratio = root_of((rows - 1.0f) / rows);
   for (uint32_t c = 0; c < x.columns; c += LANES) {
     vec mean = sum_rows(x.at + c, x.stride, x.rows, splat(0.0f), 0) * splat(1.0f / rows);
     vec variance = sum_rows(x.at + c, x.stride, x.rows, mean, 1) * splat(1.0f / rows);
-    vec scale = splat(ratio) / root_of(variance + splat(1e-12f));
+    vec scale = splat(ratio) / roots_of(variance + splat(1e-12f));
     for (uint32_t r = 0; r < x.rows; r++) {
       vec v = (load(x.at + r * x.stride + c) - mean) * scale;
       if (weight) v *= splat(weight[r]);

@@ -78,4 +78,13 @@ INLINE double exp_double(double x) {
   return p * scale.d;
 }
 
+/* sqrt(x), for x >= 0, by Newton's method from half the exponent: a compiler may call the C library for its own. */
+INLINE float root_of(float x) {
+  if (!(x > 0.0f)) return x; /* zero, and what is no number */
+  union { double d; uint64_t u; } guess = {x};
+  guess.u = (guess.u >> 1) + (511ull << 52) + (1ull << 51);
+  for (int i = 0; i < 4; i++) guess.d = 0.5 * (guess.d + x / guess.d);
+  return (float)guess.d;
+}
+
 #endif

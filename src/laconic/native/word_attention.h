@@ -40,7 +40,7 @@ static vec ask_words(const words_seen *seen, uint32_t first, size_t offset, cons
 
 /* Weights of the words, up to a factor, which is returned: one over their sum. */
 static float weigh_words(const words_seen *seen, size_t offset, const float *query, uint32_t size, float *weights) {
-  vec highest = splat(-__builtin_inff()), sum = splat(0.0f), scale = splat(1.0f / __builtin_sqrtf((float)size));
+  vec highest = splat(-__builtin_inff()), sum = splat(0.0f), scale = splat(1.0f / root_of((float)size));
   for (uint32_t w = 0; w < seen->count; w += LANES) {
     vec logits = ask_words(seen, w, offset, query, size) * scale;
     highest = most(logits, highest);
