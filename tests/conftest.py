@@ -82,6 +82,9 @@ SMALL = {  # options of captioners that are small, and odd enough to have rows a
 }
 
 
+LOUDNESS = {"soft_attention": 4.0, "up_down": 6, "object_relation": 4.0}  # factor of weights that says many things
+
+
 @pytest.fixture(scope="session")
 def random_captioner(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Packs a small captioner whose random weights are mostly zero, and large enough to say many things; the same file
@@ -104,7 +107,7 @@ def random_captioner(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
             with torch.no_grad():
                 for name, weight in captioner.decoder.named_parameters():
                     if weight.ndim > 1:
-                        weight.mul_(4.0).mul_(torch.rand_like(weight) > 0.6)
+                        weight.mul_(LOUDNESS[decoder]).mul_(torch.rand_like(weight) > 0.6)
                     elif name == "output.bias":
                         weight.uniform_(-1, 1)
         path = tmp_path_factory.mktemp("packed") / f"{decoder}.safetensors"

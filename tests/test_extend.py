@@ -6,7 +6,7 @@ A toy goes into the very tables that its row names, and nowhere else.
 import importlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import laconic
 from laconic import data, metrics, store
 from laconic.captioner.accounting import caption_operations, non_zeros
 from laconic.captioner.packing import load
@@ -33,7 +34,12 @@ from laconic.models.torch_captioner import TorchCaptioner
 from laconic.recipes.study import read_study
 from laconic.report.runs import read_runs
 from laconic.report.tables import Row, csv_row
+from laconic.runtime.encoder_maps import Map, Maps
+from laconic.runtime.operations import NONE, Place
+from laconic.runtime.program import Builder
+from laconic.runtime.tables import pack_table
 from laconic.spec.encoders import EncoderFacts
+from laconic.spec.packed import CaptionerSpec
 from laconic.spec.pixels import Normalization
 from laconic.store import integers
 from laconic.store.bits import Reader
@@ -159,6 +165,26 @@ class Patches(nn.Module):
         return Features(grid, grid.mean(1))
 
 
+def plan_bag(builder: Builder, packed: store.Packed, spec: CaptionerSpec, grid: int, pooled: int) -> dict[str, int]:
+    width, rows = packed["decoder.seen.bias"].size, len(spec.vocabulary)
+    seen = Place(builder.buffer(width, "IMAGES"))
+    word, both, logits = (Place(builder.buffer(size, "ROWS")) for size in (width, width, rows))
+    weights = builder.matrix(packed["decoder.seen.weight"], packed["decoder.seen.bias"])
+    builder.linear("images", Place(pooled), seen, weights)
+    table = builder.add_matrix(pack_table(packed["decoder.word.weight"], builder.width))
+    scale = int(np.float32(1).view(np.uint32))
+    builder.add("step", "EMBED", y=word, matrix=table, activation="LINEARLY", scale=scale, positions=NONE)
+    same = builder.matrix(np.eye(width, dtype=np.float32))
+    builder.linear("step", word, both, same, "RELU", "FROM_IMAGE", image=seen.buffer)
+    weights = builder.matrix(packed["decoder.output.weight"], packed["decoder.output.bias"])
+    builder.linear("step", both, logits, weights)
+    return {"logits": logits.buffer}
+
+
+def patches(maps: Maps) -> Iterator[Map]:
+    yield maps.convolve(maps.pixels(), "patches", stride=maps.stride, activation="LINEARLY", grid=True)
+
+
 # A data set and a metric
 
 
@@ -204,6 +230,8 @@ def world(add: Add) -> None:
     add("a captioner", "bag", BagConfig, Bag)
     how = Normalization((127.0,) * 3, (128.0,) * 3)
     add("an encoder", "patches", EncoderFacts({8: 6}, 6, how), Patches)
+    add("a captioner in the engine", "bag", plan_bag)
+    add("an encoder in the engine", "patches", patches)
     add("a data set", "squares", load_squares)
     add("a metric", "Shortness", Metric(("Shortness",), shortness))
 
@@ -212,7 +240,7 @@ def world(add: Add) -> None:
 def test_an_experiment_with_toys_is_trained_packed_and_scored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A pruning method, a captioner, an encoder, a data set, a metric and an experiment."""
+    """A pruning method, a captioner, an encoder, both in the engine, a data set, a metric and an experiment."""
     monkeypatch.chdir(tmp_path)
     Path("toy.toml").write_text(RECIPE)
     assert main(["train", "toy.toml"]) == 0
@@ -226,6 +254,8 @@ def test_an_experiment_with_toys_is_trained_packed_and_scored(
     score = json.loads(Path("scores.json").read_text())["scores"]["Shortness"]
     assert 0 < score <= 1
     assert "Shortness" in capsys.readouterr().out
+    squares = [load_squares(None, "val")[i].pixels() for i in range(6)]
+    assert laconic.load("runs/toy/model.safetensors").caption(squares) == found.caption(squares)
     (run,), _ = read_runs([Path("runs/toy")])
     cells = csv_row(Row(run, None, None, ""))
     assert (cells["method"], cells["data"], cells["Shortness"]) == ("columns", "squares", "")
@@ -323,6 +353,8 @@ TOYS = {
     "a sparsity schedule": test_a_sparsity_schedule_is_the_type_of_a_field,
     "a captioner": test_an_experiment_with_toys_is_trained_packed_and_scored,
     "an encoder": test_an_experiment_with_toys_is_trained_packed_and_scored,
+    "a captioner in the engine": test_an_experiment_with_toys_is_trained_packed_and_scored,
+    "an encoder in the engine": test_an_experiment_with_toys_is_trained_packed_and_scored,
     "a metric": test_rows_are_known_to_the_library,
     "a data set": test_rows_are_known_to_the_library,
     "a way to store positions": test_a_way_to_store_positions_is_taken_where_it_is_smallest,

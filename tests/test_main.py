@@ -31,7 +31,7 @@ sys.exit(main())
         ("numpy", "inspect nowhere"),
         ("tyro", "caption nowhere photo.jpg"),
         ("laconic.store", "inspect nowhere"),
-        ("torch", "caption here photo.jpg"),
+        ("torch", "caption here photo.jpg --backend torch"),
     ],
 )
 def test_ctrl_c_while_modules_load(tmp_path: Path, module: str, line: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from laconic.bulk import worker
+from laconic.captioner.engine import Engine
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import save
 from laconic.cli import main
@@ -72,7 +73,7 @@ def test_stopped(
 
     words = ["caption", str(packed), "--folder", "photos", "--out", "out.csv"]
     with monkeypatch.context() as patched:
-        patched.setattr(ImageCaptioner, "caption", stop)
+        patched.setattr(Engine, "caption", stop)
         patched.setattr("sys.argv", ["laconic", *words])
         assert main(words) == 130
     said = capsys.readouterr().err

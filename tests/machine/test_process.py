@@ -71,5 +71,5 @@ def test_captioning_starts_no_more_threads_than_there_are_cores(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1500)
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)
     with pytest.raises(FormatError):
-        open_captioner(Path("nowhere"))
+        open_captioner(Path("nowhere"), "torch")
     assert set_to == [process.cores()]

@@ -6,8 +6,8 @@
 #include "run.h"
 
 #define MOST_SIDE 4096u   /* of a map */
-#define MOST_KERNEL 7u    /* side of a window */
-#define MOST_STRIDE 7u
+#define MOST_KERNEL 32u   /* side of a window */
+#define MOST_STRIDE 32u
 
 typedef struct {
   uint32_t height, width;   /* of the map */

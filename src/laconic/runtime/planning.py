@@ -5,12 +5,13 @@
 `Weights` is how rules see a file: by the name of a parameter, dense or as compressed sparse rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from laconic.errors import ConfigError
 from laconic.runtime.operations import NONE, Place
 from laconic.runtime.plan import Plan
 from laconic.runtime.program import Builder
-from laconic.runtime.rules_encoders import plan_encoder
+from laconic.runtime.rules_encoders import RULES, plan_encoder
 from laconic.runtime.rules_recurrent import plan_soft_attention, plan_up_down
 from laconic.runtime.rules_transformer import plan_object_relation
 from laconic.spec.encoders import cells_of, channels_of
@@ -34,9 +35,11 @@ CAPTIONERS: dict[str, Callable[..., dict[str, int]]] = {
 def make_plan(packed: Packed, *, width: str = "FLOAT32", spec: CaptionerSpec | None = None) -> Plan:
     """The plan of a packed captioner. `width`: how values of matrices lie in it, one of WIDTHS.
 
-    Raises FormatError, naming the file, where it holds something else or is damaged.
+    Raises FormatError, naming the file, where it holds something else or is damaged; ConfigError where there are no
+    rules for its encoder or its captioner.
     """
     spec = spec or read_spec(packed)
+    _check_rules(spec)
     encoder, builder = spec.model.encoder, Builder(width)
     channels = channels_of(encoder)
     pixels = encoder.name != REGIONS
@@ -53,3 +56,16 @@ def make_plan(packed: Packed, *, width: str = "FLOAT32", spec: CaptionerSpec | N
         "tokenization": TOKENIZATIONS.index(spec.vocabulary.tokenization),
     }  # fmt: skip
     return builder.finish({**facts, **special, **found}, list(spec.vocabulary.words))
+
+
+def _check_rules(spec: CaptionerSpec) -> None:
+    """ConfigError where encoder or captioner has no rules to make programs by."""
+    tables: dict[str, tuple[str, Iterable[str]]] = {
+        "encoder": (spec.model.encoder.name, [*RULES, REGIONS]),
+        "captioner": (spec.model.decoder.name, CAPTIONERS),
+    }
+    for kind, (name, known) in tables.items():
+        if name not in known:
+            raise ConfigError(
+                f"{kind} {name!r} has no rules in the engine; run it with backend torch, or write them (docs/EXTEND.md)"
+            )
