@@ -1,12 +1,15 @@
 """An installation without the extra `train`: all that needs PyTorch says so in one line, all else works."""
 
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from laconic import store
+from laconic.spec.model import EncoderConfig
 
 LINE = "laconic: training needs PyTorch: pip install 'laconic[train]'\n"
 WITHOUT = """
@@ -72,6 +75,29 @@ def test_packed_files_are_looked_at_and_repacked(packed, tmp_path):
     out = tmp_path / "again.safetensors"
     assert run(COMMAND, "pack", str(packed), "-o", str(out), "--values", "exact")[0] == 0
     np.testing.assert_array_equal(store.load(out)["w"], np.eye(8))
+
+
+@pytest.mark.parametrize("native", ["1", "0"])
+def test_photos_and_folders_are_captioned(native, random_captioner, tmp_path, monkeypatch):
+    """By the native library, and by numpy."""
+    file = random_captioner("soft_attention", EncoderConfig("vgg_small", 64, 16))
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    monkeypatch.setenv("LACONIC_NATIVE", native)
+    code, said, errors = run(
+        COMMAND, "caption", str(file), str(tmp_path / "photos"), "--json", str(tmp_path / "a.json")
+    )
+    assert (code, errors) == (0, "")
+    rows = json.loads((tmp_path / "a.json").read_text())
+    assert said.splitlines() == [f"{row['image']}: {row['caption']}" for row in rows]
+    words = ["caption", str(file), "--folder", str(tmp_path / "photos"), "--out", str(tmp_path / "b.jsonl")]
+    assert run(COMMAND, *words)[0] == 0
+    folder = [json.loads(line)["caption"] for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert folder == [row["caption"] for row in rows]
+    assert run(COMMAND, "plan", str(file), "-o", str(tmp_path / "a.plan"))[0] == 0
+    assert run(COMMAND, "caption", str(file), "x.jpg", "--backend", "torch") == (2, "", LINE)
 
 
 def test_names_that_train_are_errors_of_one_line():
