@@ -77,6 +77,15 @@ def test_page_nests_and_has_one_figure_for_each_picture() -> None:
     assert "7.0 %" in outline.text
 
 
+def test_what_a_caption_takes_is_shown_where_it_is_known() -> None:
+    timed = captions_page(
+        replace(DENSE, milliseconds=41.3), replace(PRUNED, milliseconds=2.26), [], [], Story("opening")
+    )
+    assert "2.3 ms" in timed
+    assert "dense 41.3 ms" in timed
+    assert "processor time" not in captions_page(DENSE, PRUNED, [], [], Story("opening"))
+
+
 def test_page_loads_nothing() -> None:
     text = page()
     assert Outline(text).addresses

@@ -18,6 +18,8 @@ from rich import box
 from rich.table import Table
 
 from laconic import data, store
+from laconic.bench.timing import interleaved
+from laconic.captioner.engine import Engine
 from laconic.captioner.packing import load, save
 from laconic.cli.console import console_for
 from laconic.cli.pack import is_calibrated
@@ -54,6 +56,7 @@ VALUES = {"dense": "exact", "pruned": "compact"}  # of the models, in the order 
 CALIBRATION = 64  # training scenes on which compact values are fitted
 SIZE = 48  # pixels of a side that the captioners see
 BATCH = 32
+ROUNDS = 9  # in which a caption is timed
 SEEING = "encoder"  # folder in which the encoder learns to see
 CAPTIONER = {"layers": 1, "width": 128, "feed_forward": 256, "heads": 4, "input_dropout": 0.0, "dropout": 0.0}
 VISION = EncoderConfig("vgg_small", size=SIZE, stride=16)
@@ -108,7 +111,7 @@ def run_demo(demo: Demo) -> None:
             run_recipe(recipe, demo.out / name, demo.out / "cache", resume=True, watch=watch)
     console.print(f"[bold]{TITLES['files']}[/bold]")
     with watching(console) as watch:
-        contenders = pack_and_score(demo, watch)
+        contenders = timed(demo, pack_and_score(demo, watch))
         pictures = caption_pictures(demo, watch)
     layers = kept_by_layer(packed(demo)["pruned"])
     write_page(captions_page(*contenders, layers, pictures, story(demo)), demo.out / "index.html")
@@ -202,6 +205,18 @@ def pack_and_score(demo: Demo, watch: Watcher) -> tuple[Contender, Contender]:
     return dense, pruned
 
 
+def timed(demo: Demo, contenders: tuple[Contender, Contender]) -> tuple[Contender, Contender]:
+    """With the processor time that a caption takes on one core: dense as PyTorch runs it, pruned as the engine does."""
+    files, pixels = packed(demo), Scenes(1, "test", size=SIZE)[0].pixels()
+    module, engine = load(files["dense"]), Engine.load(files["pruned"], threads=1)
+    ways = {"dense": partial(module.caption, [pixels], DECODING), "pruned": partial(engine.caption, [pixels], DECODING)}
+    for way in ways.values():  # warm
+        way()
+    seconds = interleaved(ways, ROUNDS)
+    dense, pruned = (replace(one, milliseconds=1000 * seconds[one.name]) for one in contenders)
+    return dense, pruned
+
+
 def pack(demo: Demo, name: str, watch: Watcher) -> None:
     """Packs a model with the values of VALUES, unless that is done; compact ones are fitted on its training scenes."""
     folder, file, values = demo.out / name, packed(demo)[name], VALUES[name]
@@ -256,7 +271,7 @@ def caption_pictures(demo: Demo, watch: Watcher) -> list[Picture]:
     images = [read_image(file) for file in files]
     captions = {}
     for done, (name, file) in enumerate(packed(demo).items(), 1):
-        captions[name] = load(file).caption(images, DECODING)
+        captions[name] = Engine.load(file, threads=demo.threads).caption(images, DECODING)
         watch.stage("captioning pictures", done * len(files), len(VALUES) * len(files))
     return [
         Picture(file.name, image, captions["dense"][i], captions["pruned"][i], scenes[i].captions[0])
@@ -290,7 +305,7 @@ def table(contenders: Sequence[Contender]) -> Table:
     """Dense against pruned, for the terminal."""
     shown = Table(box=box.SIMPLE_HEAD)
     shown.add_column("model")
-    for heading in ("CIDEr", "of dense", "named right", "BLEU-4", "non-zeros", "file bytes", "ratio"):
+    for heading in ("CIDEr", "of dense", "named right", "BLEU-4", "non-zeros", "file bytes", "ratio", "ms a caption"):
         shown.add_column(heading, justify="right")
     dense = contenders[0]
     for model in contenders:
@@ -303,6 +318,7 @@ def table(contenders: Sequence[Contender]) -> Table:
             f"{model.non_zeros:,}",
             f"{model.file_bytes:,}",
             times(dense.file_bytes, model.file_bytes),
+            f"{model.milliseconds or 0.0:.1f}",
         )
     return shown
 
@@ -319,6 +335,7 @@ def numbers(demo: Demo, contenders: Sequence[Contender], layers: Sequence[Layer]
             "weights": model.weights,
             "non_zeros": model.non_zeros,
             "file_bytes": model.file_bytes,
+            "milliseconds": model.milliseconds,
         }
         models[model.name] = {**measured, "seconds": result["seconds"]}
     return {
