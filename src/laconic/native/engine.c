@@ -6,6 +6,7 @@
 #include "attention.h"
 #include "convolution.h"
 #include "depthwise.h"
+#include "flow.h"
 #include "linear.h"
 #include "pooling.h"
 #include "recurrent.h"
@@ -151,5 +152,5 @@ int LEVEL(laconic_check_operations)(const void *plan) {
     if (operation->code >= CODES || !OPERATIONS[operation->code].check(&view, operation->arguments))
       return LACONIC_DAMAGED;
   }
-  return LACONIC_OK;
+  return check_flow(&view) ? LACONIC_OK : LACONIC_DAMAGED;
 }
