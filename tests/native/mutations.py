@@ -56,7 +56,7 @@ def changed_words(data: np.ndarray, tables: int, rng: np.random.Generator) -> np
         elif kind == 1:
             word[at] ^= np.uint32(1 << rng.integers(32))
         elif kind == 2:
-            word[at] += np.uint32(rng.integers(-3, 4) % 2**32)
+            word[at] = (int(word[at]) + int(rng.integers(-3, 4))) % 2**32
         else:
             word[at] = word[rng.integers(2, len(word))]
     return found
@@ -91,7 +91,7 @@ def changed_weights(plan: Plan, rng: np.random.Generator) -> np.ndarray:
     found = Plan(plan.data.copy())
     matrix = found.matrices[rng.integers(len(found.matrices))]
     at, size = int(matrix["at"]), int(matrix["bytes"])
-    part = found.arena[at : at + min(size, 2 ** int(rng.integers(3, 20)))].view("<u2")
+    part = found.arena[at : at + min(size // 2 * 2, 2 ** int(rng.integers(3, 20)))].view("<u2")
     place = rng.integers(len(part))
     part[place] = part[rng.integers(len(part))] if rng.random() < 0.5 else part[place] ^ (1 << rng.integers(16))
     return found.data

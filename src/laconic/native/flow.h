@@ -246,8 +246,8 @@ static int check_flow(const plan_view *plan) {
   }
   const access logits = {h->logits, 0, h->vocabulary, READS}, grid = {h->grid, 0, h->channels, READS};
   const access pooled = {h->pooled, 0, h->pooled_channels, READS};
-  return is_written(plan, h->operations, &logits) && is_written(plan, h->encode, &grid) &&
-         (h->pooled == NONE || is_written(plan, h->encode, &pooled));
+  if (h->step && !is_written(plan, h->operations, &logits)) return 0; /* an encoder alone has no steps */
+  return is_written(plan, h->encode, &grid) && (h->pooled == NONE || is_written(plan, h->encode, &pooled));
 }
 
 #endif
