@@ -182,11 +182,13 @@ def whole_plan() -> Plan:
             bias=b.constant(normal(CHANNELS)), height=9, width=9, kernel=3, stride=2, activation="RELU6",
             scratch=band(b, 5, 3, 2),
         )  # fmt: skip
-        b.add(
-            "encode", "MAX_POOL", x=Place(quarter), y=Place(y), height=5, width=5, kernel=2, stride=2,
-            scratch=band(b, 3, 2, 2),
-        )  # fmt: skip
-        b.add("encode", "ADD", x=Place(y), y=Place(y), rows=CHANNELS)
+        pooled, scratch = b.buffer(CHANNELS, "PIXELS", columns=9), band(b, 3, 2, 2)
+        for into in (pooled, y):
+            b.add(
+                "encode", "MAX_POOL", x=Place(quarter), y=Place(into), height=5, width=5, kernel=2, stride=2,
+                scratch=scratch,
+            )  # fmt: skip
+        b.add("encode", "ADD", x=Place(pooled), y=Place(y), rows=CHANNELS)
 
     return plan_of(17, 3, CHANNELS, add)
 

@@ -2,10 +2,11 @@
 #ifndef LACONIC_CHECK_H
 #define LACONIC_CHECK_H
 
-#include "run.h"
+#include "view.h"
 
 #define MOST_ROWS (1u << 24)      /* of any table */
 #define MOST_POSITIONS 65536u     /* of an image */
+#define MOST_SCRATCH (1u << 28)   /* floats: what 32 bits count in bytes, with room for what lies behind */
 
 INLINE int holds(const plan_header *h, uint32_t at, uint64_t size) {
   return at % PLAN_ALIGNMENT == 0 && at >= sizeof(plan_header) && at <= h->bytes && size <= h->bytes - at;
@@ -37,6 +38,7 @@ static int check_header(const plan_view *plan) {
   const plan_header *h = plan->header;
   uint32_t v = h->vocabulary;
   if (v < 1 || h->pad >= v || h->unk >= v || h->bos >= v || h->eos >= v) return 0;
+  if (h->scratch > MOST_SCRATCH) return 0;
   if (h->side > 4096 || h->positions < 1 || h->positions > MOST_POSITIONS || (!h->side && h->encode)) return 0;
   if (!has_space(plan, h->grid, POSITIONS) || !has_rows(plan, h->grid, 0, h->channels)) return 0;
   if (h->pooled != NONE && (!has_space(plan, h->pooled, IMAGES) || !has_rows(plan, h->pooled, 0, h->pooled_channels)))
@@ -51,12 +53,10 @@ static int check_tables(const void *bytes, size_t size) {
   if (h->version != PLAN_VERSION) return LACONIC_OTHER_VERSION;
   if (h->bytes > size) return LACONIC_NOT_A_PLAN;
   if (!check_sections(h)) return LACONIC_DAMAGED;
-  const uint8_t *base = bytes;
-  plan_view plan = {h, (const void *)(base + h->buffers_at), (const void *)(base + h->matrices_at),
-                    (const void *)(base + h->operations_at), base + h->arena_at};
+  plan_view plan = view_plan(bytes);
   for (uint32_t i = 0; i < h->buffers; i++)
     if (!check_buffer(h, plan.buffers + i)) return LACONIC_DAMAGED;
-  return check_words(h, base + h->words_at) && check_header(&plan) ? LACONIC_OK : LACONIC_DAMAGED;
+  return check_words(h, (const uint8_t *)bytes + h->words_at) && check_header(&plan) ? LACONIC_OK : LACONIC_DAMAGED;
 }
 
 #endif

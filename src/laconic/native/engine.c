@@ -6,6 +6,7 @@
 #include "attention.h"
 #include "convolution.h"
 #include "depthwise.h"
+#include "flow.h"
 #include "linear.h"
 #include "pooling.h"
 #include "recurrent.h"
@@ -141,12 +142,15 @@ int LEVEL(laconic_features)(const void *plan, const uint8_t *pixels, void *works
 /* Every operation of a plan whose tables have been checked. */
 int LEVEL(laconic_check_operations)(const void *plan) {
   plan_view view = view_plan(plan);
-  for (uint32_t i = 0; i < view.header->matrices; i++)
-    if (!check_any_matrix(&view, view.matrices + i)) return LACONIC_DAMAGED;
+  uint64_t bytes = 0; /* matrices share nothing, so that looking at each of them takes no longer than reading the plan */
+  for (uint32_t i = 0; i < view.header->matrices; i++) {
+    bytes += view.matrices[i].bytes;
+    if (bytes > view.header->arena_bytes || !check_any_matrix(&view, view.matrices + i)) return LACONIC_DAMAGED;
+  }
   for (uint32_t i = 0; i < view.header->operations; i++) {
     const plan_operation *operation = view.operations + i;
     if (operation->code >= CODES || !OPERATIONS[operation->code].check(&view, operation->arguments))
       return LACONIC_DAMAGED;
   }
-  return LACONIC_OK;
+  return check_flow(&view) ? LACONIC_OK : LACONIC_DAMAGED;
 }

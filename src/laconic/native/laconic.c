@@ -7,6 +7,10 @@
 #include "check.h"
 #include "levels.h"
 
+#ifdef LACONIC_VECTOR_H
+#error "this file is compiled for no particular processor: it must know nothing of vectors"
+#endif
+
 typedef struct {
   const char *name;
   int (*caption)(const void *, const laconic_decoding *, const laconic_images *, void *, size_t,

@@ -49,9 +49,9 @@ static void run_lstm(const laconic_run *run, const uint32_t *a) {
 }
 
 static int check_lstm(const plan_view *plan, const uint32_t *a) {
-  if (!has_space(plan, a[1], ROWS)) return 0;
+  if (!has_space(plan, a[0], ROWS) || !has_space(plan, a[1], ROWS)) return 0;
   uint32_t rows = plan->buffers[a[1]].rows; /* at most MOST_ROWS: four times as many can be counted */
-  return rows_of_captions(plan, a[0], 0, 4 * rows) && rows_of_captions(plan, a[2], a[3], rows);
+  return plan->buffers[a[0]].rows == 4 * rows && rows_of_captions(plan, a[2], a[3], rows);
 }
 
 /* gates (reset, update), hidden, hidden_row, y, y_row: y = sigmoid(reset) hidden. As many rows as half the gates. */
@@ -62,7 +62,7 @@ static void run_gru_reset(const laconic_run *run, const uint32_t *a) {
 }
 
 static int check_gru_reset(const plan_view *plan, const uint32_t *a) {
-  if (!has_space(plan, a[0], ROWS)) return 0;
+  if (!has_space(plan, a[0], ROWS) || plan->buffers[a[0]].rows % 2) return 0;
   uint32_t rows = plan->buffers[a[0]].rows / 2;
   return rows_of_captions(plan, a[1], a[2], rows) && rows_of_captions(plan, a[3], a[4], rows);
 }

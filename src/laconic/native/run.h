@@ -2,24 +2,13 @@
 #ifndef LACONIC_RUN_H
 #define LACONIC_RUN_H
 
-#include <stddef.h>
-
-#include "laconic.h"
-#include "plan.h"
 #include "vector.h"
+#include "view.h"
 
 #define PANEL 64u /* captions in the making that are computed side by side, at most */
 #define MOST_BEAMS 1000u
 #define MOST_TOKENS 500u
 #define MOST_PENALTY 10.0
-
-typedef struct { /* a plan, taken apart */
-  const plan_header *header;
-  const plan_buffer *buffers;
-  const plan_matrix *matrices;
-  const plan_operation *operations;
-  const uint8_t *arena;
-} plan_view;
 
 typedef struct {
   plan_view plan;
@@ -51,16 +40,16 @@ typedef struct { /* rows of a buffer, from one on */
   size_t stride; /* floats from one row to the next: a multiple of LANES, at least columns */
 } table;
 
-INLINE size_t round_up(size_t number, size_t to) { return (number + to - 1) / to * to; }
-
-INLINE uint32_t lanes_of(uint32_t columns) {
-  uint32_t lanes = LANES;
-  while (lanes < columns && lanes < PANEL) lanes *= 2;
-  return lanes;
+/* Captions of a panel, padded: doubled from `least` on until they fit, PANEL at most. */
+INLINE uint32_t doubled_to(uint32_t columns, uint32_t least) {
+  while (least < columns && least < PANEL) least *= 2;
+  return least;
 }
 
-INLINE const void *in_arena(const plan_view *plan, uint32_t at) { return plan->arena + at; }
-INLINE const float *constants(const plan_view *plan, uint32_t at) { return at == NONE ? NULL : in_arena(plan, at); }
+INLINE uint32_t lanes_of(uint32_t columns) { return doubled_to(columns, LANES); }
+
+/* What memory is kept for: the same whatever LANES are, so that a workspace is as large at every level. */
+INLINE uint32_t panel_capacity_of(uint32_t columns) { return doubled_to(columns, 8); }
 
 /* Rows of a POSITIONS buffer of any image that it is kept for. */
 INLINE table table_of_image(const laconic_run *run, uint32_t buffer, uint32_t row, uint32_t image) {
@@ -100,41 +89,5 @@ INLINE float *kept_word(const laconic_run *run, uint32_t buffer, uint32_t word, 
 /* Operations are functions of these forms. `check` is asked once, when a plan is opened: 0, or an error. */
 typedef void operation_run(const laconic_run *run, const uint32_t *arguments);
 typedef int operation_check(const plan_view *plan, const uint32_t *arguments);
-
-/* Parts of checks: each is 1 where all is well. */
-
-INLINE int has_rows(const plan_view *plan, uint32_t buffer, uint32_t row, uint32_t rows) {
-  if (buffer >= plan->header->buffers) return 0;
-  uint32_t held = plan->buffers[buffer].rows;
-  return row <= held && rows <= held - row && rows > 0;
-}
-
-INLINE int has_space(const plan_view *plan, uint32_t buffer, uint32_t space) {
-  return buffer < plan->header->buffers && plan->buffers[buffer].space == space;
-}
-
-INLINE int has_constants(const plan_view *plan, uint32_t at, uint64_t floats) {
-  return at % 4 == 0 && at <= plan->header->arena_bytes && floats * 4 <= plan->header->arena_bytes - at;
-}
-
-INLINE int has_matrix(const plan_view *plan, uint32_t matrix, int table) {
-  return matrix < plan->header->matrices && (plan->matrices[matrix].form >= TABLE) == table;
-}
-
-/* Columns of a buffer, where they are known beforehand: of pixels, or of positions with pixels; else 0. */
-INLINE uint32_t known_columns(const plan_view *plan, uint32_t buffer) {
-  const plan_buffer *b = plan->buffers + buffer;
-  if (b->space == PIXELS) return b->columns;
-  return b->space == POSITIONS && plan->header->side ? plan->header->positions : 0;
-}
-
-/* Whether two buffers have as many columns, always. */
-INLINE int same_columns(const plan_view *plan, uint32_t a, uint32_t b) {
-  if (a >= plan->header->buffers || b >= plan->header->buffers) return 0;
-  if (plan->buffers[a].space == plan->buffers[b].space)
-    return plan->buffers[a].space != PIXELS || plan->buffers[a].columns == plan->buffers[b].columns;
-  uint32_t columns = known_columns(plan, a);
-  return columns && columns == known_columns(plan, b);
-}
 
 #endif

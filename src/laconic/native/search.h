@@ -5,6 +5,7 @@
 #define LACONIC_SEARCH_H
 
 #include "best.h"
+#include "guard.h"
 #include "run.h"
 
 typedef struct { /* captions of one length, or stored ones: `beam` for each image */
@@ -36,7 +37,9 @@ typedef struct {
 
 static void *carve(carving *from, uint64_t count, uint32_t size) {
   void *piece = from->memory ? from->memory + from->used : NULL;
-  from->used += (count * size + 63) / 64 * 64;
+  uint64_t bytes = (count * size + 63) / 64 * 64 + GUARD_BYTES;
+  if (piece) forbid((uint8_t *)piece + count * size, bytes - count * size);
+  from->used += bytes;
   return piece;
 }
 

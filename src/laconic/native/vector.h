@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "inline.h"
+
 #if defined(__AVX__)
 #define LANES 8u
 #else
@@ -17,8 +19,6 @@
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 typedef float vec_unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-#define INLINE static inline __attribute__((always_inline, unused))
 
 INLINE vec load(const float *from) { return *(const vec_unaligned *)from; }
 INLINE void store(float *to, vec x) { *(vec_unaligned *)to = x; }

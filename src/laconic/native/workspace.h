@@ -2,15 +2,9 @@
 #ifndef LACONIC_WORKSPACE_H
 #define LACONIC_WORKSPACE_H
 
+#include "guard.h"
 #include "run.h"
 #include "search.h"
-
-INLINE plan_view view_plan(const void *plan) {
-  const plan_header *h = plan;
-  const uint8_t *bytes = plan;
-  return (plan_view){h, (const void *)(bytes + h->buffers_at), (const void *)(bytes + h->matrices_at),
-                     (const void *)(bytes + h->operations_at), bytes + h->arena_at};
-}
 
 INLINE int sound_decoding(const laconic_decoding *d) {
   return d->beam >= 1 && d->beam <= MOST_BEAMS && d->max_length >= 1 && d->max_length <= MOST_TOKENS &&
@@ -37,9 +31,9 @@ static double lay_out(laconic_run *run, uint32_t most_positions, size_t *base) {
   const plan_header *h = run->plan.header;
   run->most_positions = h->side ? h->positions : most_positions;
   run->slots = run->count * run->decoding->beam; /* at most 2^32: see laconic_workspace */
-  run->panel_capacity = lanes_of(run->slots < 8 ? 8 : run->slots); /* the same whatever LANES are */
+  run->panel_capacity = panel_capacity_of(run->slots);
   double at = (double)round_up(h->buffers * sizeof(size_t), 64) / 4, scratch = at;
-  at += (double)round_up(h->scratch, 16);
+  at += (double)round_up(h->scratch, 16) + GUARD_BYTES / 4;
   for (uint32_t i = 0; i < h->buffers; i++) {
     const plan_buffer *b = run->plan.buffers + i;
     if (b->space == PIXELS) {
@@ -48,6 +42,8 @@ static double lay_out(laconic_run *run, uint32_t most_positions, size_t *base) {
     }
     if (base) base[i] = (size_t)at;
     at += (double)((uint64_t)(floats_of(run, b) + 15.0) / 16 * 16) + 16; /* vectors may reach beyond the last row */
+    if (base) forbid((float *)(void *)base + (size_t)at, GUARD_BYTES);
+    at += GUARD_BYTES / 4;
   }
   return 4.0 * at + search_bytes(run);
 }
@@ -58,12 +54,13 @@ static int take_workspace(laconic_run *run, uint32_t most_positions, void *works
   if ((double)run->count * run->decoding->beam > 1e6) return LACONIC_BAD_INPUT;
   double needed = lay_out(run, most_positions, NULL);
   if (!workspace || (uintptr_t)workspace % 64 || needed > (double)bytes) return LACONIC_NO_ROOM;
+  permit(workspace, bytes);
+  const plan_header *h = run->plan.header;
+  size_t books = (size_t)needed - (size_t)search_bytes(run);
+  size_t maps = round_up(h->buffers * sizeof(size_t), 64) + 4 * round_up(h->scratch, 16); /* have no columns that pad */
+  memset((uint8_t *)workspace + maps, 0, books - maps); /* columns that pad must not be slow or odd numbers */
   run->memory = workspace, run->base = workspace;
   lay_out(run, most_positions, workspace);
-  const plan_header *h = run->plan.header;
-  size_t books = (size_t)needed - search_bytes(run);
-  size_t tables = round_up(h->buffers * sizeof(size_t), 64) + 4 * round_up(h->scratch, 16); /* maps have no such columns */
-  memset((uint8_t *)workspace + tables, 0, books - tables); /* columns that pad must not be slow or odd numbers */
   run->books = (uint8_t *)workspace + books;
   return LACONIC_OK;
 }

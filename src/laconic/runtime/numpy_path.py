@@ -4,7 +4,8 @@ For machines without a compiler, and the reference that the native operations ar
 function of the work at hand and its arguments by name, in the table OPERATIONS; the search is that of laconic.decode.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from laconic.decode.beams import Hypothesis
 from laconic.decode.search import Decoding, SpecialIds, decode
+from laconic.errors import FormatError
 from laconic.runtime import numpy_decoders, numpy_encoders
 from laconic.runtime.inputs import Inputs
 from laconic.runtime.numpy_work import Work
@@ -19,6 +21,9 @@ from laconic.runtime.operations import PROGRAMS, SPACES
 from laconic.runtime.plan import Plan
 
 OPERATIONS: dict[str, Callable[..., None]] = {**numpy_encoders.OPERATIONS, **numpy_decoders.OPERATIONS}
+
+# What numpy says of tables that are not there, do not fit each other, or would be too large.
+DAMAGE = (LookupError, ValueError, TypeError, ArithmeticError, AssertionError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -34,24 +39,30 @@ class State:
 
 
 class NumpyPath:
-    """A plan that numpy runs: a Captioner of laconic.decode."""
+    """A plan that numpy runs: a Captioner of laconic.decode.
+
+    Nothing is checked beforehand: damage that is met on the way is a FormatError that names the plan.
+    """
 
     def __init__(self, plan: Plan, name: str = "plan") -> None:
         self.plan, self.name = plan, name
-        self._programs = {program: plan.program(program) for program in PROGRAMS}
+        with self._naming_the_plan():
+            self._programs = {program: plan.program(program) for program in PROGRAMS}
 
     def search(self, images: Inputs, decoding: Decoding) -> list[list[Hypothesis]]:
         """Hypotheses for each image, best first."""
         h = self.plan.header
         special = SpecialIds(*(int(h[name]) for name in ("pad", "unk", "bos", "eos")))
-        return decode(self, images, decoding, special)
+        with self._naming_the_plan():
+            return decode(self, images, decoding, special)
 
     def features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Grid (positions, channels) and pooled (channels,) of one image (side, side, 3); None where none is read."""
-        work = Work(self.plan, images=1)
-        self._encode(work, Inputs(pixels=pixels[None]))
-        pooled = work.table(int(self.plan.header["pooled"]))[:, 0] if self.plan.reads_pooled else None
-        return work.table(int(self.plan.header["grid"])).T.copy(), pooled
+        work, h = Work(self.plan, images=1), self.plan.header
+        with self._naming_the_plan():
+            self._encode(work, Inputs(pixels=pixels[None]))
+            grid = work.table(int(h["grid"]))[: h["channels"]].T.copy()
+            return grid, work.table(int(h["pooled"]))[: h["pooled_channels"], 0] if self.plan.reads_pooled else None
 
     # The Captioner protocol of laconic.decode.search
 
@@ -96,9 +107,19 @@ class NumpyPath:
             return
         assert image.features is not None
         work.set_positions(len(image.features))
-        work.table(int(self.plan.header["grid"]))[:] = image.features.T
+        channels = int(self.plan.header["channels"])
+        work.table(int(self.plan.header["grid"]))[:channels] = image.features.T
         if self.plan.reads_pooled:
-            work.table(int(self.plan.header["pooled"]))[:, work.image] = image.features.mean(0)
+            work.table(int(self.plan.header["pooled"]))[:channels, work.image] = image.features.mean(0)
+
+    @contextmanager
+    def _naming_the_plan(self) -> Iterator[None]:
+        try:
+            yield
+        except DAMAGE as error:
+            raise FormatError(
+                f"{self.name}: the plan is damaged, or reads other images ({error}); make it again"
+            ) from error
 
     def _run(self, program: str, work: Work) -> None:
         for operation, arguments in self._programs[program]:

@@ -56,7 +56,7 @@ def gru_update(work: Work, gates: int, candidate: int, hidden: int, hidden_row: 
     """hidden = u * hidden + (1 - u) * tanh(candidate), u = sigmoid(update gate)."""
     update = sigmoid(np.split(work.table(gates), 2)[1])
     held = work.table(hidden, hidden_row)[: len(update)]
-    held[:] = update * held + (1 - update) * np.tanh(work.table(candidate))
+    held[:] = update * held + (1 - update) * np.tanh(work.table(candidate)[: len(update)])
 
 
 def factor(work: Work, x: int, y: int) -> None:
