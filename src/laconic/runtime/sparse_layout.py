@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic.runtime.values import STORED, narrow, widen
+from laconic.runtime.values import STORED, widen
 from laconic.store import Csr
 
 GROUP = 4
@@ -36,15 +36,15 @@ class _Layout:
     cell_lane: Whole  # which of the four rows of its group it is
 
 
-def step_bytes(width: str) -> int:
+def step_bytes(value_bytes: int) -> int:
     """Of one step: four columns, four values."""
-    return GROUP * (2 + np.dtype(STORED[width]).itemsize)
+    return GROUP * (2 + value_bytes)
 
 
-def pack_sparse(csr: Csr, columns: int, block: int, width: str, step: float) -> bytes:
-    """The bytes of a matrix (rows, columns), at least 4 rows; `block` is a power of two, at most MOST_BLOCK."""
-    slices = _slices(len(csr.indptr) - 1)
-    return b"".join(_pack_slice(csr, rows, columns, block, width, step) for rows in slices)
+def pack_sparse(csr: Csr, columns: int, block: int) -> bytes:
+    """The bytes of a matrix (rows, columns), at least 4 rows, whose values are as they are stored; `block` is a power
+    of two, at most MOST_BLOCK."""
+    return b"".join(_pack_slice(csr, rows, columns, block) for rows in _slices(len(csr.indptr) - 1))
 
 
 def _slices(rows: int) -> Iterator[range]:
@@ -56,11 +56,11 @@ def _slices(rows: int) -> Iterator[range]:
         first = end
 
 
-def _pack_slice(csr: Csr, of_slice: range, columns: int, block: int, width: str, step: float) -> bytes:
+def _pack_slice(csr: Csr, of_slice: range, columns: int, block: int) -> bytes:
     starts = csr.indptr[of_slice.start : of_slice.stop + 1]
     part = slice(int(starts[0]), int(starts[-1]))
-    indices, lengths = csr.indices[part], np.diff(starts)
-    rows, blocks, size = len(of_slice), -(-columns // block), step_bytes(width)
+    indices, values, lengths = csr.indices[part], csr.values[part], np.diff(starts)
+    rows, blocks, size = len(of_slice), -(-columns // block), step_bytes(values.itemsize)
     cells = np.repeat(np.arange(0, rows * blocks, blocks, dtype=np.int32), lengths)
     cells += indices >> (block.bit_length() - 1)
     counts = np.bincount(cells, minlength=rows * blocks)
@@ -76,7 +76,6 @@ def _pack_slice(csr: Csr, of_slice: range, columns: int, block: int, width: str,
     lanes = layout.cell_lane.T.ravel()[cells]
     at = origin[cells] + np.arange(0, len(cells) * size, size)
     data.view("<u2")[(at >> 1) + lanes] = (indices & (block - 1)) << 2
-    values = narrow(csr.values[part].astype(np.float32, copy=False), width, step)
     data.view(values.dtype)[(at + 2 * GROUP) // values.itemsize + lanes] = values
     return data.tobytes()
 
@@ -117,7 +116,7 @@ def unpack_sparse(
     data: NDArray[np.uint8], rows: int, columns: int, block: int, width: str, step: float
 ) -> NDArray[np.float32]:
     """The dense matrix (rows, columns) of bytes that have been checked."""
-    matrix, size, at = np.zeros((rows, columns), np.float32), step_bytes(width), 0
+    matrix, size, at = np.zeros((rows, columns), np.float32), step_bytes(np.dtype(STORED[width]).itemsize), 0
     words = data.view("<u4")
     for of_slice, column in product(_slices(rows), range(0, columns, block)):
         segments, at = int(words[at >> 2]), at + 4
