@@ -126,13 +126,13 @@ def plan_up_down(builder: Builder, packed: Packed, spec: CaptionerSpec, grid: in
         (side_by_side(pieces), file.step("attention_lstm.weight_ih")),
         (own, file.step("attention_lstm.weight_hh")),
     ]
-    _lstm(builder, parts, None, words, attention, image=share)
+    _lstm(builder, gates, None, words, attention, image=share)
     _up_down_attention(file, config).without_idle_units().add(builder, Place(values), values, attention, context)
     given = file.matrix("language_lstm.weight_ih", 4 * size, 2 * size)
     own = file.matrix("language_lstm.weight_hh", 4 * size, size)
     pieces = [columns_of(given, size, 2 * size), columns_of(given, 0, size)]
-    parts = [(own, file.step("language_lstm.weight_hh")), (side_by_side(pieces), file.step("language_lstm.weight_ih"))]
-    _lstm(builder, parts, _lstm_bias(file, "language_lstm", size), language, language)
+    gates = [(own, file.step("language_lstm.weight_hh")), (side_by_side(pieces), file.step("language_lstm.weight_ih"))]
+    _lstm(builder, gates, _lstm_bias(file, "language_lstm", size), language, language)
     return _predict(builder, file, config.vocabulary, language, size)
 
 
