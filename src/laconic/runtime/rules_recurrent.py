@@ -122,7 +122,7 @@ def plan_up_down(builder: Builder, packed: Packed, spec: CaptionerSpec, grid: in
     given = file.matrix("attention_lstm.weight_ih", 4 * size, 2 * size + word)
     own = file.matrix("attention_lstm.weight_hh", 4 * size, size)
     pieces = [columns_of(given, 2 * size, 2 * size + word), columns_of(given, 0, size)]
-    parts = [
+    gates = [
         (side_by_side(pieces), file.step("attention_lstm.weight_ih")),
         (own, file.step("attention_lstm.weight_hh")),
     ]
