@@ -159,7 +159,6 @@ class Builder:
 
 def _rows(entries: list[dict[str, Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
     rows = np.zeros(len(entries), dtype)
-    for row, entry in zip(rows, entries, strict=True):
-        for name, value in entry.items():
-            row[name] = value
+    for name in entries[0] if entries else ():
+        rows[name] = [entry[name] for entry in entries]
     return rows

@@ -59,7 +59,7 @@ def _slices(rows: int) -> Iterator[range]:
 def _pack_slice(csr: Csr, of_slice: range, columns: int, block: int) -> bytes:
     starts = csr.indptr[of_slice.start : of_slice.stop + 1]
     part = slice(int(starts[0]), int(starts[-1]))
-    indices, values, lengths = csr.indices[part], csr.values[part], np.diff(starts)
+    indices, values, lengths = csr.indices[part], csr.values[part], starts[1:] - starts[:-1]
     rows, blocks, size = len(of_slice), -(-columns // block), step_bytes(values.itemsize)
     cells = np.repeat(np.arange(0, rows * blocks, blocks, dtype=np.int32), lengths)
     cells += indices >> (block.bit_length() - 1)
@@ -85,12 +85,13 @@ def _lay_out(counts: Whole, size: int) -> _Layout:
     blocks, rows = counts.shape
     groups = -(-rows // GROUP)
     order = np.argsort((MOST_BLOCK - counts).astype(np.uint16), axis=1, kind="stable")  # fullest first
+    of_block = np.arange(blocks)[:, None]
     filled = np.concatenate([order, order[:, : groups * GROUP - rows]], axis=1).reshape(blocks, groups, GROUP)
-    steps = np.take_along_axis(counts, order[:, ::GROUP], axis=1)
+    steps = counts[of_block, order[:, ::GROUP]]
     kept = steps > 0
     group_block, group_steps = np.nonzero(kept)[0], steps[kept]
     begins = np.ones(len(group_steps), bool)
-    begins[1:] = (np.diff(group_block) != 0) | (np.diff(group_steps) != 0)
+    begins[1:] = (group_block[1:] != group_block[:-1]) | (group_steps[1:] != group_steps[:-1])
     segment = np.cumsum(begins) - 1  # of each group
     leaders = np.flatnonzero(begins)
     in_segment = np.bincount(segment, minlength=len(leaders))
@@ -103,8 +104,8 @@ def _lay_out(counts: Whole, size: int) -> _Layout:
     group_at = np.zeros((blocks, groups), np.int64)
     group_at[kept] = segment_at[segment] + 8 + 2 * GROUP * in_segment[segment] + place * group_steps * size
     cell_at, cell_lane = np.empty((blocks, rows), np.int64), np.empty((blocks, rows), np.int64)
-    np.put_along_axis(cell_at, order, np.repeat(group_at, GROUP, axis=1)[:, :rows], axis=1)
-    np.put_along_axis(cell_lane, order, np.broadcast_to(np.arange(rows) % GROUP, order.shape), axis=1)
+    cell_at[of_block, order] = np.repeat(group_at, GROUP, axis=1)[:, :rows]
+    cell_lane[of_block, order] = np.arange(rows) % GROUP
     return _Layout(
         bytes=int(block_bytes.sum()), block_at=np.cumsum(block_bytes) - block_bytes, block_segments=block_segments,
         segment_at=segment_at, segment_count=group_steps[leaders], segment_groups=in_segment, rows_at=rows_at,

@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 Codes = NDArray[np.int32]
 
 SOURCES = ("float16", "float32")  # float64 would lose digits without a word even under "exact"
-FEW_CODES = 1 << 10  # up to which a table of codes takes less time than working out each
+FEW_CODES, MANY_VALUES = 1 << 10, 1 << 12  # so few codes are looked up in a table where so many values have them
 LARGEST_CODE = 2**24  # float32 holds every whole number up to it
 
 
@@ -171,7 +171,7 @@ def decode_codes(source: Reader, count: int, step: float, zeros: bool) -> Floats
     most = int(numbers.max(initial=0))
     if max(middle, most) > 4 * LARGEST_CODE:
         raise ValueError("a value is too many steps")
-    if most >= min(FEW_CODES, count):
+    if most >= FEW_CODES or count < MANY_VALUES:
         return _values_of(numbers, middle, step, zeros)
     used = np.flatnonzero(np.bincount(numbers)).astype(np.uint32)
     table = np.zeros(most + 1, np.float32)  # each value is worked out once
