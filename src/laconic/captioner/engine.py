@@ -29,6 +29,7 @@ from laconic.runtime.native_path import NativePath
 from laconic.runtime.numpy_path import NumpyPath
 from laconic.runtime.plan import Plan
 from laconic.runtime.planning import make_plan
+from laconic.runtime.values import Width
 from laconic.spec.captioners import CaptionerConfig
 from laconic.spec.model import ModelConfig
 from laconic.spec.packed import CaptionerSpec, read_spec
@@ -53,10 +54,10 @@ class Engine:
     threads: int = 0
 
     @classmethod
-    def load(cls, file: str | Path, *, threads: int = 0, width: str = "FLOAT32") -> "Engine":
+    def load(cls, file: str | Path, *, threads: int = 0, width: Width = "exact") -> "Engine":
         """Opens a packed captioner; FormatError where it is damaged or holds something else.
 
-        width: how weights lie in memory, a row of laconic.runtime.operations.WIDTHS; see docs/ENGINE.md.
+        width: how weights lie in memory, see laconic.runtime.planning.make_plan.
         """
         packed = store.load(file)
         spec = read_spec(packed)

@@ -1,20 +1,21 @@
 """Dense weights as native/dense.h reads them: rows in tiles of 8, of each tile column by column."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic.runtime.values import narrow, widen
+from laconic.runtime.values import widen
 
 TILE = 8
 
 
-def pack_dense(matrix: NDArray[np.float32], width: str, step: float) -> bytes:
-    """The bytes of a matrix (rows, columns)."""
+def pack_dense(matrix: NDArray[Any]) -> bytes:
+    """The bytes of a matrix (rows, columns) of values as they are stored."""
     rows, columns = matrix.shape
-    padded = np.zeros((-(-rows // TILE) * TILE, columns), np.float32)
-    padded[:rows] = matrix
-    tiles = padded.reshape(-1, TILE, columns).transpose(0, 2, 1)
-    return narrow(tiles, width, step).tobytes()
+    if rows % TILE:
+        matrix = np.concatenate([matrix, np.zeros((-rows % TILE, columns), matrix.dtype)])
+    return matrix.reshape(-1, TILE, columns).transpose(0, 2, 1).tobytes()
 
 
 def unpack_dense(data: NDArray[np.uint8], rows: int, columns: int, width: str, step: float) -> NDArray[np.float32]:

@@ -126,7 +126,7 @@ class Maps:
         entry = self.packed.entries[f"encoder.{name}.weight"]
         few = entry.non_zeros < DENSE_ENOUGH * entry.size
         weights: Weights = self.packed.csr(entry.name) if few else self.packed[entry.name]
-        return self.builder.matrix(weights, self.packed[f"encoder.{name}.bias"])
+        return self.builder.matrix(weights, self.packed[f"encoder.{name}.bias"], step=self.packed.step(entry.name))
 
     def _band(self, side: int, kernel: int, stride: int) -> int:
         """Scratch for a band of a map: its rows in phases, as native/window.h lays them."""

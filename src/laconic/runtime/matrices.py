@@ -17,7 +17,7 @@ density and number of columns, process CPU time on an AMD EPYC (Zen 3, AVX2); ab
     144 x 24, float32          196   1.31   1.10   0.96
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from laconic.runtime.dense_layout import pack_dense, unpack_dense
 from laconic.runtime.operations import FORMS, WIDTHS
 from laconic.runtime.sparse_layout import GROUP, pack_sparse, unpack_sparse
-from laconic.runtime.values import fitting_width
+from laconic.runtime.values import narrow
 from laconic.store import Csr
 
 BREAK_EVEN = {"FLOAT32": 0.55, "BFLOAT16": 0.55, "INT8": 0.6}  # density up to which the sparse kernel wins
@@ -53,24 +53,26 @@ class PackedMatrix:
 def pack_matrix(weights: Weights, width: str = "FLOAT32", step: float = 0.0, *, form: str = "") -> PackedMatrix:
     """The layout that is fastest for these weights (rows, columns), or that of `form`.
 
-    width: how values lie in it, one of WIDTHS. BFLOAT16 rounds them. INT8 is for weights that are whole multiples of
-        `step`; a matrix that has others, or some beyond 127 steps, becomes FLOAT32.
+    width: how values lie in it: FLOAT32, or BFLOAT16, which rounds them.
+    step: of the grid that the weights lie on, 0 for none. Where they are whole multiples of it, of at most 127, they
+        become INT8, whatever `width` says.
     form: DENSE or SPARSE. ValueError for SPARSE with fewer than 4 rows.
     """
     rows, columns = _shape(weights)
     values = np.asarray(weights.values if isinstance(weights, Csr) else weights, np.float32)
     non_zeros = int(np.count_nonzero(values))
     density = non_zeros / (rows * columns)
-    width = fitting_width(values, width, step)
+    stored, width = narrow(values, width, step)
     step = step if width == "INT8" else 0.0
+    narrowed = replace(weights, values=stored) if isinstance(weights, Csr) else stored
     form = form or best_form(rows, density, width)
     if form == "DENSE":
-        data = pack_dense(dense(weights), width, step)
+        data = pack_dense(dense(narrowed))
         return PackedMatrix(rows, columns, form, width, data, step, non_zeros=non_zeros)
     if rows < GROUP:
         raise ValueError(f"a sparse matrix has at least {GROUP} rows, not {rows}; make it DENSE")
-    csr, block = weights if isinstance(weights, Csr) else sparse(weights), best_block(density)
-    data = pack_sparse(csr, columns, block, width, step)
+    block = best_block(density)
+    data = pack_sparse(sparse(narrowed), columns, block)
     return PackedMatrix(rows, columns, form, width, data, step, block, non_zeros)
 
 
@@ -96,18 +98,20 @@ def unpack_matrix(row: Any, data: NDArray[np.uint8]) -> NDArray[np.float32]:
     return unpack_dense(data, rows, columns, width, step)
 
 
-def dense(weights: Weights) -> NDArray[np.float32]:
+def dense(weights: Weights) -> NDArray[Any]:
     """The matrix itself; of more dimensions, the first are rows and the others columns."""
     if not isinstance(weights, Csr):
-        return np.asarray(weights, np.float32).reshape(_shape(weights))
-    matrix = np.zeros(_shape(weights), np.float32)
+        return weights.reshape(_shape(weights))
+    matrix = np.zeros(_shape(weights), weights.values.dtype)
     matrix[np.repeat(np.arange(len(matrix)), np.diff(weights.indptr)), weights.indices] = weights.values
     return matrix
 
 
-def sparse(weights: NDArray[Any]) -> Csr:
-    """The non-zeros of a dense matrix."""
-    matrix = np.asarray(weights, np.float32).reshape(_shape(weights))
+def sparse(weights: Weights) -> Csr:
+    """The non-zeros of a matrix."""
+    if isinstance(weights, Csr):
+        return weights
+    matrix = weights.reshape(_shape(weights))
     places = np.flatnonzero(matrix)
     rows, columns = matrix.shape
     indptr = np.searchsorted(places, np.arange(rows + 1) * columns).astype(np.int32)

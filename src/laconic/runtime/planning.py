@@ -14,6 +14,7 @@ from laconic.runtime.program import Builder
 from laconic.runtime.rules_encoders import RULES, plan_encoder
 from laconic.runtime.rules_recurrent import plan_soft_attention, plan_up_down
 from laconic.runtime.rules_transformer import plan_object_relation
+from laconic.runtime.values import Width
 from laconic.spec.encoders import cells_of, channels_of
 from laconic.spec.model import REGIONS
 from laconic.spec.packed import CaptionerSpec, read_spec
@@ -32,8 +33,11 @@ CAPTIONERS: dict[str, Callable[..., dict[str, int]]] = {
 }
 
 
-def make_plan(packed: Packed, *, width: str = "FLOAT32", spec: CaptionerSpec | None = None) -> Plan:
-    """The plan of a packed captioner. `width`: how values of matrices lie in it, one of WIDTHS.
+def make_plan(packed: Packed, *, width: Width = "exact", spec: CaptionerSpec | None = None) -> Plan:
+    """The plan of a packed captioner.
+
+    width: "exact" keeps every value: as a code of one byte where the file has steps and that is enough, else as
+        float32. "bfloat16" rounds what "exact" keeps as float32 to 8 significant bits.
 
     Raises FormatError, naming the file, where it holds something else or is damaged; ConfigError where there are no
     rules for its encoder or its captioner.

@@ -29,17 +29,20 @@ from laconic.runtime.operations import (
     encode_arguments,
 )
 from laconic.runtime.plan import ALIGNMENT, BUFFER, HEADER, MAGIC, MATRIX, OPERATION, VERSION, Plan
+from laconic.runtime.tables import pack_table
+from laconic.runtime.values import Width
 
 PIXEL_BUFFERS = ("x", "y", "scratch")  # arguments of operations that can be tables of pixels
 Argument = int | Place | str  # a name stands for its number in ACTIVATIONS or STARTS
+UNCODED: dict[Width, str] = {"exact": "FLOAT32", "bfloat16": "BFLOAT16"}  # where values are no codes
 _NAMES = {name: number for table in (ACTIVATIONS, STARTS) for number, name in enumerate(table)}
 
 
 @dataclass
 class Builder:
-    """A plan in the making. `width` is how the values of matrices lie in it: one of WIDTHS."""
+    """A plan in the making. `width` is how the values of matrices lie in it."""
 
-    width: str = "FLOAT32"
+    width: Width = "exact"
     buffers: list[dict[str, int]] = field(default_factory=list)
     matrices: list[dict[str, Any]] = field(default_factory=list)
     programs: dict[str, list[tuple[str, list[int]]]] = field(default_factory=lambda: {name: [] for name in PROGRAMS})
@@ -62,12 +65,19 @@ class Builder:
         """Numbers in the arena, as float32; NONE for None."""
         return NONE if values is None else self._place(np.ascontiguousarray(values, "<f4").tobytes())
 
-    def matrix(self, weights: Weights, bias: NDArray[Any] | None = None, *, width: str | None = None) -> int:
-        """A matrix (rows, columns) to multiply by; of more dimensions, the first are rows and the others columns."""
-        return self.add_matrix(pack_matrix(weights, width or self.width), bias)
+    def matrix(self, weights: Weights, bias: NDArray[Any] | None = None, *, step: float = 0.0) -> int:
+        """A matrix (rows, columns) to multiply by; of more dimensions, the first are rows and the others columns.
+
+        `step`: of the grid that its values lie on, 0 for none.
+        """
+        return self.add_matrix(pack_matrix(weights, UNCODED[self.width], step), bias)
+
+    def table(self, weights: Weights, *, step: float = 0.0) -> int:
+        """A table of word vectors (words, columns)."""
+        return self.add_matrix(pack_table(weights, UNCODED[self.width], step))
 
     def add_matrix(self, packed: PackedMatrix, bias: NDArray[Any] | None = None) -> int:
-        """A matrix, or a table of word vectors, that has been packed already."""
+        """A matrix or table that has been packed already."""
         row = {
             "rows": packed.rows, "columns": packed.columns, "form": FORMS.index(packed.form),
             "width": WIDTHS.index(packed.width), "step": packed.step, "bias": self.constant(bias),
@@ -149,7 +159,6 @@ class Builder:
 
 def _rows(entries: list[dict[str, Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
     rows = np.zeros(len(entries), dtype)
-    for row, entry in zip(rows, entries, strict=True):
-        for name, value in entry.items():
-            row[name] = value
+    for name in entries[0] if entries else ():
+        rows[name] = [entry[name] for entry in entries]
     return rows

@@ -5,7 +5,8 @@ writing each part to its place. What depends on the image alone (keys, values, t
 once, and biases that only add up are added when the plan is made.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 from laconic.runtime.matrices import Weights, dense
 from laconic.runtime.operations import NONE, Place
 from laconic.runtime.program import Builder
-from laconic.runtime.tables import pack_table
 from laconic.runtime.weights import columns_of, read_matrix, read_vector, rectified, rows_of, side_by_side
 from laconic.spec.captioners import SoftAttentionConfig, UpDownConfig
 from laconic.spec.packed import CaptionerSpec
@@ -36,7 +36,7 @@ class _File:
 
     def step(self, name: str) -> float:
         """Of the grid that its values lie on; 0 where there is none."""
-        return self.packed.steps.get(f"decoder.{name}", 0.0)
+        return self.packed.step(f"decoder.{name}")
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,27 @@ class _Attention:
     bias: NDArray[np.float32] | None  # (units,) of the query and the key together
     key: Weights  # (units, what keys are made of)
     score: NDArray[np.float32]  # (units,)
+    query_step: float  # of the grid that it lies on, or 0
+    key_step: float
 
     def without_idle_units(self) -> "_Attention":
         """Units that the score does not look at are left out; one stays."""
         used = np.flatnonzero(self.score)
         used = used if len(used) else np.zeros(1, np.intp)
         bias = None if self.bias is None else self.bias[used]
-        return _Attention(rows_of(self.query, used), bias, rows_of(self.key, used), self.score[used])
+        query, key = rows_of(self.query, used), rows_of(self.key, used)
+        return replace(self, query=query, bias=bias, key=key, score=self.score[used])
 
     def add(self, builder: Builder, keyed: Place, values: int, hidden: Place, context: Place) -> None:
         """Adds keys of `keyed` to the program `image`, and to `step` what is seen of `values` when `hidden` asks."""
         units = len(self.score)
         keys = builder.buffer(units, "POSITIONS", kept=True)
         factors = builder.buffer(units + 1, "POSITIONS", kept=True)
-        builder.linear("image", keyed, Place(keys), builder.matrix(self.key, self.bias))
+        builder.linear("image", keyed, Place(keys), builder.matrix(self.key, self.bias, step=self.key_step))
         builder.add("image", "FACTOR", x=Place(keys), y=Place(factors))
         query = builder.buffer(units, "ROWS")
         weights = builder.buffer(2 * CAPTIONS_AT_ONCE, "POSITIONS")
-        builder.linear("step", hidden, Place(query), builder.matrix(self.query))
+        builder.linear("step", hidden, Place(query), builder.matrix(self.query, step=self.query_step))
         builder.add(
             "step", "ATTEND_ADDITIVE", query=Place(query), keys=Place(keys), factors=Place(factors),
             values=Place(values), score=builder.constant(self.score), weights=Place(weights), y=context,
@@ -79,11 +82,11 @@ def plan_soft_attention(
     assert isinstance(config, SoftAttentionConfig)
     file, size, word = _File(packed), config.hidden, config.word
     values = builder.buffer(size, "POSITIONS", kept=True)
-    value = file.matrix("value.weight", size, config.grid_channels)
-    builder.linear("image", Place(grid), Place(values), builder.matrix(value))
+    value = builder.matrix(file.matrix("value.weight", size, config.grid_channels), step=file.step("value.weight"))
+    builder.linear("image", Place(grid), Place(values), value)
     initial = builder.buffer(size, "IMAGES")
     first = file.matrix("initial.weight", size, config.pooled_channels)
-    builder.linear("images", Place(pooled), Place(initial), builder.matrix(first))
+    builder.linear("images", Place(pooled), Place(initial), builder.matrix(first, step=file.step("initial.weight")))
     # The GRU's gates read [hidden ; context ; word], its candidate [context ; word ; reset hidden].
     rows = 3 * size + word if config.cell == "gru" else 2 * size + word
     parts = builder.buffer(rows, "ROWS", kept=range(2 * size))
@@ -92,9 +95,12 @@ def plan_soft_attention(
     _embed(builder, file, config.vocabulary, word, words, relu=False)
     (_add_gru if config.cell == "gru" else _add_lstm)(builder, file, config, hidden)
     key = file.matrix("key.weight", size, config.grid_channels)
-    score = _row(file.matrix("score.weight", 1, size))
-    attention = _Attention(file.matrix("query.weight", size, size), None, key, score).without_idle_units()
-    attention.add(builder, Place(grid), values, hidden, context)
+    attention = _Attention(
+        query=file.matrix("query.weight", size, size), bias=None, key=key,
+        score=_row(file.matrix("score.weight", 1, size)), query_step=file.step("query.weight"),
+        key_step=file.step("key.weight"),
+    )  # fmt: skip
+    attention.without_idle_units().add(builder, Place(grid), values, hidden, context)
     return _predict(builder, file, config.vocabulary, hidden, size)
 
 
@@ -104,7 +110,8 @@ def plan_up_down(builder: Builder, packed: Packed, spec: CaptionerSpec, grid: in
     assert isinstance(config, UpDownConfig)
     file, size, word = _File(packed), config.hidden, config.word
     values = builder.buffer(size, "POSITIONS", kept=True)
-    region = builder.matrix(file.matrix("region.weight", size, config.grid_channels), file.vector("region.bias", size))
+    weight, bias = file.matrix("region.weight", size, config.grid_channels), file.vector("region.bias", size)
+    region = builder.matrix(weight, bias, step=file.step("region.weight"))
     builder.linear("image", Place(grid), Place(values), region, "RELU")
     share = _add_pooled_share(builder, file, config, pooled)
     # The attention LSTM reads [word ; language ; attention], the language LSTM [language ; attention ; context].
@@ -114,13 +121,18 @@ def plan_up_down(builder: Builder, packed: Packed, spec: CaptionerSpec, grid: in
     _embed(builder, file, config.vocabulary, word, words, relu=True)
     given = file.matrix("attention_lstm.weight_ih", 4 * size, 2 * size + word)
     own = file.matrix("attention_lstm.weight_hh", 4 * size, size)
-    pieces = [columns_of(given, 2 * size, 2 * size + word), columns_of(given, 0, size), own]
-    _lstm(builder, side_by_side(pieces), None, words, attention, image=share)
-    _up_down_attention(file, config).add(builder, Place(values), values, attention, context)
+    pieces = [columns_of(given, 2 * size, 2 * size + word), columns_of(given, 0, size)]
+    gates = [
+        (side_by_side(pieces), file.step("attention_lstm.weight_ih")),
+        (own, file.step("attention_lstm.weight_hh")),
+    ]
+    _lstm(builder, gates, None, words, attention, image=share)
+    _up_down_attention(file, config).without_idle_units().add(builder, Place(values), values, attention, context)
     given = file.matrix("language_lstm.weight_ih", 4 * size, 2 * size)
     own = file.matrix("language_lstm.weight_hh", 4 * size, size)
-    pieces = [own, columns_of(given, size, 2 * size), columns_of(given, 0, size)]
-    _lstm(builder, side_by_side(pieces), _lstm_bias(file, "language_lstm", size), language, language)
+    pieces = [columns_of(given, size, 2 * size), columns_of(given, 0, size)]
+    gates = [(own, file.step("language_lstm.weight_hh")), (side_by_side(pieces), file.step("language_lstm.weight_ih"))]
+    _lstm(builder, gates, _lstm_bias(file, "language_lstm", size), language, language)
     return _predict(builder, file, config.vocabulary, language, size)
 
 
@@ -129,10 +141,11 @@ def _add_pooled_share(builder: Builder, file: _File, config: UpDownConfig, poole
     size = config.hidden
     embedded, share = builder.buffer(size, "IMAGES"), builder.buffer(4 * size, "IMAGES")
     weight = file.matrix("pooled.weight", size, config.pooled_channels)
-    matrix = builder.matrix(weight, file.vector("pooled.bias", size))
+    matrix = builder.matrix(weight, file.vector("pooled.bias", size), step=file.step("pooled.weight"))
     builder.linear("images", Place(pooled), Place(embedded), matrix, "RELU")
     given = file.matrix("attention_lstm.weight_ih", 4 * size, 2 * size + config.word)
-    matrix = builder.matrix(columns_of(given, size, 2 * size), _lstm_bias(file, "attention_lstm", size))
+    bias, step = _lstm_bias(file, "attention_lstm", size), file.step("attention_lstm.weight_ih")
+    matrix = builder.matrix(columns_of(given, size, 2 * size), bias, step=step)
     builder.linear("images", Place(embedded), Place(share), matrix)
     return share
 
@@ -145,13 +158,15 @@ def _up_down_attention(file: _File, config: UpDownConfig) -> _Attention:
         bias=file.vector("query.bias", units) + file.vector("key.bias", units),
         key=file.matrix("key.weight", units, size),
         score=_row(file.matrix("score.weight", 1, units)),
-    ).without_idle_units()
+        query_step=file.step("query.weight"),
+        key_step=file.step("key.weight"),
+    )
 
 
 def _add_lstm(builder: Builder, file: _File, config: SoftAttentionConfig, hidden: Place) -> None:
     size = config.hidden
     weight = _reading_hidden_first(file, "gates", 4 * size, config)
-    _lstm(builder, weight, file.vector("gates.bias", 4 * size), hidden, hidden)
+    _lstm(builder, [(weight, file.step("gates.weight"))], file.vector("gates.bias", 4 * size), hidden, hidden)
 
 
 def _add_gru(builder: Builder, file: _File, config: SoftAttentionConfig, hidden: Place) -> None:
@@ -160,14 +175,16 @@ def _add_gru(builder: Builder, file: _File, config: SoftAttentionConfig, hidden:
     context, reset = hidden.below(size), hidden.below(2 * size + word)
     gates, candidate = builder.buffer(2 * size, "ROWS"), builder.buffer(size, "ROWS")
     weight = _reading_hidden_first(file, "gates", 2 * size, config)
-    builder.linear("step", hidden, Place(gates), builder.matrix(weight, file.vector("gates.bias", 2 * size)))
+    matrix = builder.matrix(weight, file.vector("gates.bias", 2 * size), step=file.step("gates.weight"))
+    builder.linear("step", hidden, Place(gates), matrix)
     builder.add("step", "GRU_RESET", gates=Place(gates), hidden=hidden, y=reset)
     weight = file.matrix("candidate.weight", size, word + 2 * size)
     pieces = [
         columns_of(weight, *span)
         for span in ((word, word + size), (0, word), (word + size, word + 2 * size))
     ]  # fmt: skip
-    matrix = builder.matrix(side_by_side(pieces), file.vector("candidate.bias", size))
+    bias, step = file.vector("candidate.bias", size), file.step("candidate.weight")
+    matrix = builder.matrix(side_by_side(pieces), bias, step=step)
     builder.linear("step", context, Place(candidate), matrix)
     builder.add("step", "GRU_UPDATE", gates=Place(gates), candidate=Place(candidate), hidden=hidden)
 
@@ -181,13 +198,24 @@ def _reading_hidden_first(file: _File, name: str, rows: int, config: SoftAttenti
 
 
 def _lstm(
-    builder: Builder, weight: Weights, bias: NDArray[np.float32] | None, x: Place, hidden: Place, image: int = NONE
-) -> None:
-    """Adds a step of an LSTM that reads `x` and writes `hidden`, with a new cell; `image`: a share of its gates."""
-    rows = weight.shape[0]
+    builder: Builder, parts: Sequence[tuple[Weights, float]], bias: NDArray[np.float32] | None, x: Place, hidden: Place,
+    image: int = NONE,
+) -> None:  # fmt: skip
+    """Adds a step of an LSTM that reads `x` and writes `hidden`, with a new cell; `image`: a share of its gates.
+
+    parts: of the matrix of its gates, side by side, each with the step of its grid. They become one matrix unless their
+        steps differ: then each keeps its own, and adds to the gates.
+    """
+    (first, step), *others = parts
+    if all(other == step for _, other in others):
+        first, others = side_by_side([weights for weights, _ in parts]), []
+    rows = first.shape[0]
     gates, cell = builder.buffer(rows, "ROWS"), builder.buffer(rows // 4, "ROWS", kept=True)
     start = "FROM_BIAS" if image == NONE else "FROM_IMAGE"
-    builder.linear("step", x, Place(gates), builder.matrix(weight, bias), start=start, image=image)
+    builder.linear("step", x, Place(gates), builder.matrix(first, bias, step=step), start=start, image=image)
+    for before, (weights, step) in zip(parts, others, strict=False):
+        x = x.below(before[0].shape[1])
+        builder.linear("step", x, Place(gates), builder.matrix(weights, step=step), start="FROM_SELF")
     builder.add("step", "LSTM", gates=Place(gates), cell=Place(cell), hidden=hidden)
 
 
@@ -199,8 +227,7 @@ def _embed(builder: Builder, file: _File, vocabulary: int, size: int, y: Place, 
     """Adds the look-up of the last word; of a table that is rectified once and for all."""
     name = "embedding.weight"
     weight = file.matrix(name, vocabulary, size)
-    packed = pack_table(rectified(weight) if relu else weight, builder.width, file.step(name))
-    matrix = builder.add_matrix(packed)
+    matrix = builder.table(rectified(weight) if relu else weight, step=file.step(name))
     one = int(np.float32(1.0).view(np.uint32))
     builder.add("step", "EMBED", y=y, matrix=matrix, activation="LINEARLY", scale=one, positions=NONE)
 
@@ -208,7 +235,7 @@ def _embed(builder: Builder, file: _File, vocabulary: int, size: int, y: Place, 
 def _predict(builder: Builder, file: _File, vocabulary: int, hidden: Place, size: int) -> dict[str, int]:
     logits = builder.buffer(vocabulary, "ROWS")
     weight, bias = file.matrix("output.weight", vocabulary, size), file.vector("output.bias", vocabulary)
-    builder.linear("step", hidden, Place(logits), builder.matrix(weight, bias))
+    builder.linear("step", hidden, Place(logits), builder.matrix(weight, bias, step=file.step("output.weight")))
     return {"logits": logits}
 
 

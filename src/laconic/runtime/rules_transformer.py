@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.errors import ConfigError
-from laconic.runtime.matrices import dense
+from laconic.runtime.matrices import dense, pack_matrix
 from laconic.runtime.operations import NONE, Place
 from laconic.runtime.program import Builder
 from laconic.runtime.relations import EMBEDDING, cell_boxes, embed_pairs, log_relation
-from laconic.runtime.tables import pack_table
 from laconic.spec.captioners import ObjectRelationConfig
 from laconic.spec.encoders import cells_of
 from laconic.spec.model import REGIONS
@@ -68,7 +67,8 @@ class _Writer:
     def linear(self, name: str, x: Place, y: Place, activation: str = "LINEARLY", start: str = "FROM_BIAS") -> None:
         """The linear layer of that name."""
         weights = self.packed.csr(f"decoder.{name}.weight")
-        matrix = self.builder.matrix(weights, self.vector(f"{name}.bias"))
+        step = self.packed.step(f"decoder.{name}.weight")
+        matrix = self.builder.matrix(weights, self.vector(f"{name}.bias"), step=step)
         self.builder.linear(self.program, x, y, matrix, activation, start)
 
     def layer_norm(self, name: str, x: int, y: int) -> None:
@@ -118,7 +118,7 @@ def _relations(w: _Writer, cells: int | None) -> _Relations:
         return _Relations(NONE, builder.constant(padded), len(boxes))
     embedded, pairs = builder.buffer(EMBEDDING, "PAIRS"), builder.buffer(len(weights), "PAIRS")
     builder.add(w.program, "RELATE", y=embedded, boxes=builder.constant(boxes), plus_one=int(c.plus_one))
-    matrix = builder.matrix(weights, bias, width="FLOAT32")  # small, and the logarithm makes errors large
+    matrix = builder.add_matrix(pack_matrix(weights), bias)  # exact: small, and the logarithm makes errors large
     builder.linear(w.program, Place(embedded), Place(pairs), matrix, "LOG_RELATION")
     return _Relations(pairs, NONE)
 
@@ -174,7 +174,8 @@ def _decode(w: _Writer, memory: list[int]) -> int:
 
 
 def _embed(w: _Writer, x: int) -> None:
-    table = w.builder.add_matrix(pack_table(w.packed.csr("decoder.embedding.weight"), w.builder.width))
+    name = "decoder.embedding.weight"
+    table = w.builder.table(w.packed.csr(name), step=w.packed.step(name))
     scale = int(np.float32(math.sqrt(w.config.width)).view(np.uint32))
     positions = w.builder.constant(sinusoids(MOST_WORDS, w.config.width))
     w.builder.add(w.program, "EMBED", y=Place(x), matrix=table, activation="LINEARLY", scale=scale, positions=positions)

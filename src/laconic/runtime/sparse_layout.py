@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic.runtime.values import STORED, narrow, widen
+from laconic.runtime.values import STORED, widen
 from laconic.store import Csr
 
 GROUP = 4
@@ -36,15 +36,15 @@ class _Layout:
     cell_lane: Whole  # which of the four rows of its group it is
 
 
-def step_bytes(width: str) -> int:
+def step_bytes(value_bytes: int) -> int:
     """Of one step: four columns, four values."""
-    return GROUP * (2 + np.dtype(STORED[width]).itemsize)
+    return GROUP * (2 + value_bytes)
 
 
-def pack_sparse(csr: Csr, columns: int, block: int, width: str, step: float) -> bytes:
-    """The bytes of a matrix (rows, columns), at least 4 rows; `block` is a power of two, at most MOST_BLOCK."""
-    slices = _slices(len(csr.indptr) - 1)
-    return b"".join(_pack_slice(csr, rows, columns, block, width, step) for rows in slices)
+def pack_sparse(csr: Csr, columns: int, block: int) -> bytes:
+    """The bytes of a matrix (rows, columns), at least 4 rows, whose values are as they are stored; `block` is a power
+    of two, at most MOST_BLOCK."""
+    return b"".join(_pack_slice(csr, rows, columns, block) for rows in _slices(len(csr.indptr) - 1))
 
 
 def _slices(rows: int) -> Iterator[range]:
@@ -56,11 +56,11 @@ def _slices(rows: int) -> Iterator[range]:
         first = end
 
 
-def _pack_slice(csr: Csr, of_slice: range, columns: int, block: int, width: str, step: float) -> bytes:
+def _pack_slice(csr: Csr, of_slice: range, columns: int, block: int) -> bytes:
     starts = csr.indptr[of_slice.start : of_slice.stop + 1]
     part = slice(int(starts[0]), int(starts[-1]))
-    indices, lengths = csr.indices[part], np.diff(starts)
-    rows, blocks, size = len(of_slice), -(-columns // block), step_bytes(width)
+    indices, values, lengths = csr.indices[part], csr.values[part], starts[1:] - starts[:-1]
+    rows, blocks, size = len(of_slice), -(-columns // block), step_bytes(values.itemsize)
     cells = np.repeat(np.arange(0, rows * blocks, blocks, dtype=np.int32), lengths)
     cells += indices >> (block.bit_length() - 1)
     counts = np.bincount(cells, minlength=rows * blocks)
@@ -76,7 +76,6 @@ def _pack_slice(csr: Csr, of_slice: range, columns: int, block: int, width: str,
     lanes = layout.cell_lane.T.ravel()[cells]
     at = origin[cells] + np.arange(0, len(cells) * size, size)
     data.view("<u2")[(at >> 1) + lanes] = (indices & (block - 1)) << 2
-    values = narrow(csr.values[part].astype(np.float32, copy=False), width, step)
     data.view(values.dtype)[(at + 2 * GROUP) // values.itemsize + lanes] = values
     return data.tobytes()
 
@@ -86,12 +85,13 @@ def _lay_out(counts: Whole, size: int) -> _Layout:
     blocks, rows = counts.shape
     groups = -(-rows // GROUP)
     order = np.argsort((MOST_BLOCK - counts).astype(np.uint16), axis=1, kind="stable")  # fullest first
+    of_block = np.arange(blocks)[:, None]
     filled = np.concatenate([order, order[:, : groups * GROUP - rows]], axis=1).reshape(blocks, groups, GROUP)
-    steps = np.take_along_axis(counts, order[:, ::GROUP], axis=1)
+    steps = counts[of_block, order[:, ::GROUP]]
     kept = steps > 0
     group_block, group_steps = np.nonzero(kept)[0], steps[kept]
     begins = np.ones(len(group_steps), bool)
-    begins[1:] = (np.diff(group_block) != 0) | (np.diff(group_steps) != 0)
+    begins[1:] = (group_block[1:] != group_block[:-1]) | (group_steps[1:] != group_steps[:-1])
     segment = np.cumsum(begins) - 1  # of each group
     leaders = np.flatnonzero(begins)
     in_segment = np.bincount(segment, minlength=len(leaders))
@@ -104,8 +104,8 @@ def _lay_out(counts: Whole, size: int) -> _Layout:
     group_at = np.zeros((blocks, groups), np.int64)
     group_at[kept] = segment_at[segment] + 8 + 2 * GROUP * in_segment[segment] + place * group_steps * size
     cell_at, cell_lane = np.empty((blocks, rows), np.int64), np.empty((blocks, rows), np.int64)
-    np.put_along_axis(cell_at, order, np.repeat(group_at, GROUP, axis=1)[:, :rows], axis=1)
-    np.put_along_axis(cell_lane, order, np.broadcast_to(np.arange(rows) % GROUP, order.shape), axis=1)
+    cell_at[of_block, order] = np.repeat(group_at, GROUP, axis=1)[:, :rows]
+    cell_lane[of_block, order] = np.arange(rows) % GROUP
     return _Layout(
         bytes=int(block_bytes.sum()), block_at=np.cumsum(block_bytes) - block_bytes, block_segments=block_segments,
         segment_at=segment_at, segment_count=group_steps[leaders], segment_groups=in_segment, rows_at=rows_at,
@@ -117,7 +117,7 @@ def unpack_sparse(
     data: NDArray[np.uint8], rows: int, columns: int, block: int, width: str, step: float
 ) -> NDArray[np.float32]:
     """The dense matrix (rows, columns) of bytes that have been checked."""
-    matrix, size, at = np.zeros((rows, columns), np.float32), step_bytes(width), 0
+    matrix, size, at = np.zeros((rows, columns), np.float32), step_bytes(np.dtype(STORED[width]).itemsize), 0
     words = data.view("<u4")
     for of_slice, column in product(_slices(rows), range(0, columns, block)):
         segments, at = int(words[at >> 2]), at + 4

@@ -97,6 +97,16 @@ class Packed(Mapping[str, NDArray[Any]]):
         stepped = (e for e in self.entries.values() if e.values == STEP and e.non_zeros and e.tied_to is None)
         return {e.name: self._decode(e.name, lambda e, data: codecs.read_step(e, Reader(data))) for e in stepped}
 
+    def step(self, name: str) -> float:
+        """Step of the grid that tensor `name` lies on; 0 where there is none. Read without its checksum."""
+        entry = self.entries[name]
+        if entry.values != STEP or not entry.non_zeros:
+            return 0.0
+        try:
+            return codecs.read_step(entry, Reader(self._data[entry.start : entry.start + entry.bytes]))
+        except ValueError as error:
+            raise self._container.damaged(f"tensor {name!r:.99}: {error}") from None
+
     def stored_bytes(self, name: str) -> int:
         """Bytes tensor `name` takes in the file, its checksum included; 0 for one tied to another."""
         entry = self.entries[name]

@@ -20,6 +20,7 @@ Floats = NDArray[np.float32]
 Codes = NDArray[np.int32]
 
 SOURCES = ("float16", "float32")  # float64 would lose digits without a word even under "exact"
+FEW_CODES, MANY_VALUES = 1 << 10, 1 << 12  # so few codes are looked up in a table where so many values have them
 LARGEST_CODE = 2**24  # float32 holds every whole number up to it
 
 
@@ -145,11 +146,11 @@ def decode_planes(source: Reader, count: int, dtype: np.dtype[Any]) -> Array:
             numbers <<= 8
             numbers |= plane.astype(numbers.dtype)
     if dtype.kind == "f":
+        exponent = np.finfo(dtype).nexp  # the upper bits, as floats are turned here: all of them 1 where not finite
+        if int(numbers.max(initial=0)) >> (bits - exponent) == (1 << exponent) - 1:
+            raise ValueError("values are not finite")
         numbers = (numbers >> 1) | (numbers << (bits - 1))
-    array: Array = numbers.view(dtype)
-    if dtype.kind == "f" and not math.isfinite(largest_of(array)):
-        raise ValueError("values are not finite")
-    return array
+    return numbers.view(dtype)
 
 
 # Multiples of a step. Signs alternate: 0, 1, -1, 2, -2 become 0, 1, 2, 3, 4.
@@ -167,8 +168,20 @@ def decode_codes(source: Reader, count: int, step: float, zeros: bool) -> Floats
     """Codes times `step`, float32. ValueError where a code or a product is too large."""
     middle = source.varint() if zeros else 0
     numbers = integers.decode(source, count)
-    if max(middle, int(numbers.max(initial=0))) > 4 * LARGEST_CODE:
+    most = int(numbers.max(initial=0))
+    if max(middle, most) > 4 * LARGEST_CODE:
         raise ValueError("a value is too many steps")
+    if most >= FEW_CODES or count < MANY_VALUES:
+        return _values_of(numbers, middle, step, zeros)
+    used = np.flatnonzero(np.bincount(numbers)).astype(np.uint32)
+    table = np.zeros(most + 1, np.float32)  # each value is worked out once
+    table[used] = _values_of(used.copy(), middle, step, zeros)
+    found: Floats = table[numbers]
+    return found
+
+
+def _values_of(numbers: Numbers, middle: int, step: float, zeros: bool) -> Floats:
+    """Overwrites `numbers`."""
     if not zeros:
         numbers += np.uint32(1)
     negative = (numbers & np.uint32(1)) == 0
