@@ -5,16 +5,19 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from laconic import data
+
 Row = dict[str, Any]
 ROOT = Path(__file__).parent.parent
 LACONIC = [sys.executable, "-m", "laconic"]
-PHOTOS, SIDE = 400, 320
+PHOTOS, SIDE = 1500, 320
 CPU_BAR, PEAK_BAR, FOLDER_BAR, INSTALL_BAR, WHEEL_BAR = 0.35, 120e6, 1.8, 40.0, 200_000
 
 
@@ -38,7 +41,8 @@ def cold(file: Path, folder: Path, rounds: int) -> list[Row]:
 
 
 def folder(file: Path, scratch: Path) -> list[Row]:
-    """Photos per second of wall time of one process and of two that share the work. For a quiet machine."""
+    """Photos per second of wall time of one process and of two that share the work, each on a core of its own; and
+    what becomes of Flickr8k's validation photos where processes are killed. For a quiet machine."""
     photos = scratch / "photos"
     photos.mkdir()
     for number in range(PHOTOS):
@@ -48,13 +52,40 @@ def folder(file: Path, scratch: Path) -> list[Row]:
         out = scratch / f"captions_{count}.jsonl"
         command = [*LACONIC, "caption", str(file), "--folder", str(photos), "--out", str(out)]
         started = time.perf_counter()
-        running = [subprocess.Popen(command, env=_one_thread(), stdout=subprocess.DEVNULL) for _ in range(count)]
-        if any(process.wait() for process in running):
-            sys.exit(f"failed: {' '.join(command)}")
+        _finish([_on_core(core, command) for core in range(count)])
         seconds[count] = time.perf_counter() - started
     rates = {f"photos_per_second_{count}": PHOTOS / taken for count, taken in seconds.items()}
     ratio = seconds[1] / seconds[2]
-    return [{"what": "two processes over one", **rates, "reached": ratio, "bar": FOLDER_BAR, "scaled": False}]
+    two = {"what": "two processes over one", **rates, "reached": ratio, "bar": FOLDER_BAR, "scaled": False}
+    return [two, killed(file, scratch)]
+
+
+def killed(file: Path, scratch: Path) -> Row:
+    """Flickr8k's validation photos by two processes, one of them killed (kill -9) a third of the way and the other two
+    thirds, then by two more: the share of lines that an unbroken run has, too, in their order."""
+    root = Path(os.environ.get("LACONIC_SHARED", "../shared")) / "data" / "flickr8k"
+    photos = scratch / "val"
+    photos.mkdir()
+    for example in data.load("flickr8k", root, "val"):
+        image = Path(str(example.image))
+        (photos / image.name).symlink_to(image.resolve())
+    commands = {
+        name: [*LACONIC, "caption", str(file), "--folder", str(photos), "--out", str(scratch / f"{name}.jsonl")]
+        for name in ("whole", "broken")
+    }
+    started = time.perf_counter()
+    _finish([_on_core(core, commands["whole"]) for core in range(2)])
+    seconds = time.perf_counter() - started
+    for victim in [_on_core(core, commands["broken"]) for core in range(2)]:
+        time.sleep(seconds / 3)
+        victim.kill()
+        victim.wait()
+    if (scratch / "broken.jsonl").exists():
+        sys.exit("the processes were killed too late: they had finished")
+    _finish([_on_core(core, commands["broken"]) for core in range(2)])
+    whole, broken = ((scratch / f"{name}.jsonl").read_bytes().splitlines() for name in commands)
+    equal = sum(map(bytes.__eq__, whole, broken)) / max(len(whole), len(broken))
+    return {"what": f"lines of {len(whole)} that are equal after kills", "reached": equal, "bar": 1.0, "scaled": False}
 
 
 def install(scratch: Path) -> list[Row]:
@@ -71,6 +102,18 @@ def install(scratch: Path) -> list[Row]:
         {"what": "seconds of pip install .", "reached": seconds, "bar": INSTALL_BAR, **less},
         {"what": f"bytes of {wheel.name}", "reached": wheel.stat().st_size, "bar": WHEEL_BAR, **less},
     ]
+
+
+def _on_core(core: int, command: list[str]) -> "subprocess.Popen[bytes]":
+    """A process that has one core to itself, and uses one thread therefore."""
+    pin = partial(os.sched_setaffinity, 0, {core})
+    return subprocess.Popen(command, env=_one_thread(), stdout=subprocess.DEVNULL, preexec_fn=pin)
+
+
+def _finish(running: "list[subprocess.Popen[bytes]]") -> None:
+    """Waits for all; exits where one fails."""
+    if any([process.wait() for process in running]):  # noqa: C419 - all are waited for
+        sys.exit(f"failed: {running[0].args}")
 
 
 def _usage(command: list[str]) -> tuple[float, float]:
