@@ -149,6 +149,7 @@ def _path_rule(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path | None]
 
 # tyro imports typeguard, a quarter of the start of `inspect`, to understand `Path | None`.
 _TO_JSON = Annotated[Optional[Path], _OPTIONAL_PATH, arg(metavar="OUT")]  # noqa: UP045
+OptionalFolder = Annotated[Optional[Path], _OPTIONAL_PATH]  # noqa: UP045
 InspectionJson = Annotated[_TO_JSON, _json_output("`laconic inspect`", "file_bytes", "tensors")]
 ComparisonJson = Annotated[_TO_JSON, _json_output("`laconic diff`", "changed", "same")]
 BenchJson = Annotated[_TO_JSON, _json_output("`laconic bench`", "rows", "verdict")]
