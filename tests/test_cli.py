@@ -147,6 +147,18 @@ for words in {lines!r}:
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
+def test_caption_starts_without_typeguard() -> None:
+    program = """
+import sys
+from laconic.cli import VERBS
+from laconic.cli.arguments import parse
+options = parse("caption", VERBS["caption"], ["a.safetensors", "b.jpg", "c d.jpg", "--beam", "2"])
+assert list(map(str, options.images)) == ["b.jpg", "c d.jpg"] and options.beam == 2 and options.folder is None
+assert "typeguard" not in sys.modules  # a sixth of its start
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
 def test_a_process_fails_with_one_line_and_code_2(tmp_path: Path) -> None:
     program = "import sys; from laconic.cli import main; sys.exit(main())"
     done = subprocess.run(

@@ -32,12 +32,12 @@ _FORMAT, _VERSION = "laconic-vocabulary", 1
 # A letter or digit may carry combining marks. Those are the only characters outside ASCII and \w
 # that `_separate` leaves in the text, so this class needs no table of Unicode ranges.
 _LETTERS = r"(?:[^\W_][^\x00-\x7f\w]*)+"
-_WORD = re.compile(rf"{_LETTERS}(?:['-]{_LETTERS})*")
+_WORD = rf"{_LETTERS}(?:['-]{_LETTERS})*"  # compiled when it is first used: captioning needs it not
 
 # Scripts without spaces between words, and how many characters a word of theirs has at most on average.
 _UNSPACED = (
-    (re.compile("[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"), 3),  # Japanese, Chinese
-    (re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"), 8),  # Thai, Lao, Burmese, Khmer
+    ("[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]", 3),  # Japanese, Chinese
+    ("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]", 8),  # Thai, Lao, Burmese, Khmer
 )
 _SAMPLE = 1000  # captions that tell whether a set has spaces between its words
 
@@ -54,7 +54,7 @@ def tokenize(caption: str) -> list[str]:
     ['a', "man's", 't-shirt', 'blue', 'size', '42']
     """
     text = caption.lower() if caption.isascii() else _separate(caption)
-    return _WORD.findall(text)
+    return re.findall(_WORD, text)
 
 
 def unspaced(captions: Iterable[str]) -> bool:
@@ -72,7 +72,7 @@ def unspaced(captions: Iterable[str]) -> bool:
 def _runs_on(caption: str) -> bool:
     words = tokenize(caption)
     for script, most in _UNSPACED:
-        lengths = [len(found) for word in words if (found := script.findall(word))]
+        lengths = [len(found) for word in words if (found := re.findall(script, word))]
         if sum(lengths) > most * len(lengths):
             return True
     return False

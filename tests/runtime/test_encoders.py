@@ -43,6 +43,9 @@ class Held(dict[str, np.ndarray]):
 
     path = Path("encoder.safetensors")
 
+    def step(self, name: str) -> float:
+        return 0.0
+
     @property
     def entries(self) -> dict[str, Entry]:
         return {

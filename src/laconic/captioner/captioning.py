@@ -6,15 +6,17 @@ with the data set.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from laconic import metrics
 from laconic.captioner.inputs import Image
 from laconic.data.examples import Dataset, Skipped, readable
 from laconic.data.regions import Regions, RegionStore
 from laconic.decode.search import Decoding
 from laconic.errors import DataError
 from laconic.spec.packed import CaptionerSpec
+
+if TYPE_CHECKING:
+    from laconic import metrics
 
 IMAGES = 32  # read and captioned at once
 
@@ -48,9 +50,9 @@ def evaluate(
     decoding: Decoding,
     *,
     regions: RegionStore | None = None,
-    names: Sequence[str] = metrics.STANDARD,
+    names: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[metrics.Scores, dict[int | str, str], list[Skipped]]:
+) -> "tuple[metrics.Scores, dict[int | str, str], list[Skipped]]":
     """All scores of a captioner on a data set, its captions by image id, and the images that could not be read.
 
     Raises DataError where nothing is left to score.
@@ -71,7 +73,10 @@ def evaluate(
     if not results:
         raise DataError(f"none of {len(captioned)} images is readable; the first: {skipped[0].reason}")
     references = {e.id: list(e.captions) for e in captioned if e.id in results}
-    return metrics.evaluate(references, results, metrics=names), results, skipped
+    from laconic import metrics  # here, since captioning alone has no use for it
+
+    scores = metrics.evaluate(references, results, metrics=metrics.STANDARD if names is None else names)
+    return scores, results, skipped
 
 
 def _in_groups(

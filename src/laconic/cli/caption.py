@@ -13,7 +13,7 @@ from laconic.cli.arguments import open_captioner
 from laconic.cli.console import write_json
 from laconic.cli.folder import Cluster, caption_folder
 from laconic.cli.messages import say
-from laconic.cli.paths import STDOUT, CaptionsJson, FolderCaptions, Overwrite
+from laconic.cli.paths import STDOUT, CaptionsJson, FolderCaptions, OptionalFolder, Overwrite, Paths
 from laconic.cli.progress import lines_with_bar
 from laconic.errors import ConfigError, DataError
 
@@ -38,10 +38,10 @@ class Caption:
 
     file: Annotated[Path, Positional, arg(metavar="FILE")]
     """A packed captioner, or the folder of a finished run."""
-    images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE...")]
+    images: Annotated[Paths, Positional, arg(metavar="IMAGE...")]
     """Photos, or folders of photos. For a captioner that reads region features: .npy or .npz files of them (regions x
     channels), folders of these, or one .safetensors file of many images' regions (docs/DATA.md)."""
-    folder: Path | None = None
+    folder: OptionalFolder = None
     """Instead of IMAGE: a folder of any number of photos, or of tar files of them. What is stopped goes on where it
     was. The same command given several times, on machines that share the files, shares the work (docs/FOLDERS.md)."""
     out: FolderCaptions = None

@@ -139,6 +139,13 @@ _PATH_TEXT: PrimitiveConstructorSpec[str] = PrimitiveConstructorSpec(
     is_instance=lambda value: isinstance(value, str),
     str_from_instance=lambda value: [value],
 )
+_PATHS: PrimitiveConstructorSpec[tuple[Path, ...]] = PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="PATH...",
+    instance_from_str=lambda words: tuple(Path(word or EMPTY) for word in words),
+    is_instance=lambda value: isinstance(value, tuple),
+    str_from_instance=lambda value: [str(path) for path in value],
+)
 REGISTRY = ConstructorRegistry()  # how words become values; tyro's own rules for the rest
 
 
@@ -147,8 +154,13 @@ def _path_rule(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path | None]
     return _OPTIONAL_PATH if kind.type is Path else None
 
 
-# tyro imports typeguard, a quarter of the start of `inspect`, to understand `Path | None`.
+# tyro imports typeguard, a quarter of the start of `inspect`, to understand `Path | None` or `tuple[Path, ...]`.
+if typing.TYPE_CHECKING:
+    Paths = tuple[Path, ...]
+else:
+    Paths = Annotated[tuple, _PATHS]
 _TO_JSON = Annotated[Optional[Path], _OPTIONAL_PATH, arg(metavar="OUT")]  # noqa: UP045
+OptionalFolder = Annotated[Optional[Path], _OPTIONAL_PATH]  # noqa: UP045
 InspectionJson = Annotated[_TO_JSON, _json_output("`laconic inspect`", "file_bytes", "tensors")]
 ComparisonJson = Annotated[_TO_JSON, _json_output("`laconic diff`", "changed", "same")]
 BenchJson = Annotated[_TO_JSON, _json_output("`laconic bench`", "rows", "verdict")]
