@@ -2,7 +2,7 @@
 
     python mutations.py LIBRARY SEED COUNT PLAN...    prints how many were refused, equal and different
 
-A plan that `laconic_check` accepts must give what the numpy path gives, up to rounding, or the same kind of error. Plans
+A plan that `laconic_check` accepts must give what numpy gives, up to rounding, or the same kind of error. Plans
 and workspaces lie in memory of their own that ends where they end, so that whatever reads or writes beyond is found.
 """
 
@@ -76,7 +76,7 @@ def swapped_operations(plan: Plan, rng: np.random.Generator) -> np.ndarray:
     """Two operations change places, of one program or of two; or programs begin elsewhere."""
     found = Plan(plan.data.copy())
     if rng.random() < 0.3:
-        more, less = rng.permutation([name for name in ("encode", "image", "images", "step")])[:2]
+        more, less = rng.permutation(["encode", "image", "images", "step"])[:2]
         count = int(rng.integers(0, int(found.header[less]) + 1))
         found.header[more] += count
         found.header[less] -= count
