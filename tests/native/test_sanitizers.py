@@ -28,7 +28,7 @@ FLAGS = [
 ]
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 DAMAGES = {"v3": 1500, "v2": 500} if X86 else {"native": 2000}  # by instruction set
-SECONDS = 100.0
+SECONDS = 600.0  # of a busy machine; mutations.py limits the processor time of each plan
 
 
 def runtime() -> str:
@@ -69,7 +69,7 @@ def reports(plans: list[str], tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield dict(zip(levels, pool.map(report, levels), strict=True))
 
 
-@pytest.mark.timeout(3 * SECONDS)
+@pytest.mark.timeout(2 * SECONDS)
 def test_damaged_plans_are_refused_or_equal(reports):
     for level, (code, said) in reports.items():
         assert code == 0, f"{level}: {said[-5000:]}"
