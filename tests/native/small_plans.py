@@ -1,5 +1,6 @@
 """Plans of small captioners of every kind, in every width: what is damaged to see whether damage does harm."""
 
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,16 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from laconic import store
-from laconic.captioner import packing
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.runtime.matrices import PackedMatrix, pack_matrix, unpack_matrix
 from laconic.runtime.operations import FORMS, WIDTHS
 from laconic.runtime.plan import ALIGNMENT, HEADER, Plan
-from laconic.runtime.planning import make_plan
 from laconic.runtime.tables import pack_table, unpack_table
 from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import SPECIALS, Vocabulary
+
+plan_of = runpy.run_path(str(Path(__file__).parents[1] / "held.py"))["plan_of"]
 
 LSTM = DecoderConfig("soft_attention", {"hidden": 9, "word": 5})
 GRU = DecoderConfig("soft_attention", {"hidden": 8, "word": 7, "cell": "gru"})
@@ -48,8 +48,7 @@ def save_plans(folder: Path) -> Iterator[Path]:
     """A file for each of KINDS."""
     for number, (encoder, decoder, density, width) in enumerate(KINDS):
         path = folder / f"{number}-{encoder.name}-{decoder.name}-{width.lower()}.plan"
-        packing.save(_captioner(ModelConfig(encoder, decoder), density), folder / "captioner.safetensors", "exact")
-        stored_as(make_plan(store.load(folder / "captioner.safetensors")), width).save(path)
+        stored_as(plan_of(_captioner(ModelConfig(encoder, decoder), density)), width).save(path)
         yield path
 
 

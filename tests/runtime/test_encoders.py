@@ -1,5 +1,6 @@
 """Encoders as programs: native library and numpy give what the torch modules give, dense and pruned, at any size."""
 
+import runpy
 from functools import cache
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from laconic.runtime.program import Builder
 from laconic.runtime.rules_encoders import RULES, plan_encoder
 from laconic.spec.encoders import ENCODERS, cells_of, channels_of, normalization_of
 from laconic.spec.model import EncoderConfig
-from laconic.store import Csr, Packed, load, save
-from laconic.store.index import Entry
+from laconic.store import Packed, load, save
 
 NETWORKS = ["toy", "mobilenet_v1_025", "mobilenet_v2", "inception_v1", "vgg_small", "convnet"]
+HELD = runpy.run_path(str(Path(__file__).parents[1] / "held.py"))
 PATHS = [NativePath, NumpyPath] if library() else [NumpyPath]
 
 
@@ -38,30 +39,8 @@ def random_encoder(name: str, stride: int, sparsity: float = 0.0) -> torch.nn.Mo
     return encoder
 
 
-class Held(dict[str, np.ndarray]):
-    """Weights seen as those of a packed file, which takes seconds to write."""
-
-    path = Path("encoder.safetensors")
-
-    def step(self, name: str) -> float:
-        return 0.0
-
-    @property
-    def entries(self) -> dict[str, Entry]:
-        return {
-            name: Entry(name, weight.shape, "F32", "dense", "exact", int((weight != 0).sum()), 0)
-            for name, weight in self.items()
-        }
-
-    def csr(self, name: str) -> Csr:
-        matrix = self[name].reshape(len(self[name]), -1)
-        rows, columns = np.nonzero(matrix)
-        indptr = np.searchsorted(rows, np.arange(len(matrix) + 1)).astype(np.int32)
-        return Csr(self[name].shape, indptr, columns.astype(np.int32), matrix[rows, columns])
-
-
 def held(encoder: torch.nn.Module) -> Packed:
-    return Held({f"encoder.{name}": weight.numpy() for name, weight in encoder.state_dict().items()})  # type: ignore
+    return HELD["held"](encoder, "encoder.")
 
 
 def encoder_plan(packed: Packed, config: EncoderConfig, *, pools: bool = True) -> Plan:
@@ -150,7 +129,7 @@ def test_tables_share_memory():
 
 def test_weights_of_another_network_are_refused():
     packed = held(random_encoder("convnet", 16))
-    with pytest.raises(FormatError, match=r"encoder\.safetensors: holds no encoder\.conv4\.weight"):
+    with pytest.raises(FormatError, match=r"captioner\.safetensors: holds no encoder\.conv4\.weight"):
         encoder_plan(packed, EncoderConfig("convnet", stride=32))
 
 

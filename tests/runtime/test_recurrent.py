@@ -1,15 +1,13 @@
 """Soft-Attention and Up-Down: the native library = numpy = torch, down to single log-probabilities."""
 
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from laconic import store
-from laconic.captioner import packing
 from laconic.captioner.image_captioner import ImageCaptioner, stack_regions
 from laconic.data.regions import Regions
 from laconic.decode.beams import Hypothesis
@@ -18,10 +16,10 @@ from laconic.native.library import library
 from laconic.runtime.inputs import Inputs
 from laconic.runtime.native_path import NativePath
 from laconic.runtime.numpy_path import NumpyPath
-from laconic.runtime.plan import Plan
-from laconic.runtime.planning import make_plan
 from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import SPECIALS, Vocabulary
+
+plan_of = runpy.run_path(str(Path(__file__).parents[1] / "held.py"))["plan_of"]
 
 CHANNELS, WORDS = 19, 61
 KINDS = {
@@ -54,11 +52,6 @@ def captioner_of(kind: str, density: float = 1.0, scale: float = 2.5) -> ImageCa
     return captioner
 
 
-def plan_of(captioner: ImageCaptioner, folder: Path, values: str = "exact", **options: Any) -> Plan:
-    packing.save(captioner, folder / "captioner.safetensors", values)
-    return make_plan(store.load(folder / "captioner.safetensors"), **options)
-
-
 def regions_of(*counts: int, seed: int = 0) -> list[np.ndarray]:
     random = np.random.default_rng(seed)
     return [random.normal(size=(count, CHANNELS)).astype(np.float32) for count in counts]
@@ -85,9 +78,9 @@ def assert_same(found: list[list[Hypothesis]], wanted: list[list[Hypothesis]]) -
 @native
 @pytest.mark.parametrize("density", [1.0, 0.3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_captions_are_those_of_torch(kind: str, density: float, tmp_path: Path) -> None:
+def test_captions_are_those_of_torch(kind: str, density: float) -> None:
     captioner = captioner_of(kind, density)
-    plan, regions = plan_of(captioner, tmp_path), regions_of(36, 1, 5, 9, 17)
+    plan, regions = plan_of(captioner), regions_of(36, 1, 5, 9, 17)
     for beam in (1, 3, 5, 17):
         decoding = Decoding(beam=beam, max_length=7)
         wanted = by_torch(captioner, regions, decoding)
@@ -106,18 +99,18 @@ def test_captions_are_those_of_torch(kind: str, density: float, tmp_path: Path) 
         ("gru", Decoding(beam=2, max_length=7, length_penalty=2, allow_unknown=True)),
     ],
 )
-def test_options_of_decoding(kind: str, decoding: Decoding, tmp_path: Path) -> None:
+def test_options_of_decoding(kind: str, decoding: Decoding) -> None:
     captioner, regions = captioner_of(kind), regions_of(4, 10, 2)
-    plan, wanted = plan_of(captioner, tmp_path), by_torch(captioner, regions, decoding)
+    plan, wanted = plan_of(captioner), by_torch(captioner, regions, decoding)
     assert_same(NativePath(plan).search(inputs_of(regions), decoding), wanted)
     assert_same(NumpyPath(plan).search(inputs_of(regions), decoding), wanted)
 
 
 @native
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_shares_a_call_changes_no_bit(kind: str, tmp_path: Path) -> None:
+def test_what_shares_a_call_changes_no_bit(kind: str) -> None:
     regions = regions_of(*(np.arange(31) % 13 + 1))
-    path, decoding = NativePath(plan_of(captioner_of(kind, 0.3), tmp_path)), Decoding(beam=5, max_length=8)
+    path, decoding = NativePath(plan_of(captioner_of(kind, 0.3))), Decoding(beam=5, max_length=8)
     together = path.search(inputs_of(regions), decoding)  # 155 captions in the making: three panels
     apart = [path.search(inputs_of([one]), decoding)[0] for one in regions]
     assert together == apart
@@ -125,20 +118,20 @@ def test_what_shares_a_call_changes_no_bit(kind: str, tmp_path: Path) -> None:
 
 @native
 @pytest.mark.parametrize(("key", "query"), [(60.0, -62.0), (0.0, -44.0), (50.0, 0.0)])
-def test_attention_beyond_the_range_of_exponentials(key: float, query: float, tmp_path: Path) -> None:
+def test_attention_beyond_the_range_of_exponentials(key: float, query: float) -> None:
     captioner = captioner_of("up_down")
     decoder, size = captioner.decoder, KINDS["up_down"][1]["hidden"]
     with torch.no_grad():
         decoder.attention_lstm.bias_ih[[0, 2 * size, 3 * size]] = 50.0  # the first hidden number comes close to 1
         decoder.query.weight[:, 0] = query
         decoder.key.bias += key
-    plan, regions, decoding = plan_of(captioner, tmp_path), regions_of(7, 12), Decoding(beam=3, max_length=6)
+    plan, regions, decoding = plan_of(captioner), regions_of(7, 12), Decoding(beam=3, max_length=6)
     assert_same(NativePath(plan).search(inputs_of(regions), decoding), by_torch(captioner, regions, decoding))
 
 
 @native
-def test_a_score_that_looks_at_nothing_attends_evenly(tmp_path: Path) -> None:
+def test_a_score_that_looks_at_nothing_attends_evenly() -> None:
     captioner = captioner_of("up_down")
     torch.nn.init.zeros_(captioner.decoder.score.weight)
-    plan, regions, decoding = plan_of(captioner, tmp_path), regions_of(7, 12), Decoding(beam=3, max_length=6)
+    plan, regions, decoding = plan_of(captioner), regions_of(7, 12), Decoding(beam=3, max_length=6)
     assert_same(NativePath(plan).search(inputs_of(regions), decoding), by_torch(captioner, regions, decoding))

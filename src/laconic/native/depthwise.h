@@ -14,7 +14,8 @@ INLINE finish finish_of(uint32_t activation, float bias) {
                   activation == RELU6 ? splat(6.0f) : infinite};
 }
 
-INLINE void put_finished(float *to, vec sum, finish f) { store(to, least(most(sum, f.low), f.high)); }
+/* In this order NaN stays. */
+INLINE void put_finished(float *to, vec sum, finish f) { store(to, least(f.high, most(f.low, sum))); }
 
 INLINE vec three(vec sum, const vec *weights, vec a, vec b, vec c) {
   return sum + weights[0] * a + weights[1] * b + weights[2] * c;

@@ -4,13 +4,16 @@
 
 #include "window.h"
 
+/* The larger one; NaN, once it is found, stays. */
+INLINE vec larger(vec found, vec x) { return choose((x <= found) | (found != found), found, x); }
+
 /* A row of windows: the largest number that each sees. */
 INLINE void largest_of_row(const band *b, uint32_t row, float *y) {
   uint32_t kernel = b->of.kernel;
   for (uint32_t x = 0; x < b->of.columns; x += LANES) {
     vec found = splat(b->outside);
     for (uint32_t i = 0; i < kernel; i++)
-      for (uint32_t j = 0; j < kernel; j++) found = most(load(tap(b, row, i, j) + x), found);
+      for (uint32_t j = 0; j < kernel; j++) found = larger(found, load(tap(b, row, i, j) + x));
     store(y + x, found);
   }
 }
