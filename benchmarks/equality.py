@@ -4,7 +4,7 @@
 
 The captioner that is given is compared on 1,000 photos of Flickr8k's validation split; Up-Down and Object Relation
 Transformer with random, pruned weights, on MobileNet-V2, on 200. Log-probabilities are those of each word of the best
-caption, where both say the same.
+caption, where both say the same. The first captioner is compared with weights in bfloat16 as well.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from laconic.bench.processor import level, processor
 from laconic.captioner.engine import Engine
 from laconic.captioner.packing import load
 from laconic.decode.search import Decoding
+from laconic.runtime.values import Width
 from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 
 BEAMS, BATCH = (1, 3, 5), 50
@@ -47,15 +48,18 @@ def main() -> None:
             path = random_captioners.write(Path(folder) / name, model, random_captioners.FLICKR8K_WORDS, 0.0, SPARSITY)
             files[f"random {name}"] = path, given.others
         rows = [row for name, (path, count) in files.items() for row in compared(name, path, examples, count)]
+        rows += compared("trained", given.trained, examples, given.photos, "bfloat16")
     with given.csv.open("w", newline="", encoding="utf8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
 
-def compared(name: str, path: Path, examples: data.Dataset, count: int) -> Iterator[dict[str, Any]]:
-    """A row for each beam."""
-    engine, module = Engine.load(path), load(path)
+def compared(
+    name: str, path: Path, examples: data.Dataset, count: int, width: Width = "exact"
+) -> Iterator[dict[str, Any]]:
+    """A row for each beam; `width` is that of the engine's weights."""
+    engine, module = Engine.load(path, width=width), load(path)
     size = engine.config.encoder.size
     pixels = np.stack([data.resize(examples[i].pixels(), size) for i in range(min(count, len(examples)))])
     with torch.inference_mode():
@@ -68,7 +72,7 @@ def compared(name: str, path: Path, examples: data.Dataset, count: int) -> Itera
         furthest = max(float(np.abs(np.subtract(a.log_probs, b.log_probs)).max()) for a, b in same)
         row = {
             "captioner": name, "decoder": engine.config.decoder.name, "encoder": engine.config.encoder.name,
-            "beam": beam, "photos": len(pixels), "equal": len(same),
+            "width": width, "beam": beam, "photos": len(pixels), "equal": len(same),
             "different_captions": len({hypothesis.tokens for hypothesis in ours}),
             "greatest_difference_of_log_probability": f"{furthest:.2g}", "processor": processor(), "level": level(),
             "command": " ".join(["python", *sys.argv]),
