@@ -212,12 +212,14 @@ static int is_only_spoilt(const plan_view *plan, uint32_t buffer) {
   return 1;
 }
 
-/* Captions belong to `step`, which writes nothing else; what is kept is never left without meaning. */
+/* Captions belong to `step`, which writes nothing else, and `images` knows no single image; what is kept is never left
+   without meaning. */
 static int check_access(const plan_view *plan, uint32_t operation, const access *a) {
   const plan_header *h = plan->header;
   const plan_buffer *b = plan->buffers + a->buffer;
   int in_step = operation >= h->operations - h->step, of_captions = b->space == ROWS;
   if (of_captions && !in_step) return 0;
+  if (!in_step && operation >= h->encode + h->image && b->space != IMAGES) return 0;
   if (a->manner == SPOILS) return b->space == PIXELS ? !in_step : is_only_spoilt(plan, a->buffer);
   if (a->manner != READS && of_captions != in_step) return 0;
   if (a->manner == RENEWS) return a->row >= b->kept_from && a->row + a->rows <= b->kept_from + b->kept;
