@@ -44,7 +44,7 @@ def test_it_says_what_the_module_says(of_photos: Path, pixels: list[np.ndarray],
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_and_company_change_nothing(of_photos: Path, pixels: list[np.ndarray], threads: int) -> None:
-    decoding = Decoding(beam=3, max_length=8)
+    decoding = Decoding(beam=5, max_length=8)  # more captions in the making than one panel holds
     alone = laconic.load(of_photos, threads=1)
     together = laconic.load(of_photos, threads=threads)
     assert isinstance(together.path, NativePath)

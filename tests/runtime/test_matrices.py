@@ -83,7 +83,7 @@ def test_sparse_layouts_are_small():
 def test_the_layout_follows_density():
     assert [best_form(1000, density, "FLOAT32") for density in (0.1, 0.5, 0.6)] == ["SPARSE", "SPARSE", "DENSE"]
     assert best_form(3, 0.1, "FLOAT32") == "DENSE"
-    assert [best_block(density) for density in (0.0, 0.009, 0.025, 0.05, 0.5)] == [1024, 1024, 256, 128, 128]
+    assert [best_block(density) for density in (0.0, 0.009, 0.025, 0.05, 0.5)] == [1024, 1024, 512, 128, 128]
     with pytest.raises(ValueError, match="at least 4 rows"):
         pack_matrix(np.zeros((3, 8)), form="SPARSE")
 

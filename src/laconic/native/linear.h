@@ -21,18 +21,37 @@ static int check_matrix(const plan_view *plan, const plan_matrix *m) {
   return m->form == SPARSE ? check_sparse(m, in_arena(plan, m->at)) : check_dense(m);
 }
 
+/* y starts as bias + image, the number that `images` has for the image of each column. */
+static void begin_from_images(const float *bias, table images, const uint32_t *image_of, table y, uint32_t rows) {
+  for (uint32_t c = 0; c < y.columns; c += LANES) {
+    uint32_t of[LANES], others = 0;
+    for (uint32_t i = 0; i < LANES; i++) { /* columns that pad: the last image once more */
+      of[i] = image_of[c + i < y.columns ? c + i : y.columns - 1];
+      others |= of[i] ^ of[0];
+    }
+    const float *from = images.at;
+    float *to = y.at + c;
+    for (uint32_t r = 0; r < rows; r++, from += images.stride, to += y.stride) {
+      vec found = splat(from[of[0]]);
+      if (others)
+        for (uint32_t i = 1; i < LANES; i++) found[i] = from[of[i]];
+      store(to, found + splat(bias ? bias[r] : 0.0f));
+    }
+  }
+}
+
 /* y starts as the bias, alone or added to what y was before, or to the column of each caption's image. */
 static void begin(const laconic_run *run, const plan_matrix *m, table y, uint32_t start, uint32_t image_buffer) {
   const float *bias = constants(&run->plan, m->bias);
   if (start == FROM_SELF && !bias) return;
-  table images = {0};
-  if (start == FROM_IMAGE) images = table_of(run, image_buffer, 0);
+  if (start == FROM_IMAGE) {
+    begin_from_images(bias, table_of(run, image_buffer, 0), run->image_of, y, m->rows);
+    return;
+  }
   for (uint32_t r = 0; r < m->rows; r++) {
     float *to = y.at + r * y.stride;
     vec first = splat(bias ? bias[r] : 0.0f);
     for (uint32_t c = 0; c < y.columns; c += LANES) store(to + c, start == FROM_SELF ? load(to + c) + first : first);
-    if (start == FROM_IMAGE)
-      for (uint32_t c = 0; c < y.columns; c++) to[c] += images.at[r * images.stride + run->image_of[c]];
   }
 }
 

@@ -8,6 +8,8 @@
 #include "guard.h"
 #include "run.h"
 
+#define ROWS_MOVED 16u /* at a time, to other slots */
+
 typedef struct { /* captions of one length, or stored ones: `beam` for each image */
   double *scores;
   uint32_t *lengths; /* of the stored ones */
@@ -25,7 +27,7 @@ typedef struct {
   uint32_t *source;                /* the slot that each of the next captions extends */
   uint32_t *stored_count;          /* of each image */
   int32_t *words;                  /* the last word of each live caption */
-  uint32_t *ancestors, *moved;     /* see run.h; a row of it */
+  uint32_t *ancestors, *moved;     /* see run.h; what is on its way to other slots */
   size_t *places;                  /* of what each of the next captions extends, in a row of all panels */
 } search_books;
 
@@ -73,7 +75,7 @@ static search_books open_books(const laconic_run *run, carving *from) {
   b.image_of = carve(from, slots, 4), b.next_image = carve(from, slots, 4);
   b.source = carve(from, slots, 4), b.stored_count = carve(from, run->count, 4);
   b.words = carve(from, slots, 4);
-  b.ancestors = carve(from, slots * b.length, 4), b.moved = carve(from, slots, 4);
+  b.ancestors = carve(from, slots * b.length, 4), b.moved = carve(from, round_up(slots, 8) * ROWS_MOVED, 4);
   b.places = carve(from, slots, sizeof(size_t));
   return b;
 }
@@ -198,10 +200,25 @@ static void move_few(float *at, size_t rows, const uint32_t *from) {
   }
 }
 
+/* `rows` rows of columns that lie at `places` of the first of them, side by side. Up to LANES - 1 columns more. */
+static void gather_columns(float *to, size_t to_stride, const float *from, size_t from_stride, uint32_t rows,
+                           const size_t *places, uint32_t columns) {
+  for (uint32_t c = 0; c < columns; c += LANES) {
+    const float *at[LANES];
+    for (uint32_t i = 0; i < LANES; i++) at[i] = from + places[c + i < columns ? c + i : columns - 1];
+    for (uint32_t r = 0; r < rows; r++) {
+      vec found;
+      for (uint32_t i = 0; i < LANES; i++) found[i] = at[i][r * from_stride];
+      store(to + r * to_stride + c, found);
+    }
+  }
+}
+
 /* Moves what buffers keep from word to word to the slots of the next captions. */
 static void select_slots(const laconic_run *run, const search_books *b, uint32_t before, uint32_t after, uint32_t word) {
   uint32_t old_lanes = lanes_of(before), lanes = lanes_of(after), capacity = run->panel_capacity, few[LANES] = {0};
   float *moved = (float *)b->moved;
+  const size_t stride = round_up(after, LANES);
   if (old_lanes == LANES && lanes == LANES) memcpy(few, b->source, after * sizeof *few);
   for (uint32_t which = 0; which < run->plan.header->buffers; which++) {
     const plan_buffer *buffer = run->plan.buffers + which;
@@ -213,13 +230,15 @@ static void select_slots(const laconic_run *run, const search_books *b, uint32_t
       continue;
     }
     for (uint32_t j = 0; j < after; j++) b->places[j] = b->source[j] / PANEL * panel + b->source[j] % PANEL;
-    for (size_t i = 0; i < buffer->kept; i++) { /* from the end that no row is moved over before it has been read */
-      size_t row = buffer->kept_from + (lanes > old_lanes ? buffer->kept - 1 - i : i);
-      for (uint32_t j = 0; j < after; j++) moved[j] = at[row * old_lanes + b->places[j]];
-      for (uint32_t j = 0; j < after; j += PANEL) {
-        uint32_t some = after - j < PANEL ? after - j : PANEL;
-        memcpy(at + j / PANEL * panel + row * lanes, moved + j, some * sizeof *moved);
-      }
+    for (uint32_t done = 0, some; done < buffer->kept; done += some) {
+      some = buffer->kept - done < ROWS_MOVED ? buffer->kept - done : ROWS_MOVED;
+      /* from the end that no row is moved over before it has been read */
+      size_t first = buffer->kept_from + (lanes > old_lanes ? buffer->kept - done - some : done);
+      gather_columns(moved, stride, at + first * old_lanes, old_lanes, some, b->places, after);
+      for (uint32_t r = 0; r < some; r++)
+        for (uint32_t j = 0; j < after; j += PANEL)
+          memcpy(at + j / PANEL * panel + (first + r) * lanes, moved + r * stride + j,
+                 (after - j < PANEL ? after - j : PANEL) * sizeof *moved);
     }
   }
   for (uint32_t w = 0; w <= word; w++) {

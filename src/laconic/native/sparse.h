@@ -68,7 +68,11 @@ INLINE uint32_t multiply_block(sparse_block b, sparse_operands o, uint32_t width
   if (columns >= 32) return sparse_block_of_16(b, o, width, 4, 2), 32;
   if (columns >= 16) return sparse_block_of_16(b, o, width, 4, 1), 16;
 #else
-  if (columns >= 8 * LANES) return sparse_block_of_lanes(b, o, width, 1, 8), 8 * LANES;
+  if (columns >= 8 * LANES) {
+    if (o.x_stride != PANEL || o.y_stride != PANEL) return sparse_block_of_lanes(b, o, width, 1, 8), 8 * LANES;
+    o.x_stride = o.y_stride = PANEL; /* known to the compiler: places are found by shifting, not by multiplying */
+    return sparse_block_of_lanes(b, o, width, 1, 8), 8 * LANES;
+  }
   if (columns >= 4 * LANES) return sparse_block_of_lanes(b, o, width, 2, 4), 4 * LANES;
   if (columns >= 2 * LANES) return sparse_block_of_lanes(b, o, width, 4, 2), 2 * LANES;
 #endif

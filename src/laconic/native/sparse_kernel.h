@@ -60,12 +60,19 @@ INLINE void KERNEL(rows)(const uint8_t *steps, uint32_t count, const uint16_t *r
     for (uint32_t v = 0; v < vectors; v++) ((KERNEL(unaligned) *)y[r])[v] = sums[r][v];
 }
 
+/* Sums of a whole group: with many columns they lie in the second-level cache. */
+INLINE void KERNEL(fetch)(const uint16_t *rows, sparse_operands o, uint32_t floats) {
+  for (uint32_t r = 0; r < GROUP; r++)
+    for (uint32_t i = 0; i < floats; i += 16) __builtin_prefetch(o.y + rows[r] * o.y_stride + i, 1);
+}
+
 INLINE void KERNEL(block)(sparse_block b, sparse_operands o, uint32_t width, uint32_t together, uint32_t vectors) {
   for (uint32_t s = 0; s < b.segments; s++) {
     sparse_segment segment = segment_at(b.at, width);
     const uint8_t *steps = segment.steps;
     for (uint32_t g = 0; g < segment.groups; g++, steps += segment.count * step_bytes(width)) {
       const uint16_t *rows = segment.rows + g * GROUP;
+      if (vectors * FLOATS >= PANEL && g + 1 < segment.groups) KERNEL(fetch)(rows + GROUP, o, vectors * FLOATS);
       KERNEL(rows)(steps, segment.count, rows, o, width, 0, together, vectors);
       if (together <= 2) KERNEL(rows)(steps, segment.count, rows, o, width, together, together, vectors);
       if (together == 1) KERNEL(rows)(steps, segment.count, rows, o, width, 2, 1, vectors);

@@ -31,7 +31,7 @@ from laconic.store import Csr
 
 BREAK_EVEN = {"FLOAT32": 0.55, "BFLOAT16": 0.55, "INT8": 0.6}  # density up to which the sparse kernel wins
 LEAST_BLOCK, MOST_BLOCK = 128, 1024  # columns
-STEPS_PER_BLOCK = 6  # non-zeros of a row in a block that pay for reading and writing its sums
+STEPS_PER_BLOCK = 6, 8  # non-zeros of a row that pay for reading and writing its sums: in the least block, in others
 
 Weights = NDArray[Any] | Csr
 
@@ -82,10 +82,13 @@ def best_form(rows: int, density: float, width: str) -> str:
 
 
 def best_block(density: float) -> int:
-    """Columns of a block, a power of two: few, so that x stays in the nearest cache, but not too few non-zeros."""
-    block = LEAST_BLOCK
-    while block < MOST_BLOCK and block * density < STEPS_PER_BLOCK:
-        block *= 2
+    """Columns of a block, a power of two: few, so that x stays in the nearest cache, but not too few non-zeros.
+
+    Only the least one fits into a cache of 32 KB with 64 columns of x. Once it is too empty, larger ones cost less:
+    a whole Up-Down search at 97.5 % is 6 % faster with blocks of 512 than of 256 for 1 image, and as fast for 12."""
+    block, steps = LEAST_BLOCK, STEPS_PER_BLOCK[0]
+    while block < MOST_BLOCK and block * density < steps:
+        block, steps = 2 * block, STEPS_PER_BLOCK[1]
     return block
 
 
