@@ -17,6 +17,7 @@ lint: .venv/.ready-dev
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/clang-format --dry-run -Werror $(NATIVE)/*.[ch] examples/*.c tests/native/*.c
 
 bench: .venv/.ready-dev .venv/.native
 	.venv/bin/python benchmarks/metrics.py --csv results/metrics_speed.csv

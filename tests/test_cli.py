@@ -28,7 +28,7 @@ from laconic.data import Example, Scenes, write_karpathy
 from laconic.data.regions import Regions, write_regions
 from laconic.decode.search import Decoding
 from laconic.errors import LaconicWarning, MissingError
-from laconic.machine.process import cores
+from laconic.machine.cores import cores
 from laconic.metrics import METRICS, Metric
 from laconic.recipes import recipe as recipes
 from laconic.recipes import run as running

@@ -22,7 +22,7 @@ from laconic.data.regions import Regions
 from laconic.decode.beams import Hypothesis
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError
-from laconic.machine.process import cores
+from laconic.machine.cores import cores
 from laconic.native.library import library
 from laconic.runtime.inputs import Inputs
 from laconic.runtime.native_path import NativePath

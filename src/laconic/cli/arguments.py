@@ -16,7 +16,8 @@ import tyro
 from laconic.cli.messages import say
 from laconic.cli.paths import REGISTRY
 from laconic.errors import ConfigError
-from laconic.machine.process import bound_threads, cores
+from laconic.machine.cores import cores
+from laconic.machine.process import bound_threads
 from laconic.spec.manifest import MODEL, RECIPE, RESULT
 
 if TYPE_CHECKING:

@@ -2,8 +2,9 @@
 
 import contextlib
 import ctypes
-import os
 import platform
+
+from laconic.machine.cores import cores
 
 # <malloc.h> of the GNU C library
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -27,13 +28,6 @@ def bound_threads(threads: int = 0) -> None:
     wanted = min(threads or torch.get_num_threads(), cores())
     if wanted != torch.get_num_threads():
         torch.set_num_threads(wanted)
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def slow_in_bfloat16() -> bool:

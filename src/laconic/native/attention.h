@@ -9,8 +9,9 @@
 #include "run.h"
 
 #define CAPTIONS_AT_ONCE 8u
-#define MOST_FACTORED 40.0f     /* |key| and |query| up to which exp(2 key) exp(2 query) keeps its digits */
-#define MOST_UNBOUNDED 11.0f    /* |key| + |query| up to which the product of four of 1 + exp(2 key) exp(2 query) is finite */
+#define MOST_FACTORED 40.0f /* |key| and |query| up to which exp(2 key) exp(2 query) keeps its digits */
+#define MOST_UNBOUNDED \
+  11.0f /* |key| + |query| up to which the product of four of 1 + exp(2 key) exp(2 query) is finite */
 #define MOST_DENOMINATOR 1.0e9f /* the product of four is finite; beyond it tanh is 1 */
 
 /* x, y: y = exp(2 x), LANES positions of all units after each other, so that they are read in a row; in the last row of
@@ -36,8 +37,8 @@ static int check_factor(const plan_view *plan, const uint32_t *a) {
 typedef struct { /* the captions of one image that a panel holds, and what they look at */
   table keys, factors, values;
   const float *score;
-  float *shares;      /* CAPTIONS_AT_ONCE rows of weights over the positions, then those transposed */
-  size_t stride;      /* of a row of shares */
+  float *shares; /* CAPTIONS_AT_ONCE rows of weights over the positions, then those transposed */
+  size_t stride; /* of a row of shares */
   uint32_t units, positions;
 } image_seen;
 
@@ -205,22 +206,29 @@ static void attend_image(const image_seen *seen, queries_of q, table y, uint32_t
   }
 }
 
-/* query (units rows, overwritten), keys, factors, values, score (units constants), weights (what it works with), y, y_row */
+/* query (units rows, overwritten), keys, factors, values, score (units constants), weights (what it works with), y,
+ * y_row */
 static void run_attend_additive(const laconic_run *run, const uint32_t *a) {
   table query = table_of(run, a[0], 0), y = table_of(run, a[6], a[7]), work = table_of(run, a[5], 0);
   uint8_t ways[PANEL];
   float most_keys[PANEL] = {0};
   for (uint32_t c = 0; c < run->columns; c++)
-    most_keys[c] = c && run->image_of[c] == run->image_of[c - 1] ? most_keys[c - 1]
-                                                                 : largest_key(table_of_image(run, a[2], 0, run->image_of[c]));
+    most_keys[c] = c && run->image_of[c] == run->image_of[c - 1]
+                       ? most_keys[c - 1]
+                       : largest_key(table_of_image(run, a[2], 0, run->image_of[c]));
   factor_queries(query, most_keys, ways);
   queries_of q = {query.at, query.stride, ways};
   for (uint32_t first = 0, last; first < run->columns; first = last) {
     uint32_t image = run->image_of[first];
     for (last = first; last < run->columns && run->image_of[last] == image;) last++;
-    image_seen seen = {table_of_image(run, a[1], 0, image), table_of_image(run, a[2], 0, image),
-                       table_of_image(run, a[3], 0, image), constants(&run->plan, a[4]), work.at, work.stride,
-                       query.rows, 0};
+    image_seen seen = {table_of_image(run, a[1], 0, image),
+                       table_of_image(run, a[2], 0, image),
+                       table_of_image(run, a[3], 0, image),
+                       constants(&run->plan, a[4]),
+                       work.at,
+                       work.stride,
+                       query.rows,
+                       0};
     seen.positions = seen.keys.columns;
     attend_image(&seen, q, y, first, last);
   }

@@ -42,7 +42,7 @@ INLINE int holds_anywhere(ivec where) {
   return found != 0;
 }
 
-typedef struct { /* LANES columns, while their rows are read */
+typedef struct {  /* LANES columns, while their rows are read */
   vec least_kept; /* of the k best so far; minus infinity until there are k */
   vec reference;  /* the highest so far */
   vec total;      /* sum of exp(logit - reference) */

@@ -4,9 +4,9 @@
 
 #include "view.h"
 
-#define MOST_ROWS (1u << 24)      /* of any table */
-#define MOST_POSITIONS 65536u     /* of an image */
-#define MOST_SCRATCH (1u << 28)   /* floats: what 32 bits count in bytes, with room for what lies behind */
+#define MOST_ROWS (1u << 24)    /* of any table */
+#define MOST_POSITIONS 65536u   /* of an image */
+#define MOST_SCRATCH (1u << 28) /* floats: what 32 bits count in bytes, with room for what lies behind */
 
 INLINE int holds(const plan_header *h, uint32_t at, uint64_t size) {
   return at % PLAN_ALIGNMENT == 0 && at >= sizeof(plan_header) && at <= h->bytes && size <= h->bytes - at;
@@ -22,7 +22,8 @@ static int check_sections(const plan_header *h) {
 
 static int check_buffer(const plan_header *h, const plan_buffer *b) {
   if (b->space >= SPACES || b->rows < 1 || b->rows > MOST_ROWS) return 0;
-  if (b->space == ROWS ? b->kept_from > b->rows || b->kept > b->rows - b->kept_from : b->kept > 1 || b->kept_from) return 0;
+  if (b->space == ROWS ? b->kept_from > b->rows || b->kept > b->rows - b->kept_from : b->kept > 1 || b->kept_from)
+    return 0;
   if (b->space != PIXELS) return b->columns == 0 && b->offset == 0;
   if (b->columns < 1 || b->columns > MOST_ROWS || b->kept || b->offset % 16) return 0;
   return b->offset + (uint64_t)b->rows * round_up(b->columns, 16) + 16 <= h->scratch;
@@ -49,7 +50,8 @@ static int check_header(const plan_view *plan) {
 
 static int check_tables(const void *bytes, size_t size) {
   const plan_header *h = bytes;
-  if (size < sizeof *h || (uintptr_t)bytes % PLAN_ALIGNMENT || memcmp(h->magic, PLAN_MAGIC, 8)) return LACONIC_NOT_A_PLAN;
+  if (size < sizeof *h || (uintptr_t)bytes % PLAN_ALIGNMENT || memcmp(h->magic, PLAN_MAGIC, 8))
+    return LACONIC_NOT_A_PLAN;
   if (h->version != PLAN_VERSION) return LACONIC_OTHER_VERSION;
   if (h->bytes > size) return LACONIC_NOT_A_PLAN;
   if (!check_sections(h)) return LACONIC_DAMAGED;

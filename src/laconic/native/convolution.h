@@ -74,11 +74,13 @@ static int check_convolve(const plan_view *plan, const uint32_t *a) {
   if (!check_window(plan, a + 5, a[0], a[2]) || !has_matrix(plan, a[4], 0)) return 0;
   const plan_matrix *m = plan->matrices + a[4];
   uint32_t taps = a[7] * a[7];
-  if (m->columns % taps || !has_rows(plan, a[0], a[1], m->columns / taps) || !has_rows(plan, a[2], a[3], m->rows)) return 0;
+  if (m->columns % taps || !has_rows(plan, a[0], a[1], m->columns / taps) || !has_rows(plan, a[2], a[3], m->rows))
+    return 0;
   if ((a[9] != FROM_BIAS && a[9] != FROM_SELF) || a[10] > RELU6) return 0;
   if (a[12] % 16 || !a[12] || a[12] > MOST_SIDE * MOST_SIDE) return 0; /* a strip ends with a vector, or with y */
   if (a[11] == NONE) return a[7] == 1 && a[8] == 1;
-  return has_space(plan, a[11], PIXELS) && has_rows(plan, a[11], 0, m->columns) && plan->buffers[a[11]].columns >= a[12];
+  return has_space(plan, a[11], PIXELS) && has_rows(plan, a[11], 0, m->columns) &&
+         plan->buffers[a[11]].columns >= a[12];
 }
 
 #endif

@@ -13,7 +13,7 @@
 #define TILE 8u
 #define DEPTH 256u
 
-typedef struct { /* of one tile, at one depth */
+typedef struct {        /* of one tile, at one depth */
   const float *weights; /* count x TILE */
   const float *x;
   float *y;

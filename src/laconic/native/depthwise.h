@@ -21,9 +21,11 @@ INLINE vec three(vec sum, const vec *weights, vec a, vec b, vec c) {
   return sum + weights[0] * a + weights[1] * b + weights[2] * c;
 }
 
-/* `count` rows of windows of 3 x 3, at most 4 of stride 1 or 2 of stride 2, known when compiled: each row of the band is
-   loaded once for all of them. From the last vector to the first: what a vector writes beyond its row is written again. */
-INLINE void filter_3x3(const band *b, uint32_t row, uint32_t count, uint32_t stride, const vec *weights, finish f, float *y) {
+/* `count` rows of windows of 3 x 3, at most 4 of stride 1 or 2 of stride 2, known when compiled: each row of the band
+   is loaded once for all of them. From the last vector to the first: what a vector writes beyond its row is written
+   again. */
+INLINE void filter_3x3(const band *b, uint32_t row, uint32_t count, uint32_t stride, const vec *weights, finish f,
+                       float *y) {
   uint32_t columns = b->of.columns, pitch = b->pitch, middle = stride == 1 ? 1 : pitch, last = stride == 1 ? 2 : 1;
   const float *from = b->at + (size_t)row * stride * stride * pitch;
   for (uint32_t x = (columns - 1) / LANES * LANES;; x -= LANES) {

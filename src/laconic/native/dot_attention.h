@@ -11,7 +11,7 @@
 #define MOST_SEEN 1024u /* positions of an image */
 #define ASIDE 8u        /* sums that are made at a time, which are independent */
 
-typedef struct { /* one head of one image */
+typedef struct {      /* one head of one image */
   table keys, values; /* from the first row of the head on; a column for each position */
   uint32_t size;      /* rows of the head */
   const float *bias;  /* on the logits, a row for each position, a column for each that asks; or NULL */

@@ -49,7 +49,8 @@ static void take_features(const laconic_run *run) {
   const plan_header *h = run->plan.header;
   table grid = table_of(run, h->grid, 0);
   for (uint32_t p = 0; p < run->positions; p++)
-    for (uint32_t k = 0; k < h->channels; k++) grid.at[k * grid.stride + p] = run->features[(size_t)p * h->channels + k];
+    for (uint32_t k = 0; k < h->channels; k++)
+      grid.at[k * grid.stride + p] = run->features[(size_t)p * h->channels + k];
   if (h->pooled == NONE) return;
   table pooled = table_of(run, h->pooled, 0);
   for (uint32_t k = 0; k < h->channels; k++) {
@@ -142,7 +143,8 @@ int LEVEL(laconic_features)(const void *plan, const uint8_t *pixels, void *works
 /* Every operation of a plan whose tables have been checked. */
 int LEVEL(laconic_check_operations)(const void *plan) {
   plan_view view = view_plan(plan);
-  uint64_t bytes = 0; /* matrices share nothing, so that looking at each of them takes no longer than reading the plan */
+  uint64_t bytes =
+      0; /* matrices share nothing, so that looking at each of them takes no longer than reading the plan */
   for (uint32_t i = 0; i < view.header->matrices; i++) {
     bytes += view.matrices[i].bytes;
     if (bytes > view.header->arena_bytes || !check_any_matrix(&view, view.matrices + i)) return LACONIC_DAMAGED;

@@ -66,7 +66,8 @@ static void touch_maps(const plan_view *plan, const plan_operation *operation, a
       break;
     }
     case ADD: touch(list, READS, a[0], a[1], a[4]), touch(list, UPDATES, a[2], a[3], a[4]); break;
-    default: /* MEAN */ touch(list, READS, a[0], 0, rows_in(plan, a[1])), touch(list, WRITES, a[1], 0, rows_in(plan, a[1]));
+    default: /* MEAN */
+      touch(list, READS, a[0], 0, rows_in(plan, a[1])), touch(list, WRITES, a[1], 0, rows_in(plan, a[1]));
   }
 }
 
@@ -231,7 +232,8 @@ static int check_access(const plan_view *plan, uint32_t operation, const access 
 static int are_apart(const plan_view *plan, const accesses *list) {
   for (const access *a = list->of; a < list->of + list->count; a++)
     for (const access *b = list->of; b < a; b++)
-      if ((a->manner != READS || b->manner != READS) && (overlap(a, b) || share_memory(plan, a->buffer, b->buffer))) return 0;
+      if ((a->manner != READS || b->manner != READS) && (overlap(a, b) || share_memory(plan, a->buffer, b->buffer)))
+        return 0;
   return 1;
 }
 

@@ -6,8 +6,8 @@
 #define DECLARE(result, name, parameters, arguments) result LEVEL(gating_##name) parameters;
 GATING_KERNELS(DECLARE)
 
-/* exp(-|x|), by exp(k log 2 + r) = 2^k exp(r), |r| <= log(2) / 2, and the series of exp: right to 2e-7 of itself, 0 from
-   2e-38 on. In operations that any processor has for vectors, so no call of the C library's. */
+/* exp(-|x|), by exp(k log 2 + r) = 2^k exp(r), |r| <= log(2) / 2, and the series of exp: right to 2e-7 of itself, 0
+   from 2e-38 on. In operations that any processor has for vectors, so no call of the C library's. */
 static inline float exp_minus_abs(float x) {
   const float round = 3 << 22; /* adding it to a small number leaves no place for a fraction */
   float y = -__builtin_fabsf(x);
@@ -58,26 +58,22 @@ void LEVEL(gating_mix)(size_t n, const uint64_t *restrict counters, uint64_t *re
 }
 
 void LEVEL(gating_draw)(size_t n, const float *restrict gates, const int16_t *restrict noise, uint8_t *restrict keep) {
-  for (size_t i = 0; i < n; i++)
-    keep[i] = noise[i] - 65536 * sigmoid(gates[i]) < -32768.5f;
+  for (size_t i = 0; i < n; i++) keep[i] = noise[i] - 65536 * sigmoid(gates[i]) < -32768.5f;
 }
 
 void LEVEL(gating_multiply_float)(size_t n, const float *restrict x, const uint8_t *restrict keep,
                                   float *restrict out) {
-  for (size_t i = 0; i < n; i++)
-    out[i] = x[i] * keep[i];
+  for (size_t i = 0; i < n; i++) out[i] = x[i] * keep[i];
 }
 
 void LEVEL(gating_multiply_to_bfloat16)(size_t n, const float *restrict x, const uint8_t *restrict keep,
                                         bfloat16 *restrict out) {
-  for (size_t i = 0; i < n; i++)
-    out[i] = narrow(x[i] * keep[i]);
+  for (size_t i = 0; i < n; i++) out[i] = narrow(x[i] * keep[i]);
 }
 
 void LEVEL(gating_multiply_bfloat16)(size_t n, const bfloat16 *restrict x, const uint8_t *restrict keep,
                                      float *restrict out) {
-  for (size_t i = 0; i < n; i++)
-    out[i] = widen(x[i]) * keep[i];
+  for (size_t i = 0; i < n; i++) out[i] = widen(x[i]) * keep[i];
 }
 
 void LEVEL(gating_gradients_float)(size_t n, const float *restrict grad, const float *restrict weight,
@@ -115,7 +111,6 @@ int64_t LEVEL(gating_add_slope)(size_t n, const float *restrict gates, float *re
 
 int64_t LEVEL(gating_count_open)(size_t n, const float *restrict gates) {
   int64_t open = 0;
-  for (size_t i = 0; i < n; i++)
-    open += gates[i] > 0;
+  for (size_t i = 0; i < n; i++) open += gates[i] > 0;
   return open;
 }

@@ -13,23 +13,23 @@
 
 typedef uint16_t bfloat16;
 
-#define GATING_KERNELS(KERNEL)                                                                                         \
-  KERNEL(void, mix, (size_t n, const uint64_t *counters, uint64_t *words, uint64_t first),                             \
-         (n, counters, words, first))                                                                                  \
-  KERNEL(void, draw, (size_t n, const float *gates, const int16_t *noise, uint8_t *keep), (n, gates, noise, keep))     \
-  KERNEL(void, multiply_float, (size_t n, const float *x, const uint8_t *keep, float *out), (n, x, keep, out))         \
-  KERNEL(void, multiply_to_bfloat16, (size_t n, const float *x, const uint8_t *keep, bfloat16 *out),                   \
-         (n, x, keep, out))                                                                                            \
-  KERNEL(void, multiply_bfloat16, (size_t n, const bfloat16 *x, const uint8_t *keep, float *out), (n, x, keep, out))   \
-  KERNEL(void, gradients_float,                                                                                        \
-         (size_t n, const float *grad, const float *weight, const float *gates, const uint8_t *keep,                   \
-          float *grad_weight, float *grad_gates),                                                                      \
-         (n, grad, weight, gates, keep, grad_weight, grad_gates))                                                      \
-  KERNEL(void, gradients_bfloat16,                                                                                     \
-         (size_t n, const bfloat16 *grad, const float *weight, const float *gates, const uint8_t *keep,                \
-          float *grad_weight, float *grad_gates),                                                                      \
-         (n, grad, weight, gates, keep, grad_weight, grad_gates))                                                      \
-  KERNEL(int64_t, add_slope, (size_t n, const float *gates, float *grad, float factor), (n, gates, grad, factor))      \
+#define GATING_KERNELS(KERNEL)                                                                                       \
+  KERNEL(void, mix, (size_t n, const uint64_t *counters, uint64_t *words, uint64_t first),                           \
+         (n, counters, words, first))                                                                                \
+  KERNEL(void, draw, (size_t n, const float *gates, const int16_t *noise, uint8_t *keep), (n, gates, noise, keep))   \
+  KERNEL(void, multiply_float, (size_t n, const float *x, const uint8_t *keep, float *out), (n, x, keep, out))       \
+  KERNEL(void, multiply_to_bfloat16, (size_t n, const float *x, const uint8_t *keep, bfloat16 *out),                 \
+         (n, x, keep, out))                                                                                          \
+  KERNEL(void, multiply_bfloat16, (size_t n, const bfloat16 *x, const uint8_t *keep, float *out), (n, x, keep, out)) \
+  KERNEL(void, gradients_float,                                                                                      \
+         (size_t n, const float *grad, const float *weight, const float *gates, const uint8_t *keep,                 \
+          float *grad_weight, float *grad_gates),                                                                    \
+         (n, grad, weight, gates, keep, grad_weight, grad_gates))                                                    \
+  KERNEL(void, gradients_bfloat16,                                                                                   \
+         (size_t n, const bfloat16 *grad, const float *weight, const float *gates, const uint8_t *keep,              \
+          float *grad_weight, float *grad_gates),                                                                    \
+         (n, grad, weight, gates, keep, grad_weight, grad_gates))                                                    \
+  KERNEL(int64_t, add_slope, (size_t n, const float *gates, float *grad, float factor), (n, gates, grad, factor))    \
   KERNEL(int64_t, count_open, (size_t n, const float *gates), (n, gates))
 
 #endif

@@ -12,8 +12,8 @@
 #define CLOSEST 1e-3f /* shorter sides and distances are all alike */
 
 static const float FREQUENCY[FREQUENCIES] = {/* 1000 ** (-k / 8) */
-                                             1.0f,          0.42169650f,   0.17782794f,   0.074989421f,
-                                             0.031622777f,  0.013335214f,  0.0056234133f, 0.0023713737f};
+                                             1.0f,         0.42169650f,  0.17782794f,   0.074989421f,
+                                             0.031622777f, 0.013335214f, 0.0056234133f, 0.0023713737f};
 
 typedef struct { /* of LANES pairs: centres and sides of the box that looks and of the one it looks at, x then y */
   float centre[2][LANES], side[2][LANES], other_centre[2][LANES], other_side[2][LANES];

@@ -20,9 +20,9 @@ typedef struct {
   int (*check_operations)(const void *);
 } engine_level;
 
-#define ROW(name, level)                                                          \
-  {name, LEVEL_OF(laconic_caption, level), LEVEL_OF(laconic_features, level),     \
-   LEVEL_OF(laconic_workspace, level), LEVEL_OF(laconic_check_operations, level)}
+#define ROW(name, level)                                                                                          \
+  {name, LEVEL_OF(laconic_caption, level), LEVEL_OF(laconic_features, level), LEVEL_OF(laconic_workspace, level), \
+   LEVEL_OF(laconic_check_operations, level)}
 
 #ifdef LACONIC_LEVELS
 #include "processor.h"
@@ -87,11 +87,13 @@ const char *laconic_word(const void *plan, int32_t token, size_t *length) {
 }
 
 const char *laconic_message(int error) {
-  static const char *const MESSAGES[] = {
-      "all is well", "not a plan, or cut off", "a plan of another version of laconic; make it again",
-      "the plan is damaged; make it again", "images or options that this plan cannot take",
-      "the workspace is too small, or not aligned to 64 bytes",
-      "gave numbers that are no probabilities: weights or features are damaged",
-      "all words that are allowed have probability 0"};
+  static const char *const MESSAGES[] = {"all is well",
+                                         "not a plan, or cut off",
+                                         "a plan of another version of laconic; make it again",
+                                         "the plan is damaged; make it again",
+                                         "images or options that this plan cannot take",
+                                         "the workspace is too small, or not aligned to 64 bytes",
+                                         "gave numbers that are no probabilities: weights or features are damaged",
+                                         "all words that are allowed have probability 0"};
   return error >= 0 && error < (int)(sizeof MESSAGES / sizeof MESSAGES[0]) ? MESSAGES[error] : "unknown error";
 }

@@ -37,11 +37,11 @@ typedef struct {
   const uint32_t *positions; /* regions of each image, at least 1; with features */
 } laconic_images;
 
-typedef struct { /* for each image `beam` captions, best first */
-  int32_t *tokens;    /* count x beam x max_length; ids, the end's among them */
-  float *log_probs;   /* likewise; of each token */
-  double *scores;     /* count x beam */
-  uint32_t *lengths;  /* count x beam; 0: there are fewer captions than that */
+typedef struct {     /* for each image `beam` captions, best first */
+  int32_t *tokens;   /* count x beam x max_length; ids, the end's among them */
+  float *log_probs;  /* likewise; of each token */
+  double *scores;    /* count x beam */
+  uint32_t *lengths; /* count x beam; 0: there are fewer captions than that */
 } laconic_captions;
 
 enum laconic_error {

@@ -11,11 +11,11 @@
 #define LEVEL_OF(name, level) LEVEL_JOINED(name, level)
 #define LEVEL(name) LEVEL_OF(name, LACONIC_LEVEL)
 
-#define DECLARE_LEVEL(level)                                                                                         \
+#define DECLARE_LEVEL(level)                                                                                           \
   int LEVEL_OF(laconic_caption, level)(const void *, const laconic_decoding *, const laconic_images *, void *, size_t, \
-                                       const laconic_captions *, uint32_t *);                                        \
-  int LEVEL_OF(laconic_features, level)(const void *, const uint8_t *, void *, size_t, float *, float *);             \
-  size_t LEVEL_OF(laconic_workspace, level)(const void *, const laconic_decoding *, uint32_t, uint32_t);             \
+                                       const laconic_captions *, uint32_t *);                                          \
+  int LEVEL_OF(laconic_features, level)(const void *, const uint8_t *, void *, size_t, float *, float *);              \
+  size_t LEVEL_OF(laconic_workspace, level)(const void *, const laconic_decoding *, uint32_t, uint32_t);               \
   int LEVEL_OF(laconic_check_operations, level)(const void *);
 
 DECLARE_LEVEL(native)

@@ -4,8 +4,8 @@
 
 #include "vector.h"
 
-/* exp(x) = 2^n exp(r), |r| <= log(2) / 2, for |x| <= 87. The polynomial of degree 6 is that of the least relative error,
-   2e-9, with exp(0) = 1. NaN stays NaN. */
+/* exp(x) = 2^n exp(r), |r| <= log(2) / 2, for |x| <= 87. The polynomial of degree 6 is that of the least relative
+   error, 2e-9, with exp(0) = 1. NaN stays NaN. */
 INLINE vec exp_bounded(vec x) {
   const vec magic = splat(12582912.0f + 127.0f); /* 1.5 * 2^23: adding it rounds to a whole number, in the low bits */
   vec shifted = x * splat(1.44269504088896341f) + magic;
@@ -57,7 +57,10 @@ INLINE vec tanh_of(vec x) {
 
 /* log(x) in double, for x > 0 finite: exponent, and 2 atanh((m - 1) / (m + 1)) of the mantissa. */
 INLINE double log_of(double x) {
-  union { double d; uint64_t u; } bits = {x};
+  union {
+    double d;
+    uint64_t u;
+  } bits = {x};
   int shift = 0;
   if (x < 2.2250738585072014e-308) bits.d = x * 18014398509481984.0, shift = -54;
   int exponent = (int)(bits.u >> 52 & 2047) - 1023 + shift;
@@ -74,14 +77,20 @@ INLINE double exp_double(double x) {
   double n = (double)(int)(x * 1.4426950408889634 + (x < 0 ? -0.5 : 0.5));
   double r = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10, p = 1.0;
   for (int k = 14; k >= 1; k--) p = 1.0 + p * r / k;
-  union { uint64_t u; double d; } scale = {(uint64_t)((int)n + 1023) << 52};
+  union {
+    uint64_t u;
+    double d;
+  } scale = {(uint64_t)((int)n + 1023) << 52};
   return p * scale.d;
 }
 
 /* sqrt(x), for x >= 0, by Newton's method from half the exponent: a compiler may call the C library for its own. */
 INLINE float root_of(float x) {
   if (!(x > 0.0f)) return x; /* zero, and what is no number */
-  union { double d; uint64_t u; } guess = {x};
+  union {
+    double d;
+    uint64_t u;
+  } guess = {x};
   guess.u = (guess.u >> 1) + (511ull << 52) + (1ull << 51);
   for (int i = 0; i < 4; i++) guess.d = 0.5 * (guess.d + x / guess.d);
   return (float)guess.d;

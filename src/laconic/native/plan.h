@@ -34,29 +34,29 @@ enum start { FROM_BIAS = 0, FROM_SELF = 1, FROM_IMAGE = 2, STARTS = 3 };
 typedef struct {
   uint8_t magic[8];
   uint32_t version, bytes;
-  uint32_t buffers_at, buffers;       /* offset from the plan's first byte, and count */
+  uint32_t buffers_at, buffers; /* offset from the plan's first byte, and count */
   uint32_t matrices_at, matrices;
   uint32_t operations_at, operations;
   uint32_t encode, image, images, step; /* operations of the four programs, one behind the other; their sum is all */
   uint32_t arena_at, arena_bytes;
-  uint32_t words_at, words_bytes;     /* UTF-8, one word per line, each ended by a line feed */
+  uint32_t words_at, words_bytes; /* UTF-8, one word per line, each ended by a line feed */
   uint32_t vocabulary;
   uint32_t pad, unk, bos, eos;
-  uint32_t side;                      /* of the square of pixels that is read; 0: features are given */
+  uint32_t side; /* of the square of pixels that is read; 0: features are given */
   uint32_t channels, pooled_channels;
-  uint32_t positions;                 /* of an image: exactly so many with pixels, at most so many with features */
+  uint32_t positions;                   /* of an image: exactly so many with pixels, at most so many with features */
   uint32_t grid, pooled, boxes, logits; /* buffers; NONE where nothing reads them */
-  uint32_t scratch;                   /* floats that all PIXELS buffers share */
-  uint32_t tokenization;              /* 0 words, 1 sentencepiece */
-  float scale[3], shift[3];           /* byte / scale - shift, for red, green and blue */
-  uint32_t reserved[25];              /* 0 */
+  uint32_t scratch;                     /* floats that all PIXELS buffers share */
+  uint32_t tokenization;                /* 0 words, 1 sentencepiece */
+  float scale[3], shift[3];             /* byte / scale - shift, for red, green and blue */
+  uint32_t reserved[25];                /* 0 */
 } plan_header;
 
 typedef struct {
   uint32_t rows, space;
-  uint32_t columns; /* PIXELS: how many */
-  uint32_t offset;  /* PIXELS: first float in the scratch, a multiple of 16 */
-  uint32_t kept;    /* POSITIONS: 1: for every image, not for one at a time. ROWS: so many rows, to the next word */
+  uint32_t columns;   /* PIXELS: how many */
+  uint32_t offset;    /* PIXELS: first float in the scratch, a multiple of 16 */
+  uint32_t kept;      /* POSITIONS: 1: for every image, not for one at a time. ROWS: so many rows, to the next word */
   uint32_t kept_from; /* ROWS: the first of them */
   uint32_t reserved[2];
 } plan_buffer;
@@ -64,10 +64,10 @@ typedef struct {
 typedef struct {
   uint32_t rows, columns;
   uint32_t form, width;
-  float step;        /* INT8: value = code * step */
-  uint32_t bias;     /* rows floats at this byte of the arena, or NONE */
+  float step;         /* INT8: value = code * step */
+  uint32_t bias;      /* rows floats at this byte of the arena, or NONE */
   uint32_t at, bytes; /* the packed weights, in the arena; see linear.h and tables.h */
-  uint32_t block;    /* columns per block of a sparse matrix */
+  uint32_t block;     /* columns per block of a sparse matrix */
   uint32_t non_zeros;
   uint32_t reserved[6];
 } plan_matrix;
@@ -79,11 +79,25 @@ typedef struct {
 
 /* In the order of laconic.runtime.operations.OPERATIONS. */
 enum code {
-  READ_PIXELS, CONVOLVE, DEPTHWISE, MAX_POOL, ADD, MEAN,
+  READ_PIXELS,
+  CONVOLVE,
+  DEPTHWISE,
+  MAX_POOL,
+  ADD,
+  MEAN,
   LINEAR,
-  INITIAL, EMBED, LSTM, GRU_RESET, GRU_UPDATE,
-  FACTOR, ATTEND_ADDITIVE,
-  LAYER_NORM, RELATE, ATTEND_RELATED, ATTEND_WORDS, ATTEND_POSITIONS,
+  INITIAL,
+  EMBED,
+  LSTM,
+  GRU_RESET,
+  GRU_UPDATE,
+  FACTOR,
+  ATTEND_ADDITIVE,
+  LAYER_NORM,
+  RELATE,
+  ATTEND_RELATED,
+  ATTEND_WORDS,
+  ATTEND_POSITIONS,
   CODES
 };
 

@@ -30,8 +30,8 @@ static int check_initial(const plan_view *plan, const uint32_t *a) {
 
 /* gates (input, forget, candidate, output), cell, hidden, hidden_row:
      cell = sigmoid(f) cell + sigmoid(i) tanh(g), hidden = sigmoid(o) tanh(cell)
-   With I = exp(-i) and so on, G = exp(-2g): the first is (cell (1 + I)(1 + G) + (1 - G)(1 + F)) / (1 + I)(1 + G)(1 + F),
-   one division instead of three. */
+   With I = exp(-i) and so on, G = exp(-2g): the first is (cell (1 + I)(1 + G) + (1 - G)(1 + F)) / (1 + I)(1 + G)(1 +
+   F), one division instead of three. */
 static void run_lstm(const laconic_run *run, const uint32_t *a) {
   table gates = table_of(run, a[0], 0), cells = table_of(run, a[1], 0), hidden = table_of(run, a[2], a[3]);
   const size_t stride = gates.stride, gate = cells.rows * stride;
@@ -67,8 +67,8 @@ static int check_gru_reset(const plan_view *plan, const uint32_t *a) {
   return rows_of_captions(plan, a[1], a[2], rows) && rows_of_captions(plan, a[3], a[4], rows);
 }
 
-/* gates (reset, update), candidate, hidden, hidden_row: hidden = u hidden + (1 - u) tanh(candidate), u = sigmoid(update)
-   as (hidden (1 + C) + U (1 - C)) / (1 + U)(1 + C), with U = exp(-update), C = exp(-2 candidate) */
+/* gates (reset, update), candidate, hidden, hidden_row: hidden = u hidden + (1 - u) tanh(candidate), u =
+   sigmoid(update) as (hidden (1 + C) + U (1 - C)) / (1 + U)(1 + C), with U = exp(-update), C = exp(-2 candidate) */
 static void run_gru_update(const laconic_run *run, const uint32_t *a) {
   table gates = table_of(run, a[0], 0), candidate = table_of(run, a[1], 0), hidden = table_of(run, a[2], a[3]);
   const size_t gate = gates.rows / 2 * gates.stride;

@@ -14,16 +14,16 @@ typedef struct {
   plan_view plan;
   const laconic_decoding *decoding;
   const laconic_images *images;
-  uint32_t count;            /* images */
-  uint32_t most_positions;   /* of any of them */
-  uint32_t slots;            /* captions in the making, of all images, at most */
-  uint32_t panel_capacity;   /* columns of a panel that memory is kept for */
-  float *memory;             /* the workspace */
-  const size_t *base;        /* first float of each buffer */
-  uint8_t *books;            /* of the search */
+  uint32_t count;          /* images */
+  uint32_t most_positions; /* of any of them */
+  uint32_t slots;          /* captions in the making, of all images, at most */
+  uint32_t panel_capacity; /* columns of a panel that memory is kept for */
+  float *memory;           /* the workspace */
+  const size_t *base;      /* first float of each buffer */
+  uint8_t *books;          /* of the search */
   /* what the programs `encode` and `image` work on */
   uint32_t image;
-  const uint8_t *pixels;     /* of that image */
+  const uint8_t *pixels; /* of that image */
   const float *features, *boxes;
   uint32_t positions;
   /* what the program `step` works on */
@@ -31,7 +31,8 @@ typedef struct {
   uint32_t word;                  /* how many have been emitted before */
   const int32_t *tokens;          /* columns: the last word of each */
   const uint32_t *image_of;       /* columns: the image that each looks at */
-  const uint32_t *ancestors;      /* word + 1 rows of `slots`: the slot in which the caption now in a slot was at each word */
+  const uint32_t
+      *ancestors; /* word + 1 rows of `slots`: the slot in which the caption now in a slot was at each word */
 } laconic_run;
 
 typedef struct { /* rows of a buffer, from one on */

@@ -143,7 +143,8 @@ static uint32_t extend(const search_books *b, uint32_t first, uint32_t last, uin
   return count;
 }
 
-static void copy_caption(captions_kept to, size_t at, captions_kept from, size_t slot, uint32_t length, uint32_t words) {
+static void copy_caption(captions_kept to, size_t at, captions_kept from, size_t slot, uint32_t length,
+                         uint32_t words) {
   memmove(to.tokens + at * length, from.tokens + slot * length, words * 4);
   memmove(to.log_probs + at * length, from.log_probs + slot * length, words * 4);
 }
@@ -215,7 +216,8 @@ static void gather_columns(float *to, size_t to_stride, const float *from, size_
 }
 
 /* Moves what buffers keep from word to word to the slots of the next captions. */
-static void select_slots(const laconic_run *run, const search_books *b, uint32_t before, uint32_t after, uint32_t word) {
+static void select_slots(const laconic_run *run, const search_books *b, uint32_t before, uint32_t after,
+                         uint32_t word) {
   uint32_t old_lanes = lanes_of(before), lanes = lanes_of(after), capacity = run->panel_capacity, few[LANES] = {0};
   float *moved = (float *)b->moved;
   const size_t stride = round_up(after, LANES);
@@ -264,7 +266,8 @@ static void write_captions(const laconic_run *run, const search_books *b, const 
 }
 
 /* The words that `live` captions are offered, panel by panel. */
-static int offer(laconic_run *run, const search_books *b, void (*step)(laconic_run *), uint32_t live, uint32_t *failed) {
+static int offer(laconic_run *run, const search_books *b, void (*step)(laconic_run *), uint32_t live,
+                 uint32_t *failed) {
   for (uint32_t first = 0; first < live; first += PANEL) {
     run->panel = first / PANEL, run->columns = live - first < PANEL ? live - first : PANEL;
     run->lanes = lanes_of(live);

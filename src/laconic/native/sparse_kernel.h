@@ -16,7 +16,7 @@ INLINE VECTOR KERNEL(repeat)(vec4 w) {
 }
 
 #if FLOATS == 16
-#define SPREAD(w, i)                                                                                                  \
+#define SPREAD(w, i)                                                                                                \
   __builtin_shufflevector(w, w, i, i, i, i, i + 4, i + 4, i + 4, i + 4, i + 8, i + 8, i + 8, i + 8, i + 12, i + 12, \
                           i + 12, i + 12)
 #elif FLOATS == 8

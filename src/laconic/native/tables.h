@@ -15,7 +15,10 @@ INLINE uint32_t bytes_of_width(uint32_t width) { return width == FLOAT32 ? 4 : w
 INLINE float value_at(const uint8_t *values, uint32_t width, float step, size_t at) {
   if (width == FLOAT32) return ((const float *)values)[at];
   if (width == INT8) return (float)((const int8_t *)values)[at] * step;
-  union { uint32_t bits; float value; } wide = {(uint32_t)((const uint16_t *)values)[at] << 16};
+  union {
+    uint32_t bits;
+    float value;
+  } wide = {(uint32_t)((const uint16_t *)values)[at] << 16};
   return wide.value;
 }
 
@@ -90,7 +93,10 @@ static void run_embed(const laconic_run *run, const uint32_t *a) {
   const plan_matrix *m = run->plan.matrices + a[2];
   table y = table_of(run, a[0], a[1]);
   const float *positions = constants(&run->plan, a[5]);
-  union { uint32_t bits; float value; } scale = {a[4]};
+  union {
+    uint32_t bits;
+    float value;
+  } scale = {a[4]};
   memset(y.at, 0, m->columns * y.stride * sizeof(float));
   (m->form == TABLE ? look_up_dense : look_up_sparse)(&run->plan, m, run->tokens, y);
   finish_words(y, m->columns, a[3], scale.value, positions ? positions + (size_t)run->word * m->columns : NULL);
@@ -101,7 +107,8 @@ static int check_embed(const plan_view *plan, const uint32_t *a) {
   const plan_matrix *m = plan->matrices + a[2];
   if (m->rows < plan->header->vocabulary || !has_space(plan, a[0], ROWS) || !has_rows(plan, a[0], a[1], m->columns))
     return 0;
-  return (a[3] == LINEARLY || a[3] == RELU) && (a[5] == NONE || has_constants(plan, a[5], (uint64_t)MOST_TOKENS * m->columns));
+  return (a[3] == LINEARLY || a[3] == RELU) &&
+         (a[5] == NONE || has_constants(plan, a[5], (uint64_t)MOST_TOKENS * m->columns));
 }
 
 #endif

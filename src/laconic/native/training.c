@@ -13,11 +13,11 @@
 #define DECLARE(result, name, parameters, arguments) result gating_##name##_native parameters;
 #endif
 
-#define EXPORT(result, name, parameters, arguments)            \
-  LACONIC_API result gating_##name parameters;                 \
-  result gating_##name parameters {                            \
+#define EXPORT(result, name, parameters, arguments)              \
+  LACONIC_API result gating_##name parameters;                   \
+  result gating_##name parameters {                              \
     static result(*const levels[]) parameters = LEVELS_OF(name); \
-    return levels[chosen_level()] arguments;                   \
+    return levels[chosen_level()] arguments;                     \
   }
 
 GATING_KERNELS(DECLARE)

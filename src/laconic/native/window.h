@@ -5,15 +5,15 @@
 
 #include "run.h"
 
-#define MOST_SIDE 4096u   /* of a map */
-#define MOST_KERNEL 32u   /* side of a window */
+#define MOST_SIDE 4096u /* of a map */
+#define MOST_KERNEL 32u /* side of a window */
 #define MOST_STRIDE 32u
 
 typedef struct {
-  uint32_t height, width;   /* of the map */
+  uint32_t height, width; /* of the map */
   uint32_t kernel, stride;
-  uint32_t rows, columns;   /* how many windows below and beside each other */
-  int32_t top, left;        /* padding before */
+  uint32_t rows, columns; /* how many windows below and beside each other */
+  int32_t top, left;      /* padding before */
 } window;
 
 INLINE int32_t padding_before(uint32_t length, uint32_t windows, uint32_t kernel, uint32_t stride) {
@@ -76,8 +76,8 @@ typedef struct {
   window of;
   float *at;
   uint32_t pitch;
-  uint32_t rows;   /* of windows in a band at most */
-  float outside;   /* the padding */
+  uint32_t rows;             /* of windows in a band at most */
+  float outside;             /* the padding */
   span columns[MOST_STRIDE]; /* of each phase, which are the map's */
 } band;
 

@@ -12,7 +12,7 @@
 
 #define MOST_HEAD 1024u /* numbers per word of one head */
 
-typedef struct { /* what a caption sees */
+typedef struct {                   /* what a caption sees */
   const float *words[MOST_TOKENS]; /* keys, then values of each */
   uint32_t count;
 } words_seen;

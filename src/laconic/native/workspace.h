@@ -18,8 +18,7 @@ static double floats_of(const laconic_run *run, const plan_buffer *b) {
     case POSITIONS: return rows * (double)round_up(run->most_positions, 16) * (b->kept ? run->count : 1);
     case PAIRS: return rows * (p * p + 16);
     case IMAGES: return rows * (double)round_up(run->count, 16);
-    case ROWS:
-      return rows * run->panel_capacity * (b->kept ? (run->slots + PANEL - 1) / PANEL : 1);
+    case ROWS: return rows * run->panel_capacity * (b->kept ? (run->slots + PANEL - 1) / PANEL : 1);
     case WORDS: return (rows + 16) * run->slots * run->decoding->max_length;
     default: return 0.0;
   }
