@@ -17,7 +17,7 @@ from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import save
 from laconic.cli import main
 from laconic.cli import progress as progress_module
-from laconic.cli.progress import lines_with_bar
+from laconic.cli.documents import lines_with_bar
 from laconic.errors import DataError
 from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary

@@ -6,7 +6,8 @@ Torch is imported by the verbs that need it, so that `--help`, `score` and `insp
     arguments   words to values, through tyro; verbs know nothing of it
     paths       which options are files, and what may be written over
     messages    text from outside, fit for a terminal
-    console     lines, tables, JSON
+    documents   JSON
+    console     tables
     progress    bars, or a line now and then
     training    demo, train
     study       study, report
@@ -25,21 +26,13 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import laconic
 from laconic.cli.arguments import Verb, parse, with_threads
-from laconic.cli.bench import Bench, bench
-from laconic.cli.caption import Caption, caption
-from laconic.cli.convert import Convert, convert
 from laconic.cli.messages import drop_output, open_streams, say
-from laconic.cli.pack import Pack, pack, with_precisions
-from laconic.cli.packed import Diff, Inspect, Unpack, diff, inspect, unpack
 from laconic.cli.paths import check_paths, writes
-from laconic.cli.plan import Plan, plan
-from laconic.cli.scores import evaluate, evaluate_options, score, score_options
-from laconic.cli.study import Report, Study, report, study
-from laconic.cli.training import Train, demo_options, run_demo, train, train_defaults
 from laconic.errors import ConfigError, LaconicError, LaconicWarning, not_installed
 
 WRONG_USE, STOPPED, BROKEN_PIPE = 2, 130, 141
@@ -145,90 +138,112 @@ def _how_to_go_on(arguments: list[str]) -> str:
     return "stopped"
 
 
+# Verbs. The module of one is imported when it is called for: the others would take as long again.
+
+
+def _type(module: str, name: str) -> Callable[[], type]:
+    """A verb's options, a class of that module of this package."""
+    return lambda: _named(module, name)  # type: ignore[no-any-return]
+
+
+def _made(module: str, name: str) -> Callable[[], type]:
+    """A verb's options, from a function that makes the class."""
+    return lambda: _named(module, name)()  # type: ignore[no-any-return]
+
+
+def _done(module: str, name: str) -> Callable[[Any], Any]:
+    """A function of a module."""
+    return lambda given: _named(module, name)(given)
+
+
+def _named(module: str, name: str) -> Any:
+    return getattr(import_module(f"laconic.cli.{module}"), name)
+
+
 VERBS: dict[str, Verb] = {
     "demo": Verb(
         "train, prune, pack, score and caption generated scenes in a few minutes",
         "laconic demo --out runs/demo",
-        demo_options,
-        run_demo,
+        _made("training", "demo_options"),
+        _done("training", "run_demo"),
     ),
     "train": Verb(
         "train a captioner as a recipe says",
         "laconic train recipes/flickr8k_smp95.toml --data.root data/flickr8k --training.epochs 10",
-        lambda: Train,
-        train,
-        train_defaults,
+        _type("training", "Train"),
+        _done("training", "train"),
+        _done("training", "train_defaults"),
     ),
     "study": Verb(
         "carry out many recipes that differ in a few settings",
         "laconic study recipes/studies/flickr8k_methods.toml --jobs 2 --threads 1",
-        lambda: Study,
-        study,
+        _type("study", "Study"),
+        _done("study", "study"),
     ),
     "report": Verb(
         "turn runs into a CSV file, tables, figures and captioned photos",
         "laconic report runs/flickr8k_methods -o results/flickr8k_methods",
-        lambda: Report,
-        report,
+        _type("study", "Report"),
+        _done("study", "report"),
     ),
     "evaluate": Verb(
         "caption a data set and score the captions",
         "laconic evaluate tiny.safetensors --data flickr8k --root data/flickr8k --split val --beam 3",
-        evaluate_options,
-        evaluate,
+        _made("scores", "evaluate_options"),
+        _done("scores", "evaluate"),
     ),
     "score": Verb(
         "score a file of captions",
         "laconic score --references captions_val.json --results mine.json --json -",
-        score_options,
-        score,
+        _made("scores", "score_options"),
+        _done("scores", "score"),
     ),
     "pack": Verb(
         "pack a trained captioner into one small file",
         "laconic pack runs/flickr8k_smp95 -o tiny.safetensors",
-        lambda: with_precisions(Pack),
-        pack,
+        _made("pack", "pack_options"),
+        _done("pack", "pack"),
     ),
     "convert": Verb(
         "convert a published checkpoint into one small file",
         "laconic convert updown_tiny3 -o tiny3.safetensors",
-        lambda: with_precisions(Convert),
-        convert,
+        _made("convert", "convert_options"),
+        _done("convert", "convert"),
     ),
     "inspect": Verb(
         "show what a packed file holds and costs",
         "laconic inspect tiny.safetensors",
-        lambda: Inspect,
-        inspect,
+        _type("packed", "Inspect"),
+        _done("packed", "inspect"),
     ),
     "unpack": Verb(
         "turn a packed file into an ordinary safetensors file",
         "laconic unpack tiny.safetensors -o dense.safetensors",
-        lambda: Unpack,
-        unpack,
+        _type("packed", "Unpack"),
+        _done("packed", "unpack"),
     ),
     "diff": Verb(
         "show what differs between two packed files",
         "laconic diff half.safetensors compact.safetensors",
-        lambda: Diff,
-        diff,
+        _type("packed", "Diff"),
+        _done("packed", "diff"),
     ),
     "plan": Verb(
         "turn a packed captioner into a file for programs without Python",
         "laconic plan tiny.safetensors -o tiny.plan",
-        lambda: Plan,
-        plan,
+        _type("plan", "Plan"),
+        _done("plan", "plan"),
     ),
     "caption": Verb(
         "caption photos, or region features",
         "laconic caption tiny.safetensors photo.jpg holiday/",
-        lambda: Caption,
-        caption,
+        _type("caption", "Caption"),
+        _done("caption", "caption"),
     ),
     "bench": Verb(
         "time a captioner beside other ways to run it",
         "laconic bench tiny.safetensors photo.jpg --beam 5",
-        lambda: Bench,
-        bench,
+        _type("bench", "Bench"),
+        _done("bench", "bench"),
     ),
 }

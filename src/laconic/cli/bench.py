@@ -12,7 +12,8 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from laconic.cli.arguments import model_file
-from laconic.cli.console import console_for, tell, write_json
+from laconic.cli.console import console_for, tell
+from laconic.cli.documents import write_json
 from laconic.cli.messages import say
 from laconic.cli.paths import BenchCsv, BenchJson, Overwrite
 from laconic.errors import ConfigError

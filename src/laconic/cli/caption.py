@@ -4,17 +4,15 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from laconic.captioner.loading import Backend
 from laconic.cli.arguments import open_captioner
-from laconic.cli.console import write_json
-from laconic.cli.folder import Cluster, caption_folder
+from laconic.cli.documents import lines_with_bar, write_json
 from laconic.cli.messages import say
 from laconic.cli.paths import STDOUT, CaptionsJson, FolderCaptions, OptionalFolder, Overwrite, Paths
-from laconic.cli.progress import lines_with_bar
 from laconic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
 
 REGION_FILES = (".npy", ".npz", ".safetensors")  # of one image, the last of many
 IMAGES = 32  # whose regions are captioned at once
+Cluster = Literal["none", "ray"]
 Captioned = Iterator[tuple[int, str, str]]  # how many images are behind, name of one, its caption
 
 
@@ -119,6 +118,8 @@ def _folder(options: Caption, folder: Path, decoding: "Decoding") -> int:
         raise ConfigError("--folder takes no IMAGE and no --json; captions go to --out OUT")
     if options.out is None:
         raise ConfigError("--folder needs --out OUT, a .jsonl, .csv or .json file for the captions")
+    from laconic.cli.folder import caption_folder
+
     return caption_folder(
         options.file,
         folder,

@@ -1,9 +1,8 @@
-"""How the command line shows results: lines, tables, JSON.
+"""How the command line shows results: lines and tables.
 
 Knows what results look like; decides and computes nothing. Imports no torch by itself.
 """
 
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from rich.text import Text
 from laconic.cli.messages import printable_lines
 from laconic.cli.paths import STDOUT
 from laconic.errors import printable
-from laconic.machine.files import write_text
 from laconic.spec.manifest import MODEL
 
 if TYPE_CHECKING:
@@ -209,17 +207,3 @@ def list_skipped(console: Console, skipped: Sequence[str]) -> None:
         lines.append(f"  and {len(skipped) - LISTED:,} more")
     for line in lines:
         tell(console, line)
-
-
-# JSON
-
-
-def write_json(value: Any, target: Path | None) -> None:
-    """To standard output for "-"; else to a file, atomically. None does nothing."""
-    if target is None:
-        return
-    text = json.dumps(value, indent=1, allow_nan=False)
-    if target == STDOUT:
-        print(text)
-        return
-    write_text(target, text + "\n")

@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from laconic.cli.console import size_line
 from laconic.cli.messages import show
-from laconic.cli.pack import calibrated, is_calibrated
+from laconic.cli.pack import calibrated, is_calibrated, with_precisions
 from laconic.cli.paths import Overwrite, PackedFile
 from laconic.errors import ConfigError
 
@@ -28,6 +28,10 @@ class Convert:
     """Files or folders of region features to calibrate "fine" or "compact" values on. Without them weights are rounded
     without calibration."""
     overwrite: Overwrite = False
+
+
+def convert_options() -> type:
+    return with_precisions(Convert)
 
 
 def convert(options: Convert) -> None:

@@ -6,7 +6,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from laconic.cli.arguments import model_file, open_captioner
 from laconic.cli.console import console_for, tell
@@ -17,13 +17,12 @@ from laconic.spec.model import REGIONS
 
 if TYPE_CHECKING:
     from laconic.bulk.worker import Captioner
+    from laconic.cli.caption import Cluster
     from laconic.decode.search import Decoding
-
-Cluster = Literal["none", "ray"]
 
 
 def caption_folder(
-    file: Path, folder: Path, out: Path, decoding: "Decoding", *, overwrite: bool, keep: bool, cluster: Cluster
+    file: Path, folder: Path, out: Path, decoding: "Decoding", *, overwrite: bool, keep: bool, cluster: "Cluster"
 ) -> int:
     """Captions a folder, or takes part in it; 2 where no image could be captioned.
 

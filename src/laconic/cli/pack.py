@@ -52,6 +52,10 @@ def with_precisions(options: type) -> type:
     return with_types(options, values=Literal[tuple(VALUES)])
 
 
+def pack_options() -> type:
+    return with_precisions(Pack)
+
+
 def pack(options: Pack) -> None:
     """Writes the file and says on what it was calibrated and how small it is."""
     source = model_file(options.run)

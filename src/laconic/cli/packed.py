@@ -15,8 +15,8 @@ from laconic.cli.console import (
     other_sizes,
     size_line,
     tell,
-    write_json,
 )
+from laconic.cli.documents import write_json
 from laconic.cli.messages import show
 from laconic.cli.paths import ComparisonJson, DenseFile, InspectionJson, Overwrite
 

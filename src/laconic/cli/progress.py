@@ -13,9 +13,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from laconic.cli.console import console_for, tell
-from laconic.cli.messages import show
-from laconic.cli.paths import STDOUT
+from laconic.cli.console import tell
 
 if TYPE_CHECKING:
     from laconic.recipes.run import Watcher
@@ -54,33 +52,11 @@ def stages(console: Console) -> Iterator[Show]:
 
 
 @contextmanager
-def lines_with_bar(name: str, of: int, *, shown: bool) -> Iterator[Callable[[int, str], None]]:
-    """A function that takes how many of `of` things are done and shows a line about the last on standard output.
-
-    Below the lines, or on standard error where the lines go elsewhere, there is a bar with the time left, if that is a
-    terminal. `shown` is off where standard output is kept for JSON.
-    """
-    out, bars_on = console_for(), console_for(STDOUT)
-    if shown and out.is_terminal:
-        bars_on = out
-
-    def line(text: str) -> None:
-        if shown and bars_on is out:
-            tell(out, text)
-        elif shown:
-            show(text)
-
-    if of < 2 or not bars_on.is_terminal:
-        yield lambda done, text: line(text)
-        return
-    with _Bars(bars_on, transient=True) as bars:
-
-        def step(done: int, text: str) -> None:
-            line(text)
-            bars.show(name, done, of, "")
-
+def bar_below(name: str, of: int, console: Console) -> Iterator[Callable[[int], None]]:
+    """A function that takes how many of `of` things are done and moves a bar, which goes away in the end."""
+    with _Bars(console, transient=True) as bars:
         bars.show(name, 0, of, "")
-        yield step
+        yield lambda done: bars.show(name, done, of, "")
 
 
 def training_facts(at: "train.Progress") -> str:

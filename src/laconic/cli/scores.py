@@ -9,7 +9,8 @@ from tyro.conf import Positional, arg
 
 from laconic.captioner.loading import Backend
 from laconic.cli.arguments import open_captioner, with_types
-from laconic.cli.console import console_for, list_skipped, scores_table, write_json
+from laconic.cli.console import console_for, list_skipped, scores_table
+from laconic.cli.documents import write_json
 from laconic.cli.messages import say
 from laconic.cli.paths import DataPath, EvaluationJson, Overwrite, ResultsJson, ScoresJson
 from laconic.cli.progress import watching
