@@ -11,12 +11,12 @@ from laconic.cli import VERBS
 from laconic.cli.arguments import parse
 
 ROOT = Path(__file__).parents[1]
-NUMBERED = ("README.md", "docs/RESULTS.md")
+NUMBERED = ("README.md", "docs/RESULTS.md", "docs/ENGINE.md")
 PAGES = (
     *NUMBERED,
     "CHANGELOG.md",
     "benchmarks/README.md",
-    *(f"docs/{n}.md" for n in ("DATA", "EXTEND", "LOG", "METHODS")),
+    *(f"docs/{n}.md" for n in ("DATA", "EXTEND", "FOLDERS", "LOG", "METHODS")),
     *(f"docs/log/{path.name}" for path in sorted((ROOT / "docs" / "log").glob("*.md"))),
 )
 TEXTS = {page: (ROOT / page).read_text(encoding="utf8") for page in PAGES}
