@@ -1,8 +1,6 @@
 """A packed captioner becomes a plan: the rules of its encoder and of its captioner, one after the other.
 
     plan = make_plan(laconic.store.load("tiny.safetensors"))
-
-`Weights` is how rules see a file: by the name of a parameter, dense or as compressed sparse rows.
 """
 
 from collections.abc import Callable, Iterable
