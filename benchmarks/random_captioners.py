@@ -13,7 +13,7 @@ from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import EOS, SPECIALS, Vocabulary
 
-COCO_WORDS, FLICKR8K_WORDS = 9488, 2600
+COCO_WORDS, FLICKR8K_WORDS, DEMO_WORDS = 9488, 2600, 60
 IMPOSSIBLE = -100.0
 
 
@@ -28,13 +28,20 @@ def object_relation(path: Path, sparsity: float) -> Path:
     return write(path, model, COCO_WORDS, 0.0, sparsity)
 
 
-def soft_attention(path: Path, encoder: float, decoder: float) -> Path:
+def small(path: Path, sparsity: float) -> Path:
+    """One as small as that of `laconic demo`."""
+    options = {"layers": 1, "width": 128, "feed_forward": 256, "heads": 4}
+    model = ModelConfig(EncoderConfig("vgg_small", 48, 16), DecoderConfig("object_relation", options))
+    return write(path, model, DEMO_WORDS, sparsity, sparsity, "compact")
+
+
+def soft_attention(path: Path, encoder: float, decoder: float, values: str = "exact") -> Path:
     """Soft-Attention of Flickr8k on MobileNet-V2 at 224 pixels; its 1x1 convolutions and the decoder as sparse."""
     model = ModelConfig(EncoderConfig("mobilenet_v2"), DecoderConfig("soft_attention"))
-    return write(path, model, FLICKR8K_WORDS, encoder, decoder)
+    return write(path, model, FLICKR8K_WORDS, encoder, decoder, values)
 
 
-def write(path: Path, model: ModelConfig, words: int, encoder: float, decoder: float) -> Path:
+def write(path: Path, model: ModelConfig, words: int, encoder: float, decoder: float, values: str = "exact") -> Path:
     torch.manual_seed(1)
     vocabulary = Vocabulary((*SPECIALS, *(f"word{i}" for i in range(words - len(SPECIALS)))))
     captioner = ImageCaptioner(model, vocabulary).eval()
@@ -46,7 +53,7 @@ def write(path: Path, model: ModelConfig, words: int, encoder: float, decoder: f
             if weight.ndim == 2:
                 _prune(weight, decoder)
         captioner.decoder.output.bias[EOS] = IMPOSSIBLE
-    packing.save(captioner, path, values="exact")
+    packing.save(captioner, path, values=values)
     return path
 
 
