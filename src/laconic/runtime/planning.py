@@ -1,6 +1,6 @@
 """A packed captioner becomes a plan: the rules of its encoder and of its captioner, one after the other.
 
-    plan = make_plan(laconic.store.load("tiny.safetensors"))
+plan = make_plan(laconic.store.load("tiny.safetensors"))
 """
 
 from collections.abc import Callable, Iterable
