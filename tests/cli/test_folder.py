@@ -4,10 +4,7 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from laconic.bulk import worker
 from laconic.captioner.engine import Engine
@@ -16,27 +13,6 @@ from laconic.captioner.packing import save
 from laconic.cli import main
 from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
-
-OPTIONS = {"word": 4, "hidden": 8}
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = ModelConfig(EncoderConfig("toy", 32, 16), DecoderConfig(options=OPTIONS))
-    path = tmp_path_factory.mktemp("packed") / "tiny.safetensors"
-    save(ImageCaptioner(config, Vocabulary.build(["a dog runs", "a boat"], 1)), path)
-    return path
-
-
-@pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
-    for seed in range(5):
-        pixels = np.random.default_rng(seed).integers(0, 256, (20, 20, 3), np.uint8)
-        Image.fromarray(pixels).save(f"photos/{seed}.png")
-    return Path("photos")
 
 
 def test_the_captions_are_those_of_named_photos(photos: Path, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +98,7 @@ def test_what_is_refused_writes_nothing(
 
 
 def test_a_captioner_of_regions_is_refused(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = ModelConfig(EncoderConfig("regions", channels=8), DecoderConfig(options=OPTIONS))
+    config = ModelConfig(EncoderConfig("regions", channels=8), DecoderConfig(options={"word": 4, "hidden": 8}))
     save(ImageCaptioner(config, Vocabulary.build(["a dog runs"], 1)), tmp_path / "regions.safetensors")
     assert main(["caption", "regions.safetensors", "--folder", "photos", "--out", "out.csv"]) == 2
     assert "--folder is for photos" in capsys.readouterr().err

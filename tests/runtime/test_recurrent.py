@@ -1,7 +1,6 @@
 """Soft-Attention and Up-Down: the native library = numpy = torch, down to single log-probabilities."""
 
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +27,6 @@ KINDS = {
     "up_down": ("up_down", {"hidden": 22, "word": 15, "attention": 11}),
 }
 native = pytest.mark.skipif(library() is None, reason="there is no compiled library")
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        yield
 
 
 def captioner_of(kind: str, density: float = 1.0, scale: float = 2.5) -> ImageCaptioner:

@@ -1,7 +1,6 @@
 """The Object Relation Transformer: the native library = numpy = torch, down to single log-probabilities."""
 
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +43,6 @@ SHAPES: dict[str, dict[str, Any]] = {  # heads of 2, 4, 12, 40 and 72 numbers: l
 }
 PATHS: list[Any] = [NumpyPath, NativePath] if library() else [NumpyPath]
 native = pytest.mark.skipif(library() is None, reason="there is no compiled library")
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        yield
 
 
 def captioner_of(options: dict[str, Any], encoder: EncoderConfig = REGIONS, density: float = 1.0) -> ImageCaptioner:

@@ -19,6 +19,7 @@ typedef struct {
   uint32_t slots;          /* captions in the making, of all images, at most */
   uint32_t panel_capacity; /* columns of a panel that memory is kept for */
   float *memory;           /* the workspace */
+  double cleared;          /* floats of it up to the tables of WORDS */
   const size_t *base;      /* first float of each buffer */
   uint8_t *books;          /* of the search */
   /* what the programs `encode` and `image` work on */

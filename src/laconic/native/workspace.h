@@ -24,8 +24,21 @@ static double floats_of(const laconic_run *run, const plan_buffer *b) {
   }
 }
 
-/* Sets sizes of a run; lays out its tables behind each other, in `base` where that is given. Returns the bytes of all
-   of it, as a double: base, scratch, tables, the books of the search. */
+/* Lays out tables from float `at` on, those of WORDS or all others but maps. Returns the first float behind them. */
+static double lay_out_tables(const laconic_run *run, int words, double at, size_t *base) {
+  for (uint32_t i = 0; i < run->plan.header->buffers; i++) {
+    const plan_buffer *b = run->plan.buffers + i;
+    if (b->space == PIXELS || (b->space == WORDS) != words) continue;
+    if (base) base[i] = (size_t)at;
+    at += (double)((uint64_t)(floats_of(run, b) + 15.0) / 16 * 16) + 16; /* vectors may reach beyond the last row */
+    if (base) forbid((float *)(void *)base + (size_t)at, GUARD_BYTES);
+    at += GUARD_BYTES / 4;
+  }
+  return at;
+}
+
+/* Sets sizes of a run; lays out its tables behind each other, those of WORDS last, in `base` where that is given.
+   Returns the bytes of all of it, as a double: base, scratch, tables, the books of the search. */
 static double lay_out(laconic_run *run, uint32_t most_positions, size_t *base) {
   const plan_header *h = run->plan.header;
   run->most_positions = h->side ? h->positions : most_positions;
@@ -33,17 +46,11 @@ static double lay_out(laconic_run *run, uint32_t most_positions, size_t *base) {
   run->panel_capacity = panel_capacity_of(run->slots);
   double at = (double)round_up(h->buffers * sizeof(size_t), 64) / 4, scratch = at;
   at += (double)round_up(h->scratch, 16) + GUARD_BYTES / 4;
-  for (uint32_t i = 0; i < h->buffers; i++) {
-    const plan_buffer *b = run->plan.buffers + i;
-    if (b->space == PIXELS) {
-      if (base) base[i] = (size_t)scratch + b->offset;
-      continue;
-    }
-    if (base) base[i] = (size_t)at;
-    at += (double)((uint64_t)(floats_of(run, b) + 15.0) / 16 * 16) + 16; /* vectors may reach beyond the last row */
-    if (base) forbid((float *)(void *)base + (size_t)at, GUARD_BYTES);
-    at += GUARD_BYTES / 4;
-  }
+  for (uint32_t i = 0; base && i < h->buffers; i++)
+    if (run->plan.buffers[i].space == PIXELS) base[i] = (size_t)scratch + run->plan.buffers[i].offset;
+  at = lay_out_tables(run, 0, at, base);
+  run->cleared = at;
+  at = lay_out_tables(run, 1, at, base);
   return 4.0 * at + search_bytes(run);
 }
 
@@ -57,7 +64,8 @@ static int take_workspace(laconic_run *run, uint32_t most_positions, void *works
   const plan_header *h = run->plan.header;
   size_t books = (size_t)needed - (size_t)search_bytes(run);
   size_t maps = round_up(h->buffers * sizeof(size_t), 64) + 4 * round_up(h->scratch, 16); /* have no columns that pad */
-  memset((uint8_t *)workspace + maps, 0, books - maps); /* columns that pad must not be slow or odd numbers */
+  /* Columns that pad must not be slow or odd numbers; words have none, and are written before they are read. */
+  memset((uint8_t *)workspace + maps, 0, 4 * (size_t)run->cleared - maps);
   run->memory = workspace, run->base = workspace;
   lay_out(run, most_positions, workspace);
   run->books = (uint8_t *)workspace + books;

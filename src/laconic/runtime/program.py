@@ -19,6 +19,7 @@ from laconic.runtime.matrices import PackedMatrix, Weights, pack_matrix
 from laconic.runtime.operations import (
     ACTIVATIONS,
     FORMS,
+    MOST_ARGUMENTS,
     NONE,
     OPERATIONS,
     PROGRAMS,
@@ -28,7 +29,7 @@ from laconic.runtime.operations import (
     Place,
     encode_arguments,
 )
-from laconic.runtime.plan import ALIGNMENT, BUFFER, HEADER, MAGIC, MATRIX, OPERATION, VERSION, Plan
+from laconic.runtime.plan import ALIGNMENT, BUFFER, HEADER, MAGIC, MATRIX, OPERATION, VERSION, Plan, aligned
 from laconic.runtime.tables import pack_table
 from laconic.runtime.values import Width
 
@@ -102,21 +103,8 @@ class Builder:
     def finish(self, facts: dict[str, Any], words: list[str]) -> Plan:
         """The plan. `facts` are the fields of the header that are not layout; those not given are NONE for buffers."""
         operations = [entry for name in PROGRAMS for entry in self.programs[name]]
-        scratch = self._allocate(operations)
-        text = "".join(f"{word}\n" for word in words).encode()
-        tables = {
-            "buffers": _rows(self.buffers, BUFFER),
-            "matrices": _rows(self.matrices, MATRIX),
-            "operations": _rows(
-                [
-                    {"code": list(OPERATIONS).index(name), "arguments": words + [0] * (15 - len(words))}
-                    for name, words in operations
-                ],
-                OPERATION,
-            ),
-        }
         header = np.zeros(1, HEADER)
-        header["scratch"] = scratch
+        header["scratch"] = self._allocate(operations)  # which decides where tables of pixels lie
         for name in ("grid", "pooled", "boxes", "logits"):
             header[name] = NONE
         for name, value in facts.items():
@@ -124,17 +112,25 @@ class Builder:
         header["magic"], header["version"], header["vocabulary"] = MAGIC, VERSION, len(words)
         for name in PROGRAMS:
             header[name] = len(self.programs[name])
-        at, chunks = HEADER.itemsize, [b""]
-        sections: list[tuple[str, Any]] = [*tables.items(), ("arena", b"".join(self.arena)), ("words", text)]
-        for name, content in sections:
-            data = content if isinstance(content, bytes) else content.tobytes()
+        codes = {name: code for code, name in enumerate(OPERATIONS)}
+        rows = [
+            {"code": codes[name], "arguments": given + [0] * (MOST_ARGUMENTS - len(given))}
+            for name, given in operations
+        ]
+        tables = {
+            "buffers": _rows(self.buffers, BUFFER),
+            "matrices": _rows(self.matrices, MATRIX),
+            "operations": _rows(rows, OPERATION),
+        }
+        text = "".join(f"{word}\n" for word in words).encode()
+        sizes = {name: rows.nbytes for name, rows in tables.items()}
+        at = HEADER.itemsize
+        for name, size in {**sizes, "arena": self.arena_bytes, "words": len(text)}.items():
             header[f"{name}_at"] = at
-            header[f"{name}_bytes" if isinstance(content, bytes) else name] = len(content)
-            chunks.append(data.ljust(-(-len(data) // ALIGNMENT) * ALIGNMENT, b"\0"))
-            at += len(chunks[-1])
+            header[name if name in tables else f"{name}_bytes"] = len(tables[name]) if name in tables else size
+            at += _rounded(size)
         header["bytes"] = at
-        chunks[0] = header.tobytes()
-        return Plan.of(b"".join(chunks))
+        return Plan(_joined([header.tobytes(), *(rows.tobytes() for rows in tables.values()), *self.arena, text], at))
 
     def _allocate(self, operations: list[tuple[str, list[int]]]) -> int:
         """Sets the places of the tables of pixels; returns how many floats they share."""
@@ -151,10 +147,26 @@ class Builder:
 
     def _place(self, data: bytes) -> int:
         at = self.arena_bytes
-        padded = data.ljust(-(-len(data) // ALIGNMENT) * ALIGNMENT, b"\0")
-        self.arena.append(padded)
-        self.arena_bytes += len(padded)
+        self.arena.append(data)
+        self.arena_bytes += _rounded(len(data))
         return at
+
+
+def _joined(pieces: list[bytes], size: int) -> NDArray[np.uint8]:
+    """Pieces that begin at multiples of ALIGNMENT, and zeros between them: `size` bytes in all."""
+    data = aligned(size)
+    at = 0
+    for piece in pieces:
+        end = at + len(piece)
+        data[at:end] = np.frombuffer(piece, np.uint8)
+        at += _rounded(len(piece))
+        data[end:at] = 0
+    return data
+
+
+def _rounded(size: int) -> int:
+    """Bytes up to the next piece."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _rows(entries: list[dict[str, Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
