@@ -117,11 +117,7 @@ def run_demo(demo: Demo) -> None:
     write_page(captions_page(*contenders, layers, pictures, story(demo)), demo.out / "index.html")
     write_json(demo.out / "demo.json", numbers(demo, contenders, layers))
     console.print(table(contenders))
-    lines = [
-        f"The captioned pictures: {demo.out / 'index.html'}",
-        "Try",
-        *(f"  {line}" for line in commands(demo)),
-    ]
+    lines = [f"The captioned pictures: {demo.out / 'index.html'}", "Try", *(f"  {line}" for line in commands(demo))]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
