@@ -1,0 +1,1 @@
+"""Models of Hugging Face transformers: those laconic adds to them, and slim ones in ordinary folders."""
