@@ -1,0 +1,73 @@
+"""What a vision tower reads of each image: normalised pixels, or a grid of frozen features as pixels of many channels.
+
+A small Transformer learns little about seeing from a few thousand photos. With `model.encoder` the features of one of
+laconic's encoders stand in the place of pixels, one cell a patch, computed once and cached.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laconic.config import expand
+from laconic.data import Dataset
+from laconic.errors import ConfigError
+from laconic.models.encoders import build_encoder, load_imagenet, normalize
+from laconic.models.layers import Features
+from laconic.spec.encoders import ENCODERS, channels_of, check_encoder
+from laconic.spec.model import EncoderConfig
+from laconic.spec.pixels import Normalization
+from laconic.tasks.settings import ModelRecipe
+from laconic.training.batches import Source
+from laconic.training.features import cache_features, cache_pixels
+from laconic.training.image_cache import Progress
+
+PIXELS = Normalization()  # of a tower that reads pixels
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of a data set by row.
+
+    Attributes:
+        source: cached features or pixels.
+        channels, side, patch: of what `batch` gives: what a vision tower's config calls num_channels, image_size and
+            patch_size.
+    """
+
+    source: Source
+    channels: int
+    side: int
+    patch: int
+
+    def batch(self, rows: np.ndarray, mirrored: np.ndarray | None = None) -> Tensor:
+        """float32 (rows, channels, side, side); `mirrored` (rows,) bool flips some left to right."""
+        found = self.source.batch(rows, mirrored)
+        if isinstance(found, Features):
+            return found.grid.transpose(1, 2).unflatten(2, (self.side, self.side)).contiguous()
+        return normalize(found, PIXELS)
+
+
+def open_images(
+    examples: Dataset, model: ModelRecipe, cache: Path, *, mirror: bool = False, progress: Progress | None = None
+) -> Images:
+    """Opens the cached images of these examples, making what is missing.
+
+    Args:
+        mirror: they will be asked for mirrored ones.
+        progress: called with (images done, images).
+    """
+    if not model.encoder:
+        return Images(cache_pixels(examples, model.image, cache, progress), 3, model.image, model.patch)
+    if model.encoder not in ENCODERS:
+        raise ConfigError(f"model.encoder = {model.encoder!r}; choose one of {', '.join(ENCODERS)}, or none for pixels")
+    config = EncoderConfig(model.encoder, model.image, model.stride)
+    check_encoder(config)
+    encoder = build_encoder(config)
+    if not model.imagenet:
+        raise ConfigError(f"model.encoder = {model.encoder!r} stays frozen: give its weights as model.imagenet")
+    load_imagenet(encoder, expand(model.imagenet))
+    source = cache_features(encoder, config, examples, cache, mirror=mirror, progress=progress)
+    return Images(source, channels_of(config).grid, -(-model.image // model.stride), 1)
