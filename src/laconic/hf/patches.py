@@ -15,7 +15,6 @@ def fit_channels(model: nn.Module) -> nn.Module:
     embeddings: Any = getattr(getattr(model, "vision_model", None), "embeddings", None)
     old = getattr(embeddings, "patch_embedding", None)
     if isinstance(old, nn.Conv2d) and old.in_channels != channels:
-        embeddings.patch_embedding = nn.Conv2d(
-            channels, old.out_channels, old.kernel_size, old.stride, bias=old.bias is not None
-        )
+        side = old.kernel_size[0]
+        embeddings.patch_embedding = nn.Conv2d(channels, old.out_channels, side, side)
     return model

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from laconic.config import expand
@@ -46,7 +45,8 @@ class Images:
         """float32 (rows, channels, side, side); `mirrored` (rows,) bool flips some left to right."""
         found = self.source.batch(rows, mirrored)
         if isinstance(found, Features):
-            return found.grid.transpose(1, 2).unflatten(2, (self.side, self.side)).contiguous()
+            grid: Tensor = found.grid.transpose(1, 2).unflatten(2, (self.side, self.side))
+            return grid.contiguous()
         return normalize(found, PIXELS)
 
 
