@@ -6,6 +6,7 @@
     rivals     PyTorch: eager, compiled, bfloat16, int8
     exported   ONNX Runtime and OpenVINO
     contest    the table of all of them, and what comes of it
+    latency    a slim Transformer beside the dense one that it comes from
 
-Torch is imported by `steps`, `rivals` and `exported` alone, which are imported where it is installed.
+Torch is imported by `steps`, `rivals`, `exported` and `latency` alone, which are imported where it is installed.
 """
