@@ -21,6 +21,7 @@ from laconic.spec.manifest import STUDY
 if TYPE_CHECKING:
     from laconic.recipes.processes import Outcome, StudyWatcher
     from laconic.report.runs import FinishedRun
+    from laconic.report.slim_runs import SlimRun
 
 FAILED = 1
 
@@ -184,7 +185,7 @@ def recipe_commands(folders: tuple[Path, ...]) -> list[tuple[object, str]]:
     return found
 
 
-def command_of(run: "FinishedRun", commands: list[tuple[object, str]]) -> str:
+def command_of(run: "FinishedRun | SlimRun", commands: list[tuple[object, str]]) -> str:
     """The command that repeats a run: of its study, else of a recipe with the same content; empty where unknown."""
     from laconic.recipes.folders import DAMAGED, read_recipe
 

@@ -22,7 +22,10 @@ from laconic.report.runs import (
     captioner_title,
     dense_counterpart,
     read_runs,
+    run_folders,
 )
+from laconic.report.slim import CSV, slim_sections
+from laconic.report.slim_runs import SlimRun, is_slim, read_slim_runs
 from laconic.report.tables import (
     Row,
     ablation_table,
@@ -41,11 +44,13 @@ if TYPE_CHECKING:
 MANY_METHODS = 2  # that make a comparison
 TITLE = "# Report\n"  # of README.md, by which a folder is known to be a report's
 
-CommandOf = Callable[[FinishedRun], str]
+CommandOf = Callable[[FinishedRun | SlimRun], str]
 
 
 def write_report(folders: Sequence[Path], out: Path, command_of: CommandOf, *, gallery: bool = True) -> list[str]:
     """Writes runs.csv, README.md, figures/*.png and gallery*.html into `out`; gives lines on what was (not) done.
+
+    Runs that slimmed a Transformer have sections and a CSV file of their own, slim.csv.
 
     Args:
         folders: of runs, or of folders of runs.
@@ -57,11 +62,15 @@ def write_report(folders: Sequence[Path], out: Path, command_of: CommandOf, *, g
         MissingError: where matplotlib is not installed.
     """
     with drawing():
-        runs, notes = read_runs(folders)
+        found = run_folders(folders)
+        slim = [folder for folder in found if is_slim(folder)]
+        captioners = [folder for folder in found if folder not in slim]
+        runs, notes = read_runs(captioners) if captioners or not slim else ([], [])
+        slim_runs, more = read_slim_runs(slim) if slim else ([], [])
         try:
             _claim(out)
             (out / "figures").mkdir(parents=True, exist_ok=True)
-            return _Report(runs, out, notes).write(command_of, gallery)
+            return _Report(runs, slim_runs, out, [*notes, *more]).write(command_of, gallery)
         except OSError as error:
             raise ConfigError(f"{out}: cannot be written ({error}); give --out another folder") from None
 
@@ -81,12 +90,28 @@ def _claim(out: Path) -> None:
 class _Report:
     """One report under way: sections so far, and remarks on what is left out."""
 
-    def __init__(self, runs: Sequence[FinishedRun], out: Path, notes: list[str]) -> None:
-        self.runs, self.out, self.notes = runs, out, notes
+    def __init__(self, runs: Sequence[FinishedRun], slim: Sequence[SlimRun], out: Path, notes: list[str]) -> None:
+        self.runs, self.slim, self.out, self.notes = runs, slim, out, notes
         self.sections: list[str] = []
         self.sources: dict[str, Source | None] = {}
 
     def write(self, command_of: CommandOf, gallery: bool) -> list[str]:
+        done = []
+        if self.runs:
+            self._captioners(command_of, gallery)
+            done.append(f"{len(self.runs)} runs, runs.csv")
+        if self.slim:
+            commands = {str(run.folder): command_of(run) for run in self.slim}
+            for title, body in slim_sections(self.slim, self.out, commands, self.note):
+                self.section(title, body)
+            done.append(f"{len(self.slim)} runs of slim models, {CSV}")
+        text = f"{TITLE}\n" + "\n".join(self.sections)
+        if self.notes:
+            text += "\n## Left out\n\n" + "".join(f"- {note}\n" for note in self.notes)
+        write_text(self.out / "README.md", text)
+        return [f"{self.out}: {', '.join(done)}, README.md, figures", *self.notes]
+
+    def _captioners(self, command_of: CommandOf, gallery: bool) -> None:
         rows = [self._row(run, command_of(run)) for run in self.runs]
         write_text(self.out / "runs.csv", csv_text(rows))
         self.section("Results", results_table(rows) + "\nScores times 100, on validation images.\n")
@@ -100,11 +125,6 @@ class _Report:
         self.section("Captions", statistics_table(rows) + STATISTICS_NOTE)
         for number, group in enumerate(self._groups() if gallery else [], 1):
             self._gallery(group, number)
-        text = f"{TITLE}\n" + "\n".join(self.sections)
-        if self.notes:
-            text += "\n## Left out\n\n" + "".join(f"- {note}\n" for note in self.notes)
-        write_text(self.out / "README.md", text)
-        return [f"{self.out}: {len(self.runs)} runs, runs.csv, README.md, figures", *self.notes]
 
     def section(self, title: str, text: str) -> None:
         self.sections.append(f"## {title}\n\n{text}")

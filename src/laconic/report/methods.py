@@ -39,6 +39,14 @@ STYLES: dict[str, Style] = {
     "lottery (uniform)": Style("#8a6508", ">"),
     "lottery (distribution)": Style("#5c4405", "8"),
     "frozen masks": Style("#3c3c3c", "*"),
+    # of slim Transformers
+    "upop": Style("#c2552d", "o"),
+    "published": Style("#e39a6f", "D"),
+    "unified": Style("#1f6fa8", "s"),
+    "progressive": Style("#5aa5d6", "p"),
+    "mask": Style("#7d5ba6", "^"),
+    "magnitude": Style("#2e8b6a", "X"),
+    "taylor": Style("#b8860b", "P"),
 }
 _HARD, _GRADUAL = "hard", "gradual"
 

@@ -198,7 +198,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
     """
     found: list[FinishedRun] = []
     notes: list[str] = []
-    for folder in {path.resolve(): path for given in folders for path in _run_folders(given)}.values():
+    for folder in run_folders(folders):
         if not (folder / RESULT).is_file():
             notes.append(f"{folder}: left out, not finished (no {RESULT})")
             continue
@@ -210,6 +210,14 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
         given = ", ".join(str(folder) for folder in folders)
         raise ConfigError("; ".join([f"no finished run in {given}; give folders that `laconic train` filled", *notes]))
     return sorted(_named(found), key=lambda run: (run.name, str(run.folder))), notes
+
+
+def run_folders(folders: Sequence[Path]) -> list[Path]:
+    """The folders of runs, finished or not, among these and directly within them, each once.
+
+    Raises ConfigError where one does not exist or holds no run.
+    """
+    return list({path.resolve(): path for given in folders for path in _run_folders(given)}.values())
 
 
 def _run_folders(given: Path) -> Iterator[Path]:
@@ -226,12 +234,7 @@ def _run_folders(given: Path) -> Iterator[Path]:
 
 def _read(folder: Path) -> FinishedRun:
     recipe, result = read_table(folder / RECIPE), read_table(folder / RESULT)
-    study = folder.parent / STUDY
-    command = ""
-    if study.is_file():
-        planned = read_table(study)
-        command = str(planned["command"]) if folder.name in planned["runs"] else ""
-    run = FinishedRun(folder.name, folder, recipe, result, tuple(read_log(folder / LOG)), command)
+    run = FinishedRun(folder.name, folder, recipe, result, tuple(read_log(folder / LOG)), study_command(folder))
     if not run.matrices:
         raise ValueError("it has no matrix")
     # whatever a report asks for is there, or the run is left out
@@ -246,6 +249,15 @@ def _read(folder: Path) -> FinishedRun:
     if not all(matrix.weights > 0 for matrix in run.matrices):
         raise ValueError("a matrix has no weights")
     return run
+
+
+def study_command(folder: Path) -> str:
+    """What carries out the study that the run in this folder belongs to; empty for a run on its own."""
+    study = folder.parent / STUDY
+    if not study.is_file():
+        return ""
+    planned = read_table(study)
+    return str(planned["command"]) if folder.name in planned["runs"] else ""
 
 
 def _numbers(quality: CaptionQuality | None) -> list[float]:
