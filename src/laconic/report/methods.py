@@ -39,7 +39,9 @@ STYLES: dict[str, Style] = {
     "lottery (uniform)": Style("#8a6508", ">"),
     "lottery (distribution)": Style("#5c4405", "8"),
     "frozen masks": Style("#3c3c3c", "*"),
-    # of slim Transformers
+}
+# Methods that slim Transformers; they are never drawn beside the others, and bear the colours of what they resemble.
+SLIM_STYLES: dict[str, Style] = {
     "upop": Style("#c2552d", "o"),
     "published": Style("#e39a6f", "D"),
     "unified": Style("#1f6fa8", "s"),
@@ -48,6 +50,7 @@ STYLES: dict[str, Style] = {
     "magnitude": Style("#2e8b6a", "X"),
     "taylor": Style("#b8860b", "P"),
 }
+_EVERY = {**STYLES, **SLIM_STYLES}
 _HARD, _GRADUAL = "hard", "gradual"
 
 
@@ -88,13 +91,13 @@ def _pruned_by(run: FinishedRun) -> str:
 
 def style_of(method: str) -> Style:
     """The style of the method, or of the nearest one that its name begins with."""
-    family = [name for name in STYLES if method.startswith(name)]
-    return STYLES[max(family, key=len)] if family else Style(SOFT, "H")
+    family = [name for name in _EVERY if method.startswith(name)]
+    return _EVERY[max(family, key=len)] if family else Style(SOFT, "H")
 
 
 def in_order(methods: Sequence[str]) -> list[str]:
-    """Each method once, in the order of STYLES; others by name after them."""
-    known = list(STYLES)
+    """Each method once, in the order of the tables of styles; others by name after them."""
+    known = list(_EVERY)
 
     def place(method: str) -> tuple[int, str]:
         near = [i for i, name in enumerate(known) if method == name or method.startswith(f"{name} (")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from laconic.report.drawing import mark, subplots
@@ -36,23 +37,23 @@ PANELS: dict[str, Share] = {
 def costs_figure(runs: Sequence[SlimRun], controls: Sequence[SlimRun], title: str) -> Figure:
     """The score against the share of parameters, multiply-adds and latency that is left, one mark for each run.
 
-    Runs of one method and seed are joined. The dense controls stand at 100 %, with a dashed line at their mean. A panel
+    A line joins the means of a method. The dense controls stand at 100 %, with a dashed line at their mean. A panel
     without a single measurement says so.
     """
     figure, grid = subplots(1, len(PANELS), 2.9, sharey=True)
     grey = style_of("dense").colour
     for axes, (name, share) in zip(grid, PANELS.items(), strict=True):
-        axes.set_xlabel(f"{name} left")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        axes.set_xlabel(f"{name} left, percent")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
         for method in in_order([run.method for run in runs]):
             _method(axes, [run for run in runs if run.method == method], share)
         if controls:
             values = [run.value for run in controls]
-            axes.axhline(sum(values) / len(values), color=grey, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
+            axes.axhline(fmean(values), color=grey, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
             axes.plot([1.0] * len(values), values, linestyle="", color=grey, **mark(style_of("dense")), label="dense")
         if all(share(run) is None for run in runs):
             axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=SOFT)
-        axes.set_xlim(0, 1.08)
+        axes.set(xlim=(0, 1.08), xticks=(0, 0.5, 1))
         axes.margins(y=0.15)
     grid[0].set_ylabel(runs[0].metric)
     handles, labels = grid[0].get_legend_handles_labels()
@@ -62,11 +63,15 @@ def costs_figure(runs: Sequence[SlimRun], controls: Sequence[SlimRun], title: st
 
 
 def _method(axes: Axes, runs: Sequence[SlimRun], share: Share) -> None:
-    """Marks of one method's runs, those of one seed joined by a line; named once."""
-    method = runs[0].method
-    label: str | None = method
-    for seed in sorted({run.seed for run in runs}):
-        points = sorted((at, run.value) for run in runs if run.seed == seed and (at := share(run)) is not None)
-        axes.plot(*zip(*points, strict=True) if points else ([], []), color=style_of(method).colour, label=label,
-                  **mark(style_of(method)))  # fmt: skip
-        label = None
+    """A mark for each run of one method, and a line through their means at each ratio."""
+    style = style_of(runs[0].method)
+    points: dict[float, list[tuple[float, float]]] = {}
+    for run in runs:
+        at = share(run)
+        if at is not None:
+            points.setdefault(run.ratio, []).append((at, run.value))
+    means = sorted((fmean(x for x, _ in some), fmean(y for _, y in some)) for some in points.values())
+    axes.plot([x for x, _ in means], [y for _, y in means], color=style.colour, linewidth=1.4)
+    every = [point for some in points.values() for point in some]
+    places = [x for x, _ in every], [y for _, y in every]
+    axes.plot(*places, linestyle="", color=style.colour, label=runs[0].method, **mark(style))

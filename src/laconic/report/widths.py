@@ -38,10 +38,10 @@ class WidthMap:
 def width_map(groups: Sequence[SlimGroup]) -> WidthMap:
     """Rows are parts, in the order of the model; where a part has two modules in a layer, each has a row."""
     rows: dict[tuple[str, int], dict[int, float]] = {}
-    for group in groups:
+    for place, group in enumerate(groups):
         layer = _layer(group.name)
-        if layer is None:
-            layer = sum(part == group.part for part, _ in rows)
+        if layer is None:  # one after another
+            layer = sum(earlier.part == group.part for earlier in groups[:place])
         twin = next(n for n in range(len(groups)) if layer not in rows.get((group.part, n), {}))
         rows.setdefault((group.part, twin), {})[layer] = group.kept
     kept = np.full((len(rows), 1 + max(max(row) for row in rows.values())), np.nan)
