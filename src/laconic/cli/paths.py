@@ -197,7 +197,9 @@ PlanFile = Annotated[
 ]
 ReportFolder = Annotated[
     Path,
-    Output("folder of a report", _folder_with("README.md", b"# Report\n", "README.md", "runs.csv"), folder=True),
+    Output(
+        "folder of a report", _folder_with("README.md", b"# Report\n", "README.md", "runs.csv", "slim.csv"), folder=True
+    ),
     arg(aliases=("-o",), metavar="DIR"),
 ]
 RunFolder = Annotated[
