@@ -2,9 +2,9 @@
 
     python benchmarks/upop.py runs/upop_classification runs/upop_retrieval --csv results/upop.csv
 
-Each slim model is timed beside the dense control of equal training, interleaved on one thread, for one example and for a
-batch of eight. What was measured is kept in the run's folder as latency.json, which `laconic report` reads, too; a run
-that has one is not timed again without --again. Scores and costs are those that the runs themselves wrote down.
+Each slim model is timed beside the dense control of equal training, interleaved on one thread, for one example and for
+a batch of eight. What was measured is kept in the run's folder as latency.json, which `laconic report` reads, too; a
+run that has one is not timed again without --again. Scores and costs are those that the runs themselves wrote down.
 """
 
 import argparse

@@ -1,6 +1,13 @@
 """Finished runs that slimmed a Transformer, and their dense controls, as a report reads them.
 
-Read as plain tables, recipe and result, like those of captioners. Knows nothing of tables, figures or training.
+Read as plain tables, recipe and result, like those of captioners. A result holds
+
+    selection             name of the score that the task is judged by, one of
+    scores, baselines     {name: value}; of the final model, and of what does not look
+    parameters, macs      {"dense": count, "now": count, ...} of the whole model
+    widths                {group: {"part": name, "size": units, "width": units left}}; none of a dense run
+
+Knows nothing of tables, figures or training.
 """
 
 import json
