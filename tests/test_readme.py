@@ -16,7 +16,7 @@ PAGES = (
     *NUMBERED,
     "CHANGELOG.md",
     "benchmarks/README.md",
-    *(f"docs/{n}.md" for n in ("DATA", "EXTEND", "FOLDERS", "LOG", "METHODS")),
+    *(f"docs/{n}.md" for n in ("DATA", "EXTEND", "FOLDERS", "LOG", "METHODS", "UPOP")),
     *(f"docs/log/{path.name}" for path in sorted((ROOT / "docs" / "log").glob("*.md"))),
 )
 TEXTS = {page: (ROOT / page).read_text(encoding="utf8") for page in PAGES}
@@ -37,7 +37,7 @@ def test_length():
     assert TEXTS["docs/LOG.md"].count("\n") <= 250
 
 
-@pytest.mark.parametrize("page", NUMBERED)
+@pytest.mark.parametrize("page", (*NUMBERED, "docs/UPOP.md"))
 def test_every_number_between_markers_is_that_of_its_file(page):
     assert tables.filled(TEXTS[page], ROOT) == TEXTS[page], f"run python benchmarks/tables.py {page}"
 
