@@ -8,13 +8,50 @@ the output projection. A unit of a feed-forward network is a row of its first ma
 (UPop, section 3; arXiv 2301.13741). What stays is a regular tensor, so a slim model needs no special kernel.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, overload
 
 from torch import nn
 
 Kind = Literal["attention", "feed_forward"]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What structured pruning has to know of one class of modules.
+
+    Paths are relative to the module. `../` leads to the module that holds it; `{index}` stands for the digits that
+    end the module's own name, so that `self1` writes to `../output.dense1` and `self` to `../output.dense`. The
+    activation of a feed-forward network must map 0 to 0, as ReLU, GELU and SiLU do.
+
+    Attributes:
+        kind: what the units are.
+        producers: linear layers whose outputs are the units. Of attention: query, key and value in this order, or
+            one layer that makes all three, one after the other, each split into heads.
+        consumers: linear layers that read them.
+        heads: attribute with the number of heads, for attention.
+        head_size: attribute with the head dimension, set anew when units go; "": the class reads it off its tensors.
+        all_heads: attribute with heads x head dimension, set likewise; "": there is none.
+        scale: "kept": the factor of the softmax is an attribute that stays as it is. "width": the class takes
+            1 / sqrt(head dimension) anew, so the change goes into the query.
+        slim: makes the module that takes over where the class cannot have another head dimension.
+        absent: makes the module that takes over when no unit is left, given the module and the name of the consumer
+            inside it ("" where it lies outside); None: the class copes with width 0.
+        pairs: counts pairs of query and key in one call, given the call's arguments, where the inputs of query and
+            key are not (batch, rows, width).
+    """
+
+    kind: Kind
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    heads: str = ""
+    head_size: str = ""
+    all_heads: str = ""
+    scale: Literal["kept", "width"] = "kept"
+    slim: Callable[[nn.Module], nn.Module] | None = None
+    absent: Callable[[nn.Module, str], nn.Module] | None = None
+    pairs: Callable[..., int] | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +69,8 @@ class Group:
         producers: paths of the linear layers whose outputs are the units; a mask multiplies these outputs.
         consumers: paths of the linear layers that read them.
         parameters: that one unit costs, true ones: rows with their biases, and columns.
-        macs: multiply-adds that one unit costs for the given inputs; 0 where none were given.
+        macs: multiply-adds that one unit costs for the given inputs; 0 where none were given, or where they do not
+            reach the group.
     """
 
     name: str
@@ -47,10 +85,15 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Groups(Sequence[Group]):
-    """All groups of a model, and the model that they are of."""
+    """All groups of a model, and the model that they are of.
+
+    Attributes:
+        adapters: by name of group, how its module takes other widths; `shrink` needs it for attention.
+    """
 
     model: nn.Module
     groups: tuple[Group, ...]
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
 
     @overload
     def __getitem__(self, index: int) -> Group: ...
