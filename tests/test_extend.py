@@ -27,7 +27,11 @@ from laconic.compress.masked.pruner import Pruner
 from laconic.compress.masked.ranking import Scores
 from laconic.compress.masked.schedule import Cubic
 from laconic.compress.masked.scored import Scored
+from laconic.compress.structured.adapters import find_groups
+from laconic.compress.structured.groups import Adapter
+from laconic.compress.structured.shrink import shrink
 from laconic.data import Example
+from laconic.errors import PruningError
 from laconic.metrics import Metric
 from laconic.models.layers import Features
 from laconic.models.torch_captioner import TorchCaptioner
@@ -338,6 +342,46 @@ def test_a_precision_of_weights_is_a_row(add: Add, tmp_path: Path, capsys: pytes
     assert main(["pack", str(tmp_path / "toy.safetensors"), "-o", str(tmp_path / "b"), "--values", "exact"]) == 0
 
 
+class ToyAttention(nn.Module):
+    """Two heads, whose dimension may change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = 2, 4
+        self.query, self.key, self.value, self.out = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (
+            layer(x).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        seen = (query @ key.transpose(2, 3) / self.head_dim**0.5).softmax(-1) @ value
+        return self.out(seen.transpose(1, 2).flatten(2))
+
+
+def test_an_attention_class_to_slim_is_a_row(add: Add) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(ToyAttention()), torch.randn(2, 3, 8)
+    with pytest.raises(PruningError, match="no adapter knows attention of class ToyAttention"):
+        find_groups(model)
+    adapter = Adapter(
+        "attention", ("query", "key", "value"), ("out",), heads="num_heads", head_size="head_dim", scale="width"
+    )
+    add("an attention class to slim", "ToyAttention", adapter)
+    groups = find_groups(model)
+    kept = torch.tensor([True, False, True, False])
+    handles = [
+        getattr(model[0], name).register_forward_hook(lambda _, __, out: out * kept.repeat(2))
+        for name in ("query", "key", "value")
+    ]
+    masked = model(x)
+    for handle in handles:
+        handle.remove()
+    shrink(groups, {groups[0].name: kept})
+    assert model[0].query.weight.shape == (4, 8)
+    torch.testing.assert_close(model(x), masked, rtol=0, atol=1e-5)
+
+
 @pytest.mark.usefixtures("world")
 def test_an_experiment_is_a_grid_of_recipes(tmp_path: Path) -> None:
     (tmp_path / "toy.toml").write_text(RECIPE)
@@ -359,6 +403,7 @@ TOYS = {
     "a data set": test_rows_are_known_to_the_library,
     "a way to store positions": test_a_way_to_store_positions_is_taken_where_it_is_smallest,
     "a precision of weights": test_a_precision_of_weights_is_a_row,
+    "an attention class to slim": test_an_attention_class_to_slim_is_a_row,
     "an experiment": test_an_experiment_is_a_grid_of_recipes,
 }
 

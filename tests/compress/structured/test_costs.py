@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from laconic.compress.structured.adapters import find_groups
 from laconic.compress.structured.costs import Costs, count, parameters, published
+from laconic.compress.structured.shrink import shrink
 from laconic.errors import PruningError
 
 IMAGE, TEXT = 577, 36  # tokens of an image and of a sentence, as the published costs of NLVR2 have them
@@ -198,3 +200,43 @@ def test_the_vision_tower_of_blip_costs_what_the_formula_says(transformers, cost
         model = transformers.BlipVisionModel(transformers.BlipVisionConfig(image_size=384))
         found = published(model, {"pixel_values": torch.empty(1, 3, 384, 384)})
     assert found.macs == pytest.approx(costs["vit_base_384_gmacs"] * 1e9, rel=1e-4)
+
+
+# What a unit costs is what goes with it
+
+
+def tiny(transformers, name):
+    """A small model of each family, and one example."""
+    vision = {"hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 3, "num_hidden_layers": 2}
+    vision |= {"image_size": 16, "patch_size": 8}
+    pixels = {"pixel_values": torch.zeros(1, 3, 16, 16)}
+    if name == "vit":
+        return transformers.ViTForImageClassification(transformers.ViTConfig(**vision)), pixels
+    text = {"hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 3, "num_hidden_layers": 2}
+    text |= {"vocab_size": 30, "max_position_embeddings": 8}
+    words = {"input_ids": torch.ones(1, 5, dtype=torch.long)}
+    if name == "clip":
+        config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+        return transformers.CLIPModel(config), pixels | words
+    text |= {"encoder_hidden_size": 24}
+    config = transformers.BlipConfig(text_config=text, vision_config=vision)
+    return transformers.BlipForConditionalGeneration(config), pixels | words
+
+
+@pytest.mark.parametrize("name", ["vit", "clip", "blip"])
+def test_what_goes_is_what_its_units_cost(transformers, name):
+    """Parameters and multiply-adds of the whole model fall by the costs of the units that went, exactly."""
+    torch.manual_seed(0)
+    model, inputs = tiny(transformers, name)
+    groups = find_groups(model, inputs)
+    before = count(model, inputs)
+    keep = {group.name: torch.rand(group.size) < 0.6 for group in groups}
+    for kept in keep.values():
+        kept[0] = True
+    gone = {group: int((~keep[group.name]).sum()) for group in groups}
+    shrink(groups, keep)
+    assert count(model, inputs) == Costs(
+        before.parameters - sum(units * group.parameters for group, units in gone.items()),
+        before.macs - sum(units * group.macs for group, units in gone.items()),
+    )
+    assert sum(gone.values()) > 0
