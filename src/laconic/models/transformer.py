@@ -104,7 +104,10 @@ def attend(queries: Tensor, seen: KeysValues, bias: Tensor | None, causal: bool,
 
 
 class Attention(nn.Module):
-    """Multi-head attention in three parts, since keys and values often outlive the queries."""
+    """Multi-head attention in three parts, since keys and values often outlive the queries.
+
+    Structured pruning may leave its layers fewer outputs than `width`, or none: then it is the bias of `output`.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -128,12 +131,15 @@ class Attention(nn.Module):
             bias: added to the logits; broadcasts to (groups, heads, length, positions).
             causal: position i sees positions 0 to i.
         """
+        if not self.output.in_features:
+            return self.output(rows[:, :0])  # type: ignore[no-any-return]
         queries = self._split(self.query(rows), packing)
         found = attend(queries, seen, bias, causal, self.dropout if self.training else 0.0)
         return self.output(packing.pack(found.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
 
     def _split(self, rows: Tensor, packing: Packing) -> Tensor:
-        return packing.pad(rows).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # type: ignore[no-any-return]
+        parts = packing.pad(rows).unflatten(-1, (self.heads, rows.shape[-1] // self.heads))
+        return parts.transpose(1, 2)  # type: ignore[no-any-return]
 
 
 class FeedForward(nn.Module):

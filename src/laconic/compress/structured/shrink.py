@@ -117,7 +117,7 @@ def _select(layer: nn.Module, kept: Tensor, size: int, *, rows: bool) -> None:
         layer.in_features = len(index)
 
 
-def _parameter(old: nn.Parameter, index: Tensor, dim: int) -> nn.Parameter:
+def _parameter(old: Tensor, index: Tensor, dim: int) -> nn.Parameter:
     return nn.Parameter(old.detach().index_select(dim, index), requires_grad=old.requires_grad)
 
 
