@@ -169,7 +169,8 @@ def _linear(model: nn.Module, path: str, holder: str) -> nn.Linear:
 
 def _part(path: str, adapter: Adapter) -> str:
     """Tower and role, such as "text decoder cross"."""
-    head, *_, last = path.split(".")
+    names = path.split(".")
+    head, last = names[0], names[-1]
     tower = _TOWERS.get(head, head.replace("_", " "))
     if adapter.kind == "feed_forward":
         return f"{tower} feed-forward"
