@@ -48,21 +48,21 @@ def measured(slim: Any, dense: Any, rounds: int) -> dict[str, Any]:
 
 
 def measure(runs: Sequence[SlimRun], cache_folder: Path, rounds: int, again: bool) -> list[str]:
-    """Times every slim run that has a control; gives a line for each."""
-    lines = []
+    """Times every slim run that has a control; gives a line for each that has none."""
+    notes = []
     opened = cache(lambda name: open_finished({str(run.folder): run for run in runs}[name], cache_folder))
     for run in runs:
         control = control_of(run, runs)
         if run.is_dense or (run.timing and not again):
             continue
         if control is None:
-            lines.append(f"{run.folder}: not timed, no dense run with {run.epochs} epochs of training")
+            notes.append(f"{run.folder}: not timed, no dense run with {run.epochs} epochs of training")
             continue
         table = measured(open_finished(run, cache_folder), opened(str(control.folder)), rounds)
         write_text(run.folder / TIMING, json.dumps(table, indent=1) + "\n")
-        lines.append(f"{run.folder}: {table['ratio']:.2f} x, batch of {BATCH} {table[f'batch_{BATCH}']['ratio']:.2f} x")
-        print(lines[-1], flush=True)
-    return lines
+        beside = table[f"batch_{BATCH}"]["ratio"]
+        print(f"{run.folder}: {table['ratio']:.2f} x, batch of {BATCH} {beside:.2f} x", flush=True)
+    return notes
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
     runs, notes = read_slim_runs(folders)
     notes += measure(runs, options.cache, options.rounds, options.again)
     runs, _ = read_slim_runs(folders)  # with what was measured
-    commands = recipe_commands(tuple(options.recipes or [Path("recipes"), Path("recipes/upop")]))
+    commands = recipe_commands(tuple(options.recipes or [Path("recipes")]))
     write_text(options.csv, csv_text(runs, {str(run.folder): command_of(run, commands) for run in runs}))
     print(json.dumps({"csv": str(options.csv), "runs": len(runs), "notes": notes}))
 

@@ -173,16 +173,26 @@ def report(options: Report) -> None:
 
 
 def recipe_commands(folders: tuple[Path, ...]) -> list[tuple[object, str]]:
-    """Every readable recipe of the folders with the command that carries it out."""
-    from laconic.recipes.recipe import Recipe
-
+    """Every readable recipe of the folders, and of those directly within them, with the command that carries it out."""
     found: list[tuple[object, str]] = []
-    for path in sorted(path for folder in folders for path in folder.glob("*.toml")):
+    for path in sorted(path for folder in folders for form in ("*.toml", "*/*.toml") for path in folder.glob(form)):
+        recipe = _recipe_of(path)
+        if recipe is not None:
+            found.append((recipe, shlex.join(["laconic", "train", str(path)])))
+    return found
+
+
+def _recipe_of(path: Path) -> object | None:
+    """The recipe in a file, of a captioner or of a slim model; None where it is neither, such as a study."""
+    from laconic.recipes.recipe import Recipe
+    from laconic.tasks.settings import SlimRecipe
+
+    for kind in (Recipe, SlimRecipe):
         try:
-            found.append((read_toml(path, Recipe), shlex.join(["laconic", "train", str(path)])))
+            return read_toml(path, kind)
         except ConfigError:
             continue  # a recipe of another version describes none of these runs
-    return found
+    return None
 
 
 def command_of(run: "FinishedRun | SlimRun", commands: list[tuple[object, str]]) -> str:
