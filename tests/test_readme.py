@@ -37,7 +37,7 @@ def test_length():
     assert TEXTS["docs/LOG.md"].count("\n") <= 250
 
 
-@pytest.mark.parametrize("page", (*NUMBERED, "docs/UPOP.md"))
+@pytest.mark.parametrize("page", [*NUMBERED, "docs/UPOP.md"])
 def test_every_number_between_markers_is_that_of_its_file(page):
     assert tables.filled(TEXTS[page], ROOT) == TEXTS[page], f"run python benchmarks/tables.py {page}"
 
