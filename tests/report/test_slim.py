@@ -74,11 +74,32 @@ def test_two_runs_that_begin_with_each_other_end(tmp_path):
         {"widths": {"a.0": {"part": "vision", "size": 4, "width": 5}}},
         {"macs": [1, 2]},
         {"baselines": 3},
+        {"macs": {"dense": 5, "now": 0}},
     ],
 )
 def test_damaged_results_are_left_out_with_the_reason(tmp_path, damage):
     good = finish_slim_run(tmp_path / "good", 1.0)
     bad = finish_slim_run(tmp_path / "bad", 1.0, **damage)
+    found, (note,) = read_slim_runs([good, bad])
+    assert [run.name for run in found] == ["good"]
+    assert note.startswith(f"{bad}: left out, damaged")
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("latency.json", "ratio", -1.5),
+        ("latency.json", "ratio", float("inf")),
+        ("latency.json", "ratio", [2]),
+        ("recipe.json", "task", "../../elsewhere"),
+        ("recipe.json", "task", ["classify"]),
+        ("recipe.json", "training", 3),
+    ],
+)
+def test_damaged_files_are_left_out_too(tmp_path, file, key, value):
+    good = finish_slim_run(tmp_path / "good", 1.0)
+    bad = finish_slim_run(tmp_path / "bad", 1.0, latency=1.5)
+    (bad / file).write_text(json.dumps({**json.loads((bad / file).read_text()), key: value}))
     found, (note,) = read_slim_runs([good, bad])
     assert [run.name for run in found] == ["good"]
     assert note.startswith(f"{bad}: left out, damaged")

@@ -35,6 +35,7 @@ TASKS = {  # the task of a recipe: what a report calls it
 SEED = 1  # of a recipe that does not say one
 
 When = Literal["now", "dense"]
+_WHEN: tuple[When, ...] = ("now", "dense")
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class SlimRun:
 
     @property
     def task(self) -> str:
-        """Such as "classification"."""
-        return TASKS.get(str(self.recipe["task"]), str(self.recipe["task"]))
+        """Such as "classification"; KeyError for one that is not in TASKS, since files are named by it."""
+        return TASKS[self.recipe["task"]]
 
     @property
     def method(self) -> str:
@@ -178,18 +179,16 @@ def _read(folder: Path) -> SlimRun:
     tables = read_table(folder / RECIPE), read_table(folder / RESULT)
     run = SlimRun(folder.name, folder, *tables, study_command(folder), timing)
     # whatever a report asks for is there, or the run is left out
-    numbers = [run.value, run.ratio, run.seed, run.epochs, run.latency or 1.0, *run.scores.values()]
-    numbers += [*run.baselines.values(), *(count(when) for count in (run.parameters, run.macs) for when in _WHEN)]
+    counts = [count(when) for count in (run.parameters, run.macs) for when in _WHEN]
+    latency = 1.0 if run.latency is None else run.latency
+    numbers = [run.value, run.ratio, run.seed, run.epochs, latency, *run.scores.values(), *run.baselines.values()]
     if not all(map(math.isfinite, numbers)):
         raise ValueError("a number is not finite")
+    if not (run.task and latency > 0 and min(counts) > 0):
+        raise ValueError("a model without parameters or multiply-adds, or one that takes no time")
     if not all(0 <= group.width <= group.size and group.size > 0 for group in run.groups):
         raise ValueError("a width is not within 0 and the dense one")
-    if min(run.parameters("dense"), run.macs("dense")) < 1:
-        raise ValueError("a dense model without parameters or multiply-adds")
     return run
-
-
-_WHEN: tuple[When, ...] = ("now", "dense")
 
 
 def _epochs(recipe: Mapping[str, Any], folder: Path, passed: set[str]) -> int:
