@@ -169,13 +169,14 @@ def _linear(model: nn.Module, path: str, holder: str) -> nn.Linear:
 
 def _part(path: str, adapter: Adapter) -> str:
     """Tower and role, such as "text decoder cross"."""
-    head, *_, last = path.split(".")
-    tower = _TOWERS.get(head, head.replace("_", " "))
+    head, *rest = path.split(".")
+    tower = _TOWERS.get(head, head.replace("_", " ")) if rest else ""
+    role = "self" if rest and rest[-1] == "self" else "attention"
     if adapter.kind == "feed_forward":
-        return f"{tower} feed-forward"
-    if "cross" in path or "memory_attention" in path:
-        return f"{tower} cross"
-    return f"{tower} self" if last == "self" else f"{tower} attention"
+        role = "feed-forward"
+    elif "cross" in path or "memory_attention" in path:
+        role = "cross"
+    return f"{tower} {role}".lstrip()
 
 
 def _with_macs(groups: Groups, inputs: Inputs) -> Groups:
