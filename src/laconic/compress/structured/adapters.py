@@ -77,7 +77,8 @@ def find_groups(
         adapters: of further classes, by name, with or without module path; they go before the table's.
 
     Raises:
-        PruningError: an attention class that no adapter knows, an adapter that does not fit, or no group at all.
+        PruningError: an attention class that no adapter knows, an adapter that does not fit, a weight that two
+            groups share, or no group at all.
     """
     known = {**ADAPTERS, **(adapters or {})}
     found: dict[str, tuple[Group, Adapter]] = {}
@@ -98,9 +99,23 @@ def find_groups(
             + (" where `where` asks for it" if where else "")
             + ": pass adapters={class name: Adapter(...)}, which docs/EXTEND.md explains"
         )
+    _refuse_shared(model, [group for group, _ in found.values()])
     by_name = {name: adapter for name, (_, adapter) in found.items()}
     groups = Groups(model, tuple(group for group, _ in found.values()), by_name)
     return groups if inputs is None else _with_macs(groups, inputs)
+
+
+def _refuse_shared(model: nn.Module, groups: list[Group]) -> None:
+    """Weights that two groups share would have to lose the same units twice."""
+    owners: dict[int, str] = {}
+    for group in groups:
+        for path, linear in _layers(model, (*group.producers, *group.consumers)):
+            owner = owners.setdefault(id(linear.weight), group.name)
+            if owner != group.name:
+                raise PruningError(
+                    f"{path!r} shares its weight with {owner!r}, so their units cannot go apart: leave both out with "
+                    f"`where`, or untie them"
+                )
 
 
 def adapter_of(module: nn.Module, known: Mapping[str, Adapter] = ADAPTERS) -> Adapter | None:
