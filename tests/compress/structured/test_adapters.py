@@ -1,6 +1,7 @@
 """Which groups are found, and what a unit of each costs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -170,6 +171,10 @@ def test_an_adapter_that_does_not_fit_is_refused():
     wrong = Adapter("attention", ("to_q", "to_k", "to_values"), ("out",), heads="heads")
     with pytest.raises(PruningError, match=r"names 'tower\.to_values', which is no nn\.Linear"):
         find_groups(model, adapters={"GroupedAttention": wrong})
+    with pytest.raises(PruningError, match="has no number of heads 'n_heads'"):
+        find_groups(model, adapters={"GroupedAttention": replace(MINE, heads="n_heads")})
+    with pytest.raises(PruningError, match="adapter needs `pairs`"):
+        find_groups(model, lambda model: model["tower"].to_q(torch.ones(1, 1, 8)), adapters={"GroupedAttention": MINE})
     model["tower"].to_k = nn.Linear(8, 4)  # keys of one head for two of queries
     with pytest.raises(PruningError, match="do not agree on 2 heads of 4 units"):
         find_groups(model, adapters={"GroupedAttention": MINE})
@@ -187,6 +192,7 @@ def test_tied_weights_are_refused():
     model, adapters = nn.ModuleList([first, second]), {"GroupedAttention": MINE}
     with pytest.raises(PruningError, match=r"'1\.to_k' shares its weight with '0'"):
         find_groups(model, adapters=adapters)
+    assert len(find_groups(model, where=lambda group: group.name == "0", adapters=adapters)) == 1
 
 
 def test_some_groups_only_or_an_error_where_there_are_none():

@@ -113,8 +113,8 @@ def _refuse_shared(model: nn.Module, groups: list[Group]) -> None:
             owner = owners.setdefault(id(linear.weight), group.name)
             if owner != group.name:
                 raise PruningError(
-                    f"{path!r} shares its weight with {owner!r}, so their units cannot go apart: leave both out with "
-                    f"`where`, or untie them"
+                    f"{path!r} shares its weight with {owner!r}, so their units cannot go apart: leave one of them "
+                    f"out with `where`, or untie them"
                 )
 
 
@@ -140,7 +140,9 @@ def _group(model: nn.Module, path: str, module: nn.Module, adapter: Adapter) -> 
     consumers = tuple(_resolve(path, each) for each in adapter.consumers)
     inner = [_linear(model, each, path) for each in producers]
     outer = [_linear(model, each, path) for each in consumers]
-    repeats = int(getattr(module, adapter.heads)) if adapter.kind == "attention" else 1
+    repeats = getattr(module, adapter.heads, None) if adapter.kind == "attention" else 1
+    if not isinstance(repeats, int):
+        raise PruningError(f"{type(module).__name__} at {path!r} has no number of heads {adapter.heads!r}")
     fused = 3 if adapter.kind == "attention" and len(producers) == 1 else 1
     size = inner[0].out_features // (repeats * fused)
     wrong = [layer for layer in inner if layer.out_features != size * repeats * fused]
@@ -246,6 +248,8 @@ def _macs(groups: Groups, group: Group, calls: Mapping[str, list[torch.Size]], p
         seen = pairs.get(group.name, 0)
     else:
         query, key = group.producers[0], group.producers[min(1, len(group.producers) - 1)]
+        if len(calls[query]) != len(calls[key]):
+            raise PruningError(f"query and key of {group.name!r} are not called together: its adapter needs `pairs`")
         seen = sum(q[:-1].numel() * k[-2] for q, k in zip(calls[query], calls[key], strict=True))
     heads = int(getattr(groups.model.get_submodule(group.name), groups.adapters[group.name].heads))
     return total + 2 * heads * seen
