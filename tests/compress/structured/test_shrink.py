@@ -9,18 +9,22 @@ import torch
 from torch import nn
 
 from laconic.compress.structured.adapters import find_groups
-from laconic.compress.structured.groups import Group, Groups
+from laconic.compress.structured.groups import Adapter, Group, Groups
 from laconic.compress.structured.shrink import resize, shrink
 from laconic.errors import FormatError, PruningError
 from laconic.models.layers import Features
 from laconic.models.object_relation import ObjectRelation, ObjectRelationConfig
 from laconic.models.transformer import Attention, FeedForward, Packing
 
-VISION = dict(hidden_size=24, intermediate_size=20, num_hidden_layers=2, num_attention_heads=3, image_size=16,
-              patch_size=8, initializer_range=0.3)  # fmt: skip
-TEXT = dict(vocab_size=30, hidden_size=24, encoder_hidden_size=24, intermediate_size=20, num_hidden_layers=2,
-            num_attention_heads=3, max_position_embeddings=32, bos_token_id=1, eos_token_id=2, pad_token_id=0,
-            sep_token_id=2, initializer_range=0.3)  # fmt: skip
+VISION = {
+    "hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 3,
+    "image_size": 16, "patch_size": 8, "initializer_range": 0.3,
+}  # fmt: skip
+TEXT = {
+    "vocab_size": 30, "hidden_size": 24, "encoder_hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 2,
+    "num_attention_heads": 3, "max_position_embeddings": 32, "initializer_range": 0.3,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "sep_token_id": 2,
+}  # fmt: skip
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 WORDS = torch.tensor([[1, 5, 8, 3, 2], [1, 9, 4, 6, 2]])
 NAMES = ("caption", "vqa", "retrieval", "clip", "vit", "deit", "relation")
@@ -30,7 +34,7 @@ def make(name: str) -> nn.Module:
     """A tiny model with random parameters everywhere, biases and norms too."""
     torch.manual_seed(0)
     if name == "relation":
-        sizes = dict(layers=2, width=16, feed_forward=24, heads=2, input_dropout=0.0, dropout=0.0)
+        sizes = {"layers": 2, "width": 16, "feed_forward": 24, "heads": 2, "input_dropout": 0.0, "dropout": 0.0}
         model: nn.Module = ObjectRelation(ObjectRelationConfig(17, 6, 5, **sizes))
     else:
         model = _of_transformers(name)
@@ -159,7 +163,7 @@ def test_shrinks_again(name):
 def test_captions_with_a_cache_stay_the_same(widths, beams):
     model = make("caption")
     keep = masks(find_groups(model), widths)
-    options = dict(num_beams=beams, max_new_tokens=8, min_new_tokens=5)
+    options = {"num_beams": beams, "max_new_tokens": 8, "min_new_tokens": 5}
     expected = masked(model, keep).generate(pixel_values=PIXELS, **options)
     shrink(find_groups(model), keep)
     assert torch.equal(model.generate(pixel_values=PIXELS, **options), expected)
@@ -226,7 +230,7 @@ def test_golden_attention(golden):
     values = json.loads((golden / "upop" / "physical_shrink.json").read_text())
     model = GoldenAttention(values)
     rows = torch.tensor(values["X"], dtype=torch.float64)
-    close = dict(rtol=0, atol=1e-9)
+    close = {"rtol": 0, "atol": 1e-9}
     torch.testing.assert_close(model(rows), torch.tensor(values["full"], dtype=torch.float64), **close)
     shrink(find_groups(model), {"attention": torch.tensor(values["alpha"]) == 1})
     assert model.attention.query.out_features == 4
@@ -257,7 +261,7 @@ def test_refuses_masks_that_do_not_fit():
         shrink(groups, {"nets": torch.ones(6, dtype=torch.bool)})
     with pytest.raises(PruningError, match=r"bool of shape \(6,\), not torch.bool of shape \(5,\)"):
         shrink(groups, {"net": torch.ones(5, dtype=torch.bool)})
-    with pytest.raises(PruningError, match="not torch.float32"):
+    with pytest.raises(PruningError, match=r"not torch\.float32"):
         shrink(groups, {"net": torch.ones(6)})
     assert groups.model["net"].inner.out_features == 6
 
@@ -268,6 +272,39 @@ def test_refuses_widths_that_cannot_be(width):
     with pytest.raises(FormatError, match="must be a number from 0 to 6"):
         resize(model, {"net": width})
     assert model["net"].inner.out_features == 6
+
+
+def test_refuses_what_is_no_table():
+    with pytest.raises(FormatError, match="must be a table of names and widths, not list"):
+        resize(nn.Linear(2, 2), [3])
+
+
+def test_an_adapter_of_the_user_serves_shrinking_and_loading():
+    class OddAttention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads, self.size = 2, 4
+            self.q, self.k, self.v, self.out = (nn.Linear(8, 8) for _ in range(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = (layer(x).unflatten(-1, (2, self.size)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+            found = nn.functional.scaled_dot_product_attention(q, k, v)
+            return self.out(found.transpose(1, 2).flatten(2))
+
+    odd = Adapter("attention", ("q", "k", "v"), ("out",), heads="heads", head_size="size", scale="width")
+    adapters, keep, x = {"OddAttention": odd}, torch.tensor([True, False, True, True]), torch.randn(2, 5, 8)
+    model = nn.ModuleDict({"net": OddAttention()})
+    full = copy.deepcopy(model)
+    with torch.no_grad():
+        for layer in (full["net"].q, full["net"].k, full["net"].v):
+            layer.weight *= keep.float().repeat(2).unsqueeze(1)
+            layer.bias *= keep.float().repeat(2)
+    shrink(find_groups(model, adapters=adapters), {"net": keep})
+    assert model["net"].size == 3
+    torch.testing.assert_close(model["net"](x), full["net"](x), rtol=1e-5, atol=1e-6)
+    loaded = resize(nn.ModuleDict({"net": OddAttention()}), {"net": 3}, adapters=adapters)
+    loaded.load_state_dict(model.state_dict())
+    assert torch.equal(loaded["net"](x), model["net"](x))
 
 
 def test_refuses_a_width_of_what_is_not_there():

@@ -77,7 +77,8 @@ def find_groups(
         adapters: of further classes, by name, with or without module path; they go before the table's.
 
     Raises:
-        PruningError: an attention class that no adapter knows, an adapter that does not fit, or no group at all.
+        PruningError: an attention class that no adapter knows, an adapter that does not fit, a weight that two
+            groups share, or no group at all.
     """
     known = {**ADAPTERS, **(adapters or {})}
     found: dict[str, tuple[Group, Adapter]] = {}
@@ -98,9 +99,23 @@ def find_groups(
             + (" where `where` asks for it" if where else "")
             + ": pass adapters={class name: Adapter(...)}, which docs/EXTEND.md explains"
         )
+    _refuse_shared(model, [group for group, _ in found.values()])
     by_name = {name: adapter for name, (_, adapter) in found.items()}
     groups = Groups(model, tuple(group for group, _ in found.values()), by_name)
     return groups if inputs is None else _with_macs(groups, inputs)
+
+
+def _refuse_shared(model: nn.Module, groups: list[Group]) -> None:
+    """Weights that two groups share would have to lose the same units twice."""
+    owners: dict[int, str] = {}
+    for group in groups:
+        for path, linear in _layers(model, (*group.producers, *group.consumers)):
+            owner = owners.setdefault(id(linear.weight), group.name)
+            if owner != group.name:
+                raise PruningError(
+                    f"{path!r} shares its weight with {owner!r}, so their units cannot go apart: leave one of them "
+                    f"out with `where`, or untie them"
+                )
 
 
 def adapter_of(module: nn.Module, known: Mapping[str, Adapter] = ADAPTERS) -> Adapter | None:
@@ -125,7 +140,9 @@ def _group(model: nn.Module, path: str, module: nn.Module, adapter: Adapter) -> 
     consumers = tuple(_resolve(path, each) for each in adapter.consumers)
     inner = [_linear(model, each, path) for each in producers]
     outer = [_linear(model, each, path) for each in consumers]
-    repeats = int(getattr(module, adapter.heads)) if adapter.kind == "attention" else 1
+    repeats = getattr(module, adapter.heads, None) if adapter.kind == "attention" else 1
+    if not isinstance(repeats, int):
+        raise PruningError(f"{type(module).__name__} at {path!r} has no number of heads {adapter.heads!r}")
     fused = 3 if adapter.kind == "attention" and len(producers) == 1 else 1
     size = inner[0].out_features // (repeats * fused)
     wrong = [layer for layer in inner if layer.out_features != size * repeats * fused]
@@ -169,14 +186,14 @@ def _linear(model: nn.Module, path: str, holder: str) -> nn.Linear:
 
 def _part(path: str, adapter: Adapter) -> str:
     """Tower and role, such as "text decoder cross"."""
-    names = path.split(".")
-    head, last = names[0], names[-1]
-    tower = _TOWERS.get(head, head.replace("_", " "))
+    head, *rest = path.split(".")
+    tower = _TOWERS.get(head, head.replace("_", " ")) if rest else ""
+    role = "self" if rest and rest[-1] == "self" else "attention"
     if adapter.kind == "feed_forward":
-        return f"{tower} feed-forward"
-    if "cross" in path or "memory_attention" in path:
-        return f"{tower} cross"
-    return f"{tower} self" if last == "self" else f"{tower} attention"
+        role = "feed-forward"
+    elif "cross" in path or "memory_attention" in path:
+        role = "cross"
+    return f"{tower} {role}".lstrip()
 
 
 def _with_macs(groups: Groups, inputs: Inputs) -> Groups:
@@ -231,6 +248,8 @@ def _macs(groups: Groups, group: Group, calls: Mapping[str, list[torch.Size]], p
         seen = pairs.get(group.name, 0)
     else:
         query, key = group.producers[0], group.producers[min(1, len(group.producers) - 1)]
+        if len(calls[query]) != len(calls[key]):
+            raise PruningError(f"query and key of {group.name!r} are not called together: its adapter needs `pairs`")
         seen = sum(q[:-1].numel() * k[-2] for q, k in zip(calls[query], calls[key], strict=True))
     heads = int(getattr(groups.model.get_submodule(group.name), groups.adapters[group.name].heads))
     return total + 2 * heads * seen

@@ -35,7 +35,7 @@ def shrink(groups: Groups, keep: Mapping[str, Tensor]) -> nn.Module:
     by_name = {group.name: group for group in groups}
     for name, mask in keep.items():
         if name not in by_name:
-            raise PruningError(f"no group is called {printable(name)!r}; find_groups(model) lists them")
+            raise PruningError(f"no group is called '{printable(name)}'; find_groups(model) lists them")
         if mask.dtype != torch.bool or mask.shape != (by_name[name].size,):
             raise PruningError(
                 f"what to keep of {name!r} must be bool of shape ({by_name[name].size},), "
@@ -59,15 +59,17 @@ def resize(model: nn.Module, widths: Mapping[str, int], *, adapters: Mapping[str
         adapters: as in `find_groups`.
 
     Raises:
-        FormatError: a name that no group of the model has, or a width that is none or exceeds its group.
+        FormatError: no table, a name that no group of the model has, or a width that is none or exceeds its group.
     """
+    if not isinstance(widths, Mapping):
+        raise FormatError(f"slim_dims must be a table of names and widths, not {type(widths).__name__}")
     if not widths:
         return model
     groups = find_groups(model, adapters=adapters)
     by_name = {group.name: group for group in groups}
     for name, width in widths.items():
         if name not in by_name:
-            raise FormatError(f"slim_dims names {printable(name)!r}, which is no group of {type(model).__name__}")
+            raise FormatError(f"slim_dims names '{printable(name)}', which is no group of {type(model).__name__}")
         size = by_name[name].size
         if not isinstance(width, int) or isinstance(width, bool) or not 0 <= width <= size:
             raise FormatError(f"slim_dims gives {name!r} the width {width!r}; it must be a number from 0 to {size}")

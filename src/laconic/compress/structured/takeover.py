@@ -61,10 +61,14 @@ class AbsentTextAttention(nn.Module):
         self.layer_idx: int | None = getattr(dense, "layer_idx", None)
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None, cache: Any = None, **_: Any,
-    ) -> tuple[Tensor, None]:  # fmt: skip
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        **others: Any,
+    ) -> tuple[Tensor, None]:
         """hidden_states (batch, rows, width) -> (batch, rows, 0), and no map of attention."""
+        cache = others.get("cache", others.get("past_key_values"))  # by the release of transformers
         if cache is not None and encoder_hidden_states is None:
             past = getattr(cache, "self_attention_cache", cache)
             positions = hidden_states.new_zeros(len(hidden_states), 1, hidden_states.shape[1], 1)
