@@ -12,14 +12,14 @@ biases and norms are left alone. `where(name, weight)` chooses otherwise. Knows 
 import contextlib
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from laconic.compress import stacking
+from laconic.compress.attaching import Attachment, refuse_untold
 from laconic.compress.masked.driver import Driver, MaskedWeight
 from laconic.compress.masked.frozen import Frozen
 from laconic.compress.masked.masks import LearnedMask, Mask
@@ -79,8 +79,7 @@ class Pruner:
         self.steps = steps or 1
         self.steps_done = 0
         self.optimizer: torch.optim.Optimizer | None = None
-        self._hooks: list[RemovableHandle] = []
-        self._zero_grads: tuple[Callable[..., None], Callable[..., None]]
+        self._attachment: Attachment | None = None
         self._finalized = False
         self._tag = next(_TAGS)
         self._sites = prunable(model, where)
@@ -124,40 +123,20 @@ class Pruner:
         Raises:
             PruningError: where the method cannot go with this optimizer, or the optimizer does not tell of its steps.
         """
-        if not isinstance(getattr(optimizer, "_optimizer_step_post_hooks", None), dict):
-            inside = ".optimizer" if hasattr(optimizer, "optimizer") else ""
-            raise PruningError(
-                f"{type(optimizer).__name__} does not tell of its steps as a torch.optim.Optimizer does; attach the "
-                f"optimizer that it wraps{inside and f' ({inside})'}, or call pruner.step() after each step yourself"
-            )
+        refuse_untold(optimizer)
         self._check_open()
         self.driver.attach(optimizer)
         self._detach()
         gates = {id(p) for mask in self.active.values() for p in mask.parameters()}
         for group in optimizer.param_groups:  # in place: some optimizers keep a reference to this list
             group["params"][:] = [p for p in group["params"] if id(p) not in gates]
-        depth = 0
 
-        def before(*_: object) -> None:
-            nonlocal depth
-            depth += 1
-
-        def after(*_: object) -> None:
-            nonlocal depth
-            depth -= 1
-            if depth == 0 and (scaler is None or self._unscale(scaler.get_scale())):
+        def stepped() -> None:
+            if scaler is None or self._unscale(scaler.get_scale()):
                 self.driver.add_penalty(self.steps_done)
                 self.step()
 
-        zero_grad = optimizer.zero_grad
-
-        def zero_all(set_to_none: bool = True) -> None:
-            zero_grad(set_to_none)
-            self._forget_gradients()  # those of a step that was skipped
-
-        optimizer.zero_grad = zero_all  # type: ignore[method-assign]
-        self._zero_grads = zero_grad, zero_all
-        self._hooks = [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
+        self._attachment = Attachment(optimizer, stepped, self._forget_gradients)  # also of a step that was skipped
         self.optimizer = optimizer
         return self
 
@@ -317,7 +296,7 @@ class Pruner:
         """A pruner of the same state on the masks of a copy."""
         paths = {id(module): path for path, module in self.model.named_modules()}
         twin = copy.copy(self)
-        twin.model, twin._hooks, twin.optimizer, twin._finalized = model, [], None, False
+        twin.model, twin._attachment, twin.optimizer, twin._finalized = model, None, None, False
         twin._sites, twin.active, twin._frozen, twin._order = {}, {}, {}, {}
         for name, sites in self._sites.items():
             try:
@@ -364,13 +343,9 @@ class Pruner:
 
     def _detach(self) -> None:
         """Leaves the optimizer as it was before `attach`."""
-        for hook in self._hooks:
-            hook.remove()
-        if self._hooks and self.optimizer is not None:
-            before, ours = self._zero_grads
-            if self.optimizer.zero_grad is ours:  # else another pruner came after
-                self.optimizer.zero_grad = before  # type: ignore[method-assign]
-        self._hooks = []
+        if self._attachment is not None:
+            self._attachment.detach()
+        self._attachment = None
 
     def _unmask(self) -> None:
         """The ordinary module again, with the weights as they are without their masks."""

@@ -1,0 +1,72 @@
+"""Hooking into a training that is not ours: what is to be done after each step of an optimizer.
+
+The Pruner and UPop attach in the same way. Knows nothing of masks.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from laconic.errors import PruningError
+
+
+class Attachment:
+    """Calls `stepped` after each step of an optimizer, and `forget` whenever it clears its gradients.
+
+    A step within a step (of an optimizer that wraps another) is none of the training's. Gradients that a skipped step
+    leaves behind are those that `forget` clears.
+
+    Args:
+        optimizer: of the training.
+        stepped: a step is over.
+        forget: the gradients of a step are cleared.
+
+    Raises:
+        PruningError: where the optimizer does not tell of its steps.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, stepped: Callable[[], None], forget: Callable[[], None]
+    ) -> None:
+        refuse_untold(optimizer)
+        self.optimizer = optimizer
+        depth = 0
+
+        def before(*_: object) -> None:
+            nonlocal depth
+            depth += 1
+
+        def after(*_: object) -> None:
+            nonlocal depth
+            depth -= 1
+            if depth == 0:
+                stepped()
+
+        zero_grad = optimizer.zero_grad
+
+        def zero_all(set_to_none: bool = True) -> None:
+            zero_grad(set_to_none)
+            forget()
+
+        optimizer.zero_grad = zero_all  # type: ignore[method-assign]
+        self._zero_grads = zero_grad, zero_all
+        self._hooks = [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
+
+    def detach(self) -> None:
+        """Leaves the optimizer as it was before."""
+        for hook in self._hooks:
+            hook.remove()
+        before, ours = self._zero_grads
+        if self._hooks and self.optimizer.zero_grad is ours:  # else another one was attached after
+            self.optimizer.zero_grad = before  # type: ignore[method-assign]
+        self._hooks = []
+
+
+def refuse_untold(optimizer: torch.optim.Optimizer) -> None:
+    """PruningError for an optimizer that does not tell of its steps as a torch.optim.Optimizer does."""
+    if not isinstance(getattr(optimizer, "_optimizer_step_post_hooks", None), dict):
+        inside = ".optimizer" if hasattr(optimizer, "optimizer") else ""
+        raise PruningError(
+            f"{type(optimizer).__name__} does not tell of its steps as a torch.optim.Optimizer does; attach the "
+            f"optimizer that it wraps{inside and f' ({inside})'}, or call pruner.step() after each step yourself"
+        )
