@@ -20,7 +20,7 @@ def ratio_on_paper(step: int, steps: int, ratio: float) -> float:
 
 
 def updates_at(step: int, steps: int, interval: int, first: bool = True) -> bool:
-    """Whether masks are set after step t of T: every `interval` steps and after the last; `first`: after step 0, too."""
+    """Whether masks are set after step t of T: every `interval` steps, after the last, and `first`: after step 0."""
     return step == steps - 1 or (step % interval == 0 and (first or step > 0))
 
 
