@@ -1,1 +1,57 @@
-"""Models of Hugging Face transformers: those laconic adds to them, and slim ones in ordinary folders."""
+"""Models of Hugging Face transformers: those laconic adds to them, and slim ones in ordinary folders.
+
+    net = hf.from_pretrained("slim_blip")          # dense or slim, of transformers or of laconic
+    hf.save_pretrained(net, "other", tokenizer)
+
+Names are loaded when they are first used: transformers takes seconds to import.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from laconic.hf.folders import from_pretrained, save_pretrained
+    from laconic.hf.nlvr2 import BlipForVisualReasoning
+    from laconic.hf.padding import answer, honour_padding
+    from laconic.hf.patches import fit_channels
+    from laconic.hf.segmenter import Segmenter, SegmenterConfig
+    from laconic.hf.tokens import make_tokenizer
+
+_HOME = {  # public name -> module that defines it
+    "BlipForVisualReasoning": "laconic.hf.nlvr2",
+    "Segmenter": "laconic.hf.segmenter",
+    "SegmenterConfig": "laconic.hf.segmenter",
+    "answer": "laconic.hf.padding",
+    "fit_channels": "laconic.hf.patches",
+    "from_pretrained": "laconic.hf.folders",
+    "honour_padding": "laconic.hf.padding",
+    "make_tokenizer": "laconic.hf.tokens",
+    "save_pretrained": "laconic.hf.folders",
+}
+
+__all__ = [
+    "BlipForVisualReasoning",
+    "Segmenter",
+    "SegmenterConfig",
+    "answer",
+    "fit_channels",
+    "from_pretrained",
+    "honour_padding",
+    "make_tokenizer",
+    "save_pretrained",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'laconic.hf' has no attribute {name!r}")
+    try:
+        return getattr(import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        from laconic.errors import not_installed
+
+        raise not_installed(error) or error from None
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

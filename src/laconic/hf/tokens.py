@@ -1,0 +1,58 @@
+"""Tokenizers for fresh models: WordPiece as BERT and BLIP have it, learned from the training texts."""
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from laconic.errors import ConfigError
+
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]")  # the last two are BLIP's
+ALPHABET = 1000  # most characters that are words of their own
+
+
+def make_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
+    """A lower-case WordPiece tokenizer that puts [CLS] before and [SEP] after; the same texts give the same one.
+
+    Ids of the special tokens are 0 to 6 in the order of SPECIALS. [DEC] is the token that begins what a decoder
+    writes, `bos_token`; [SEP] ends it, `eos_token`.
+
+    Args:
+        texts: to learn words from.
+        size: most tokens, special ones and single characters included.
+
+    Raises:
+        ConfigError: too small for the characters of the texts, or no text at all.
+    """
+    texts = list(texts)
+    letters = {letter for text in texts for letter in text.lower() if not letter.isspace()}
+    if not letters:
+        raise ConfigError("no text to learn a tokenizer from")
+    if len(letters) > ALPHABET:
+        raise ConfigError(f"the texts have {len(letters)} different characters; a tokenizer takes at most {ALPHABET}")
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=list(SPECIALS), limit_alphabet=ALPHABET, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() > size:
+        raise ConfigError(f"a vocabulary of {size} is too small: the characters alone are {tokenizer.get_vocab_size()}")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, SPECIALS.index(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        bos_token="[DEC]",
+        eos_token="[SEP]",
+        additional_special_tokens=["[ENC]"],
+    )
