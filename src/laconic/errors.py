@@ -54,14 +54,18 @@ class LaconicWarning(UserWarning):
     """Something was done, but not as well as the user may think."""
 
 
-_TRAINING = ("torch", "filelock")  # what the extra `train` brings
+_EXTRAS = {  # what an extra brings -> what is said where that is not installed
+    "torch": "training needs PyTorch: pip install 'laconic[train]'",
+    "filelock": "training needs PyTorch: pip install 'laconic[train]'",
+    "transformers": "this needs Hugging Face transformers: pip install 'laconic[hf]'",
+    "tokenizers": "this needs Hugging Face transformers: pip install 'laconic[hf]'",
+}
 
 
 def not_installed(error: ModuleNotFoundError) -> MissingError | None:
-    """What to say of a package that the extra `train` would have brought; None of any other."""
-    if (error.name or "").partition(".")[0] in _TRAINING:
-        return MissingError("training needs PyTorch: pip install 'laconic[train]'")
-    return None
+    """What to say of a package that an extra would have brought; None of any other."""
+    message = _EXTRAS.get((error.name or "").partition(".")[0])
+    return None if message is None else MissingError(message)
 
 
 def printable(name: object) -> str:

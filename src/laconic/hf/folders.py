@@ -1,0 +1,145 @@
+"""Ordinary Hugging Face folders, of dense models and of slim ones.
+
+A slim model's folder is the dense one's but for smaller tensors and `slim_dims` in config.json: width by name of group.
+`from_pretrained` reads that, makes room for those widths, and loads. Weights are safetensors, never pickles.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+from safetensors import SafetensorError
+from torch import nn
+from transformers.utils import logging
+
+from laconic.compress.structured.shrink import resize
+from laconic.config import check_plain
+from laconic.errors import FormatError, PruningError, TrainingError
+from laconic.hf.nlvr2 import BlipForVisualReasoning
+from laconic.hf.padding import honour_padding
+from laconic.hf.patches import fit_channels
+from laconic.hf.segmenter import Segmenter
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+MOST_BYTES = 1 << 20  # of config.json
+
+OURS: Mapping[str, type[Any]] = {"BlipForVisualReasoning": BlipForVisualReasoning, "Segmenter": Segmenter}
+THEIRS = (
+    *("BlipForConditionalGeneration", "BlipForQuestionAnswering", "BlipForImageTextRetrieval", "BlipModel"),
+    *("CLIPModel", "ViTForImageClassification", "DeiTForImageClassification"),
+)
+
+
+def from_pretrained(folder: str | Path) -> nn.Module:
+    """The model in a folder, dense or slim, in evaluation mode; nothing is downloaded.
+
+    BLIP's padding is honoured (laconic.hf.padding) and its patches fit the channels (laconic.hf.patches).
+
+    Raises:
+        FormatError: no such folder, a class that is not known here, pickled weights alone, widths or tensors that do not
+            fit, or names of weights that are missing or too many.
+    """
+    folder = Path(folder)
+    kind = _class_of(folder)
+    if not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
+        raise FormatError(f"{folder}: holds no {WEIGHTS}; pickled weights are not read: save it with safetensors")
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        net, found = _slimming(kind).from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+        AttributeError,
+        SafetensorError,
+        PruningError,
+    ) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise FormatError(f"{folder}: cannot be loaded as {kind.__name__} ({reason})") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if found.get(what):
+            names = ", ".join(sorted(map(str, found[what]))[:3])
+            raise FormatError(f"{folder}: {what.replace('_', ' ')} for {kind.__name__}: {names}; save it again whole")
+    net.__class__ = kind
+    return honour_padding(net.eval())
+
+
+def save_pretrained(net: nn.Module, folder: str | Path, tokenizer: Any = None, processor: Any = None) -> None:
+    """Writes model, and tokenizer and image processor where given, as a folder; a kill leaves it whole or not there.
+
+    Raises:
+        TrainingError: the folder holds something else, or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).is_file())):
+        raise TrainingError(f"{folder}: holds something else than a model; give another folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            saved: Any = net
+            saved.save_pretrained(place)
+            for part in (tokenizer, processor):
+                if part is not None:
+                    part.save_pretrained(place)
+            _replace(place, folder)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written ({error}); free the disk or give another folder") from error
+
+
+def _replace(new: Path, folder: Path) -> None:
+    new.chmod(0o755)
+    if folder.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+        os.replace(folder, old)
+        os.replace(new, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(new, folder)
+
+
+def _class_of(folder: Path) -> type[Any]:
+    """The class that config.json names. FormatError where it is no such file, or names none that is known."""
+    try:
+        with (folder / CONFIG).open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
+        config = json.loads(data.decode("utf8"))
+        check_plain(config, CONFIG)
+        name = config["architectures"][0]
+    except FileNotFoundError:
+        raise FormatError(f"{folder}: no {CONFIG} in it; give a folder that save_pretrained has written") from None
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+        raise FormatError(f"{folder / CONFIG}: cannot be read as the configuration of a model ({error})") from None
+    if name in OURS:
+        return OURS[name]
+    if name not in THEIRS:
+        raise FormatError(
+            f"{folder / CONFIG}: architecture {name!r:.80} is not known here; there are {', '.join((*OURS, *THEIRS))}"
+        )
+    kind: type[Any] = getattr(transformers, name)
+    return kind
+
+
+def _slimming(kind: type[Any]) -> type[Any]:
+    """The class, made with the channels and widths that its configuration tells."""
+
+    def __init__(self: Any, config: Any) -> None:
+        kind.__init__(self, config)
+        fit_channels(self)
+        resize(self, getattr(config, "slim_dims", None) or {})
+
+    return type(kind.__name__, (kind,), {"__init__": __init__, "__module__": kind.__module__})
