@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,16 @@ def from_pretrained(folder: str | Path) -> nn.Module:
     BLIP's padding is honoured (laconic.hf.padding) and its patches fit the channels (laconic.hf.patches).
 
     Raises:
-        FormatError: no such folder, a class that is not known here, pickled weights alone, widths or tensors that do not
-            fit, or names of weights that are missing or too many.
+        FormatError: no such folder, a class that is not known here, pickled weights alone, widths or tensors that do
+            not fit, or names of weights that are missing or too many.
     """
     folder = Path(folder)
     kind = _class_of(folder)
     if not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
         raise FormatError(f"{folder}: holds no {WEIGHTS}; pickled weights are not read: save it with safetensors")
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
     try:
-        net, found = _slimming(kind).from_pretrained(folder, local_files_only=True, output_loading_info=True)
+        with _quiet():
+            net, found = _slimming(kind).from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except (
         OSError,
         ValueError,
@@ -64,8 +64,6 @@ def from_pretrained(folder: str | Path) -> nn.Module:
     ) as error:
         reason = " ".join(str(error).split())[:300]
         raise FormatError(f"{folder}: cannot be loaded as {kind.__name__} ({reason})") from error
-    finally:
-        logging.set_verbosity(verbosity)
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if found.get(what):
             names = ", ".join(sorted(map(str, found[what]))[:3])
@@ -88,7 +86,8 @@ def save_pretrained(net: nn.Module, folder: str | Path, tokenizer: Any = None, p
         place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             saved: Any = net
-            saved.save_pretrained(place)
+            with _quiet():
+                saved.save_pretrained(place)
             for part in (tokenizer, processor):
                 if part is not None:
                     part.save_pretrained(place)
@@ -137,9 +136,23 @@ def _class_of(folder: Path) -> type[Any]:
 def _slimming(kind: type[Any]) -> type[Any]:
     """The class, made with the channels and widths that its configuration tells."""
 
-    def __init__(self: Any, config: Any) -> None:
+    def make(self: Any, config: Any) -> None:
         kind.__init__(self, config)
         fit_channels(self)
         resize(self, getattr(config, "slim_dims", None) or {})
 
-    return type(kind.__name__, (kind,), {"__init__": __init__, "__module__": kind.__module__})
+    return type(kind.__name__, (kind,), {"__init__": make, "__module__": kind.__module__})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars and hints, which speak of its files and not of what the user asked for."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -78,18 +78,21 @@ class BlipForVisualReasoning(BlipPreTrainedModel):
 
     def __init__(self, config: BlipConfig) -> None:
         super().__init__(config)
-        self.vision_model = BlipVisionModel(config.vision_config)
-        self.text_encoder = BlipTextModel(config.text_config, add_pooling_layer=False)
+        text: Any = config.text_config
+        vision: Any = config.vision_config
+        self.vision_model = BlipVisionModel(vision)
+        self.text_encoder = BlipTextModel(text, add_pooling_layer=False)
         layers = self.text_encoder.encoder.layer
         for index, layer in enumerate(layers):
-            layer.crossattention = TwinCrossAttention(config.text_config, index, merge=index >= len(layers) // 2)
-        width = config.text_config.hidden_size
+            layer.crossattention = TwinCrossAttention(text, index, merge=index >= len(layers) // 2)
+        width = text.hidden_size
         self.cls_head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings."""
-        return self.text_encoder.get_input_embeddings()
+        embeddings: nn.Module = self.text_encoder.get_input_embeddings()
+        return embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Puts others in their place."""

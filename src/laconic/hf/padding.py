@@ -21,9 +21,9 @@ def honour_padding(model: nn.Module) -> nn.Module:
     `attention_mask` says: give it wherever questions are padded.
     """
     for name, module in model.named_modules():
-        if name.rpartition(".")[0].endswith("crossattention") and isinstance(module, BlipTextSelfAttention):
-            if _pass_mask not in module._forward_pre_hooks.values():
-                module.register_forward_pre_hook(_pass_mask, with_kwargs=True)
+        crosses = name.rpartition(".")[0].endswith("crossattention") and isinstance(module, BlipTextSelfAttention)
+        if crosses and _pass_mask not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_pass_mask, with_kwargs=True)
     if type(model).__name__ == "BlipForQuestionAnswering":
         model.generate = MethodType(answer, model)
     return model
