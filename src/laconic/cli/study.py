@@ -61,10 +61,10 @@ def study(options: Study) -> int:
     runs = only(planned, options.only) if options.only else planned
     check_files(runs, folder)
     console = console_for()
-    from laconic.recipes.plan import check  # and with it torch, once the file itself is right
+    from laconic.recipes.kinds import check_recipe  # and with it torch, once the file itself is right
 
     for run in planned:
-        check(run.recipe, f"{options.study}: run {run.name!r}")
+        check_recipe(run.recipe, f"{options.study}: run {run.name!r}")
     if options.check:
         for run in runs:
             needs = f"  after {', '.join(run.needs)}" if run.needs else ""

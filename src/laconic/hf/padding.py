@@ -25,7 +25,7 @@ def honour_padding(model: nn.Module) -> nn.Module:
         if crosses and _pass_mask not in module._forward_pre_hooks.values():
             module.register_forward_pre_hook(_pass_mask, with_kwargs=True)
     if type(model).__name__ == "BlipForQuestionAnswering":
-        model.generate = MethodType(answer, model)
+        model.generate = MethodType(answer, model)  # type: ignore[assignment]
     return model
 
 

@@ -33,14 +33,14 @@ class MaskTransformer(nn.Module):
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
-        width, eps = config.hidden_size, config.layer_norm_eps
+        width, eps, classes = config.hidden_size, config.layer_norm_eps, int(config.num_labels or 0)
         self.projection = nn.Linear(width, width)
-        self.class_tokens = nn.Parameter(torch.zeros(1, config.num_labels, width))
+        self.class_tokens = nn.Parameter(torch.zeros(1, classes, width))
         self.layers = nn.ModuleList([ViTLayer(config) for _ in range(config.decoder_layers)])
         self.layernorm = nn.LayerNorm(width, eps=eps)
         self.patch_projection = nn.Linear(width, width, bias=False)
         self.class_projection = nn.Linear(width, width, bias=False)
-        self.mask_norm = nn.LayerNorm(config.num_labels)
+        self.mask_norm = nn.LayerNorm(classes)
 
     def forward(self, patches: Tensor) -> Tensor:
         """The class tokens come after the patches; nothing tells them apart but their values."""
@@ -94,7 +94,8 @@ class Segmenter(ViTPreTrainedModel):
                              "from squares only")  # fmt: skip
         hidden = self.vit(pixel_values, interpolate_pos_encoding=other).last_hidden_state
         masks: Tensor = self.decoder(hidden[:, 1:])
-        return masks.transpose(1, 2).unflatten(2, (height // patch[0], width // patch[1]))
+        grid: Tensor = masks.transpose(1, 2).unflatten(2, (height // patch[0], width // patch[1]))
+        return grid
 
 
 def _pair(size: Any) -> tuple[int, int]:

@@ -32,6 +32,7 @@ from laconic.models.evaluated import evaluated
 from laconic.models.layers import Features
 from laconic.recipes.folders import DAMAGED, read_recipe
 from laconic.recipes.plan import splits
+from laconic.recipes.recipe import Recipe
 from laconic.spec.model import REGIONS
 from laconic.spec.pixels import images_at_once
 from laconic.spec.tokens import PAD, SPECIAL
@@ -144,6 +145,8 @@ def _training_examples(captioner: ImageCaptioner, run: Path, count: int) -> Iter
         recipe = read_recipe(run)
     except DAMAGED as error:
         raise ConfigError(f"{run}: its recipe cannot be read ({error})") from None
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(f"{run}: is no run that trained a captioner; give one that did")
     named, encoder = recipe.data, captioner.config.encoder
     train, _ = splits(named)
     used = [i for i in range(len(train)) if train[i].captions]

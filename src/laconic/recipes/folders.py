@@ -1,7 +1,7 @@
 """The folder of a run: which recipe it belongs to, whether it is finished, and who trains in it. Here is no torch."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,29 @@ from laconic.recipes.older import in_todays_form, is_old, without_defaults
 from laconic.recipes.recipe import Recipe
 from laconic.spec.captioners import form
 from laconic.spec.manifest import LAST, LOCK, LOG, MODEL, RECIPE, RESULT
+from laconic.tasks.settings import STAGES, SlimRecipe
 
 MAX_BYTES = 1 << 20  # of a recipe
 
 DAMAGED = (OSError, ValueError, TypeError, AttributeError, RecursionError, ConfigError)
 
 
-def read_recipe(folder: Path) -> Recipe:
+AnyRecipe = Recipe | SlimRecipe
+
+
+def recipe_type(table: Mapping[str, Any]) -> type[Recipe] | type[SlimRecipe]:
+    """What a table of settings is: one with a task slims a Transformer, others train a captioner."""
+    return SlimRecipe if "task" in table else Recipe
+
+
+def read_recipe(folder: Path) -> AnyRecipe:
     """The recipe of the run in the folder, whichever version of laconic wrote it. Raises one of DAMAGED."""
     return _recipe_of(_table(folder))
 
 
-def _recipe_of(table: dict[str, Any]) -> Recipe:
+def _recipe_of(table: dict[str, Any]) -> AnyRecipe:
+    if recipe_type(table) is SlimRecipe:
+        return from_mapping(table, SlimRecipe, RECIPE)
     return from_mapping(in_todays_form(table), Recipe, RECIPE)
 
 
@@ -42,7 +53,7 @@ def _table(folder: Path) -> dict[str, Any]:
     return table
 
 
-def finished(folder: Path, recipe: Recipe, *, own: bool = False) -> dict[str, Any] | None:
+def finished(folder: Path, recipe: AnyRecipe, *, own: bool = False) -> dict[str, Any] | None:
     """The result where the recipe's run in the folder is finished. Writes nothing.
 
     `own` says that this process is the folder's `sole_writer`.
@@ -58,7 +69,7 @@ def finished(folder: Path, recipe: Recipe, *, own: bool = False) -> dict[str, An
         changed = _changes(held, recipe)
         done = json.loads(result.read_text(encoding="utf8")) if result.exists() else None
         if done is not None:
-            _check_result(done)
+            _check_result(done, recipe)
     except DAMAGED as error:
         raise TrainingError(f"{folder}: damaged run ({error}); delete it, or give --out another folder") from None
     if changed and (_begun(folder) or (not own and _busy(folder))):
@@ -70,7 +81,7 @@ def finished(folder: Path, recipe: Recipe, *, own: bool = False) -> dict[str, An
 
 
 @contextmanager
-def claim(folder: Path, recipe: Recipe, resume: bool) -> Iterator[dict[str, Any] | None]:
+def claim(folder: Path, recipe: AnyRecipe, resume: bool) -> Iterator[dict[str, Any] | None]:
     """Within the block the folder is this recipe's and this process's; gives the result where the run is finished.
 
     A run that was stopped before it had trained anything, by a mistake in its recipe for one, holds no folder.
@@ -126,17 +137,20 @@ def _rewound(recipe: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _changes(held: dict[str, Any], recipe: Recipe) -> list[str]:
+def _changes(held: dict[str, Any], recipe: AnyRecipe) -> list[str]:
     """What the recipe has otherwise than the one that is held; a default that it spells out is none."""
     asked = to_mapping(recipe)
-    if is_old(held):  # and so holds no defaults
+    if isinstance(recipe, Recipe) and is_old(held):  # and so holds no defaults
         asked["pruning"]["options"] = without_defaults(asked["pruning"]["options"])
     return differences(to_mapping(_recipe_of(held)), asked)
 
 
-def _check_result(result: Any) -> None:
+def _check_result(result: Any, recipe: AnyRecipe) -> None:
     """ValueError where a `result.json` lacks what is said of every finished run."""
     try:
+        if isinstance(recipe, SlimRecipe):
+            float(result["scores"][result["selection"]]), int(result["parameters"]["now"])
+            return
         scores, counts, seconds = result["scores"], result["non_zeros"], result["seconds"]
         [float(scores[name]) for name in ("CIDEr", "Bleu_4", "ROUGE_L")]
         [int(counts[name]) for part in ("encoder", "decoder") for name in (part, f"{part}_weights")]
@@ -147,7 +161,9 @@ def _check_result(result: Any) -> None:
 
 def _begun(folder: Path) -> bool:
     """Whether something has been trained in the folder."""
-    return any((folder / name).exists() for name in (LOG, LAST, RESULT))
+    if (folder / RESULT).exists():
+        return True
+    return any((folder / stage / name).exists() for stage in (".", *STAGES) for name in (LOG, LAST))
 
 
 def _busy(folder: Path) -> bool:

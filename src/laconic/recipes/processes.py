@@ -18,11 +18,12 @@ from typing import Any, Literal
 
 from laconic.errors import LaconicError
 from laconic.machine.process import settle_in
-from laconic.recipes.folders import finished
-from laconic.recipes.recipe import Recipe
-from laconic.recipes.run import Watcher, run_recipe
+from laconic.recipes.folders import AnyRecipe, finished
+from laconic.recipes.kinds import carry_out_recipe
+from laconic.recipes.run import Watcher
 from laconic.recipes.study import StudyRun
-from laconic.spec.manifest import MODEL
+from laconic.spec.manifest import MODEL, NET
+from laconic.tasks.settings import SlimRecipe
 from laconic.training.loop import Progress
 
 TELL_EVERY = 0.5  # seconds between two reports of a run
@@ -129,10 +130,9 @@ def _verdict(one: StudyRun, outcomes: dict[str, Outcome], folder: Path) -> Outco
     for need in (name for name in one.needs if name in outcomes):
         if outcomes[need].result is None:
             return Outcome(one.name, "not started", reason=f"needs {need}, which has no result")
-        if outcomes[need].status == "found" and not (folder / need / MODEL).is_file():
-            reason = (
-                f"needs {folder / need / MODEL}, which is gone; delete that folder, and the study does {need} again"
-            )
+        made = folder / need / (NET if isinstance(one.recipe, SlimRecipe) else MODEL)
+        if outcomes[need].status == "found" and not made.exists():
+            reason = f"needs {made}, which is gone; delete that folder, and the study does {need} again"
             return Outcome(one.name, "not started", reason=reason)
     return None
 
@@ -202,7 +202,7 @@ def _dismiss(name: str, worker: _Worker) -> Outcome:
 # In the run's own process
 
 
-def _work(recipe: Recipe, folder: Path, cache: Path, threads: int, pipe: Connection) -> None:
+def _work(recipe: AnyRecipe, folder: Path, cache: Path, threads: int, pipe: Connection) -> None:
     """Carries out one run; sends (stage, done, of) or Progress now and then, at the end (result or None, reason)."""
     told: dict[str, float] = {}
 
@@ -220,7 +220,7 @@ def _work(recipe: Recipe, folder: Path, cache: Path, threads: int, pipe: Connect
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         settle_in(threads)
-        pipe.send((run_recipe(recipe, folder, cache, resume=True, watch=watch), ""))
+        pipe.send((carry_out_recipe(recipe, folder, cache, resume=True, watch=watch), ""))
     except LaconicError as error:
         pipe.send((None, str(error)))
     except (KeyboardInterrupt, BrokenPipeError):

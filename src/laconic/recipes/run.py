@@ -81,7 +81,7 @@ def run(plan: Plan, watch: Watcher) -> dict[str, Any]:
     if plan.place.resume:
         training.resume()
     training.fit()
-    if training.pruner is not None:
+    if isinstance(training.pruner, Pruner):
         training.pruner.finalize()
     if not is_writer():
         return broadcast({})
@@ -166,7 +166,9 @@ def conclude(
 ) -> dict[str, Any]:
     """Scores and packs what was trained; writes and returns the result, and removes the checkpoints."""
     folder, captioner = plan.place.folder, plan.captioner
-    if training.pruner is not None and (gates := training.pruner.gates()):  # in bfloat16: their signs matter most
+    if isinstance(training.pruner, Pruner) and (
+        gates := training.pruner.gates()
+    ):  # in bfloat16: their signs matter most
         save_checkpoint({"gates": {name: gate.bfloat16() for name, gate in gates.items()}}, folder / GATES)
     started = time.perf_counter()
     scoring = partial(watch.stage, "scoring")

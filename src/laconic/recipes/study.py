@@ -31,10 +31,11 @@ from typing import Any
 from laconic import data
 from laconic.config import SHARED, expand, from_mapping, read_table
 from laconic.errors import ConfigError, DataError
-from laconic.recipes.folders import finished
+from laconic.recipes.folders import AnyRecipe, finished, recipe_type
 from laconic.recipes.recipe import Recipe
 from laconic.spec.captioners import form
-from laconic.spec.manifest import MODEL
+from laconic.spec.manifest import MODEL, NET
+from laconic.tasks.settings import SlimRecipe
 
 MOST_RUNS = 1000
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -54,7 +55,7 @@ class StudyRun:
     """
 
     name: str
-    recipe: Recipe
+    recipe: AnyRecipe
     needs: tuple[str, ...] = ()
 
 
@@ -94,13 +95,15 @@ def read_study(path: Path, folder: Path) -> tuple[StudyRun, ...]:
 
 def _check_initials(runs: Sequence[StudyRun], folder: Path, path: Path) -> None:
     """ConfigError where a run begins with the model of another one that is another function."""
-    models = {str(folder / run.name / MODEL): run for run in runs}
+    captioners = {str(folder / run.name / MODEL): run.recipe for run in runs if isinstance(run.recipe, Recipe)}
     for run in runs:
-        before = models.get(run.recipe.initial)
-        if before is not None and _function(before.recipe) != _function(run.recipe):
+        if not isinstance(run.recipe, Recipe) or run.recipe.initial not in captioners:
+            continue
+        before = captioners[run.recipe.initial]
+        if _function(before) != _function(run.recipe):
             raise ConfigError(
-                f"{path}: run {run.name!r} begins with {before.name!r}, which has another encoder or captioner; "
-                "give both the same, but for dropout"
+                f"{path}: run {run.name!r} begins with {Path(run.recipe.initial).parent.name!r}, which has another "
+                "encoder or captioner; give both the same, but for dropout"
             )
 
 
@@ -129,8 +132,14 @@ def check_files(runs: Sequence[StudyRun], folder: Path) -> None:
         _check_data(run, seen)
 
 
-def _files(recipe: Recipe) -> dict[str, str]:
+def _files(recipe: AnyRecipe) -> dict[str, str]:
     """What a recipe starts from, by key; empty where it needs none."""
+    if isinstance(recipe, SlimRecipe):
+        return {
+            "model.initial": recipe.model.initial,
+            "model.imagenet": recipe.model.imagenet,
+            "data.root": recipe.data.root,
+        }
     return {
         "initial": recipe.initial,
         "imagenet": recipe.imagenet,
@@ -142,6 +151,8 @@ def _files(recipe: Recipe) -> dict[str, str]:
 
 def _check_data(run: StudyRun, seen: set[tuple[str, str, bool]]) -> None:
     """ConfigError where a run's annotations cannot be read or its photos are gone; each data set is looked at once."""
+    if isinstance(run.recipe, SlimRecipe):
+        return  # its task looks at them
     asked = run.recipe.data
     key = asked.name, asked.root, bool(asked.regions)
     if key in seen:
@@ -206,7 +217,7 @@ def _read_base(base: Any, path: Path) -> Settings:
         raise ConfigError(f"{path}: base = {base!r}; give the path of a recipe, or a table [base]")
     file = path.parent / base
     settings = read_table(file)
-    from_mapping(settings, Recipe, str(file))  # so that a mistake in it is said of it, and once
+    from_mapping(settings, recipe_type(settings), str(file))  # so that a mistake in it is said of it, and once
     return settings
 
 
@@ -332,8 +343,11 @@ def _complete(draft: _Draft, base: Settings, folder: Path, names: frozenset[str]
     for table, key in ((settings, "initial"), (settings.get("distillation", {}), "teacher")):
         if isinstance(table, dict) and table.get(key) in runs:
             table[key] = str(Path(table[key]) / MODEL)
+    model = settings.get("model", {})
+    if isinstance(model, dict) and model.get("initial") in runs:
+        model["initial"] = str(Path(model["initial"]) / NET)
     try:
-        recipe = from_mapping(settings, Recipe, where)
+        recipe = from_mapping(settings, recipe_type(settings), where)
     except ConfigError as error:  # what the recipe itself says does not know where
         raise ConfigError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from None
     return StudyRun(draft.name, recipe, tuple(needs))

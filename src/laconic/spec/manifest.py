@@ -1,6 +1,7 @@
 """The names of files in the folder of a run, and of the one beside such folders."""
 
 MODEL = "model.safetensors"  # the packed captioner of a finished run
+NET = "model"  # the Hugging Face folder of a finished run that slims a Transformer
 RECIPE = "recipe.json"  # what was asked for
 RESULT = "result.json"  # what came out: there once a run is finished
 CAPTIONS = "captions.json"  # of the validation images

@@ -16,6 +16,7 @@ from laconic.errors import ConfigError
 from laconic.training.settings import Distillation, Training
 
 TaskName = Literal["classify", "segment", "retrieval", "caption", "vqa", "nlvr2"]
+STAGES = ("dense", "search", "training")  # each a folder within that of a run
 Budget = Literal["parameters", "macs", "mask-count"]
 
 

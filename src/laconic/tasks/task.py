@@ -11,19 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from laconic.training.loop import Supply
+
 
 class TaskBatch(Protocol):
     """What one step learns from; only its task looks inside."""
 
-    def to(self, device: torch.device) -> "TaskBatch": ...
+    @property
+    def count(self) -> int:
+        """Examples; a process weighs as much as it has of them."""
 
-
-class Supply(Protocol):
-    """Batches addressed by (epoch, step), as laconic.training.loop.Run asks for them."""
-
-    def __len__(self) -> int: ...
-    def __call__(self, epoch: int, step: int) -> Any: ...
-    def shared(self, rank: int, world: int) -> "Supply": ...
+    def to(self, device: torch.device) -> "TaskBatch":
+        """The same on a device."""
 
 
 class Task(Protocol):

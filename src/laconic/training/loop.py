@@ -11,25 +11,24 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.compress.masked.pruner import Pruner
 from laconic.errors import TrainingError
 from laconic.machine.distributed import barrier, broadcast, is_writer, parallel, rank, total, world
 from laconic.spec import manifest
-from laconic.training.batches import Batch, Batches
+from laconic.training.batches import Batch
 from laconic.training.checkpoint import load_checkpoint, save_checkpoint
 from laconic.training.resuming import check_moments, check_origin, counts_of, cut_log
 from laconic.training.settings import SCHEDULES, Training
 
-SELECTION = "CIDEr"  # the score that picks the best checkpoint
 LOG_EVERY = 20  # steps
 SHOW_EVERY = 10.0  # seconds, where steps are slow
 
@@ -59,9 +58,45 @@ class Loss:
     facts: Mapping[str, float] = field(default_factory=dict)
 
 
-Objective = Callable[[nn.Module, Batch], Loss]
+Objective = Callable[[nn.Module, Any], Loss]
 Validate = Callable[[nn.Module], dict[str, float]]
 Show = Callable[[Progress], None]
+
+
+class Supply(Protocol):
+    """Batches addressed by (epoch, step), each with `to(device)`: laconic.training.batches, or those of a task."""
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+
+    def __call__(self, epoch: int, step: int) -> Any:
+        """The batch of one step."""
+
+    def shared(self, rank: int, world: int) -> "Supply":
+        """The share of one of several processes."""
+
+
+class Masking(Protocol):
+    """What prunes while a model trains: laconic's Pruner, or UPop."""
+
+    @property
+    def near_target(self) -> bool:
+        """Whether trimming now changes little."""
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> object:
+        """Hooks into the optimizer's steps."""
+
+    def trimmed(self) -> AbstractContextManager[None]:
+        """Within it the model is as it will be shipped."""
+
+    def statistics(self) -> dict[str, float]:
+        """Numbers for the log."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """To go on from."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on."""
 
 
 def best_device() -> torch.device:
@@ -113,30 +148,32 @@ class Run:
         folder: where log and checkpoints go.
         objective: what it learns to do; cross-entropy by default.
         pruner: already on the model, not yet attached.
-        validate: gives scores, CIDEr among them, after each epoch.
+        validate: gives scores, `selection` among them, after each epoch.
         show: told about progress.
         origin: digests of what a checkpoint belongs to, such as the vocabulary, by name; one of another origin is not
             gone on from.
+        selection: the score that picks the best checkpoint; higher is better.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        batches: Batches,
+        batches: Supply,
         settings: Training,
         folder: Path,
         *,
         objective: Objective | None = None,
-        pruner: Pruner | None = None,
+        pruner: Masking | None = None,
         validate: Validate | None = None,
         show: Show | None = None,
         origin: Mapping[str, str] | None = None,
+        selection: str = "CIDEr",
     ) -> None:
         self.model, self.settings, self.folder = model, settings, folder
         self.batches = batches if world() == 1 else batches.shared(rank(), world())
         self.objective = objective or CrossEntropy(settings.label_smoothing)
         self.pruner, self.validate, self.show = pruner, validate, show
-        self.origin = dict(origin or {})
+        self.origin, self.selection = dict(origin or {}), selection
         self.device = best_device()
         model.to(self.device)
         self.optimizer = make_optimizer(model, settings)
@@ -246,7 +283,7 @@ class Run:
                 self._keep_if_best(eligible=True)
 
     def _keep_if_best(self, eligible: bool) -> None:
-        if eligible and self.scores[SELECTION] > self.best.get(SELECTION, -math.inf):
+        if eligible and self.scores[self.selection] > self.best.get(self.selection, -math.inf):
             self.best = {**self.scores, "step": self.step}
             save_checkpoint({"model": self.model.state_dict(), "scores": self.best}, self.best_path)
 

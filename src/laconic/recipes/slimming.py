@@ -1,0 +1,279 @@
+"""Carrying out a recipe that slims a Transformer: dense, search and shrink, training; resumable at each.
+
+    run_slim(recipe, folder, cache)
+
+Each stage is one run of the training loop in a folder of its own, and hands a Hugging Face folder to the next:
+`dense/model`, `slim/model`, and at last `model`. A folder is there whole or not at all, so it is also what tells that a
+stage is over.
+"""
+
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from laconic.compress.structured.adapters import find_groups
+from laconic.compress.structured.costs import Costs, count
+from laconic.compress.structured.methods import METHODS
+from laconic.compress.structured.upop import UPop
+from laconic.config import digest, to_mapping
+from laconic.errors import ConfigError, TrainingError
+from laconic.hf.folders import from_pretrained
+from laconic.machine.distributed import barrier, broadcast, is_writer, writer_first
+from laconic.machine.process import slow_in_bfloat16
+from laconic.recipes.folders import claim, write_json
+from laconic.recipes.run import SLOW, Watcher
+from laconic.spec.manifest import NET, RESULT
+from laconic.tasks.settings import STAGES, SlimRecipe, Stage
+from laconic.tasks.table import open_task
+from laconic.tasks.task import Task
+from laconic.training.loop import Loss, Masking, Run, best_device
+
+DENSE, SEARCH, TRAINING = STAGES
+SLIM = "slim"  # folder of what a search leaves
+CHOSEN = "slim.json"  # what a search has found
+LEAST_ERROR = 1e-5  # of outputs, beside the largest of them
+
+
+@dataclass(frozen=True)
+class Work:
+    """A recipe being carried out."""
+
+    recipe: SlimRecipe
+    folder: Path
+    task: Task
+    watch: Watcher
+    seconds: dict[str, float]
+
+
+def run_slim(
+    recipe: SlimRecipe, folder: Path, cache: Path, *, resume: bool = False, watch: Watcher | None = None
+) -> dict[str, Any]:
+    """Carries a recipe out in `folder`; returns what `result.json` holds.
+
+    A finished run is not repeated. An interrupted one goes on with `resume`.
+
+    Raises:
+        TrainingError: where the folder holds another recipe's run, or an interrupted one and `resume` is off.
+    """
+    watch = watch or Watcher()
+    check(recipe)
+    with claim(folder, recipe, resume) if is_writer() else nullcontext() as done:
+        finished = broadcast(done)
+        if finished is not None:
+            watch.say(f"{folder} is finished; nothing to do")
+            return finished
+        if recipe.training.precision == "bf16" and best_device().type == "cpu" and slow_in_bfloat16():
+            watch.say(SLOW)
+        torch.manual_seed(recipe.training.seed)
+        with writer_first():
+            task = open_task(recipe, cache, watch.stage)
+        return _carry_out(Work(recipe, folder, task, watch, {}))
+
+
+def check(recipe: SlimRecipe) -> None:
+    """ConfigError for what a recipe's values alone tell to be wrong."""
+    slim = recipe.slim
+    if slim.method not in ("none", *METHODS):
+        raise ConfigError(f"slim.method = {slim.method!r}; choose one of none, {', '.join(METHODS)}")
+    if slim.method != "none" and not recipe.search.epochs:
+        raise ConfigError(f'search.epochs = 0, but slim.method = "{slim.method}" needs a search: give at least 1')
+    if recipe.model.initial and recipe.dense.epochs:
+        raise ConfigError("dense.epochs trains a fresh model: set it to 0 beside model.initial")
+    if recipe.distillation.teacher not in ("", "dense"):
+        raise ConfigError(
+            f'distillation.teacher = {recipe.distillation.teacher!r}; "dense" is the model before the search, "" none'
+        )
+
+
+def _carry_out(work: Work) -> dict[str, Any]:
+    recipe, task = work.recipe, work.task
+    net = task.net.to(best_device())
+    if recipe.dense.epochs:
+        net = _stage(work, DENSE, recipe.dense, net)
+    dense = _facts(work, net)
+    if recipe.slim.method == "none":
+        teacher, groups = None, dict[str, Any]()
+    else:
+        teacher = net if recipe.distillation.teacher else None
+        net, groups = _search(work, net, keep_dense=teacher is not None)
+    settings = recipe.training
+    stage = Stage(settings.epochs, settings.learning_rate, settings.schedule)
+    net = _stage(work, TRAINING, stage, net, teacher=teacher, out=work.folder / NET)
+    return broadcast(_conclude(work, net, dense, groups) if is_writer() else {})
+
+
+def _stage(
+    work: Work, name: str, stage: Stage, net: nn.Module, *, teacher: nn.Module | None = None, out: Path | None = None
+) -> nn.Module:
+    """Trains a stage to its end, unless its folder says that it is over; the net it leaves."""
+    out = out or work.folder / name / NET
+    if not _there(out):
+        _fit(work, name, stage, net, teacher=teacher)
+        _hand_over(work, net, out)
+    return from_pretrained(out).to(best_device())
+
+
+def _fit(
+    work: Work,
+    name: str,
+    stage: Stage,
+    net: nn.Module,
+    *,
+    teacher: nn.Module | None = None,
+    pruner: Masking | None = None,
+) -> None:
+    recipe, task = work.recipe, work.task
+    options = recipe.distillation
+    learner = task.learner(net, teacher, options.weight, options.temperature)
+    settings = replace(recipe.training, epochs=stage.epochs, learning_rate=stage.learning_rate, schedule=stage.schedule)
+    run = Run(
+        learner,
+        task.batches,
+        settings,
+        work.folder / name,
+        objective=_learned,
+        pruner=pruner,
+        validate=lambda model: _scores(task, model.get_submodule("net")),
+        show=work.watch.progress,
+        origin={"recipe": digest(to_mapping(recipe))},
+        selection=task.selection,
+    )
+    run.resume()
+    run.fit()
+    work.seconds[name] = round(run.seconds, 1)
+
+
+def _learned(model: nn.Module, batch: Any) -> Loss:
+    return Loss(model(batch), batch.count)
+
+
+def _search(work: Work, net: nn.Module, *, keep_dense: bool) -> tuple[nn.Module, dict[str, Any]]:
+    """The slim net, and of each group its part, size and width."""
+    out = work.folder / SLIM / NET
+    chosen = work.folder / SLIM / CHOSEN
+    slim, task = work.recipe.slim, work.task
+    device = best_device()
+    inputs = {name: value.to(device) for name, value in task.example().items()}
+    searched = _copy(work, net) if keep_dense else net
+    groups = find_groups(searched, inputs)
+    facts = {group.name: {"part": group.part, "size": group.size} for group in groups}
+    if not _there(out):
+        upop = UPop(
+            groups,
+            ratio=slim.ratio,
+            steps=work.recipe.search.epochs * len(task.batches),
+            budget=slim.budget,
+            method=METHODS[slim.method],
+            interval=slim.interval,
+            multiple=slim.multiple,
+            remove=slim.remove,
+        )
+        _fit(work, SEARCH, work.recipe.search, searched, pruner=upop)
+        masked = _outputs(searched, inputs)
+        slimmed = upop.shrink()
+        _check_same(masked, _outputs(slimmed, inputs))
+        if is_writer():
+            chosen.parent.mkdir(parents=True, exist_ok=True)
+            kept = {name: mask.nonzero().squeeze(1).tolist() for name, mask in upop.masks().items()}
+            write_json(chosen, {"asked": asdict(slim), "reached": upop.sparsity, "kept": kept})
+        _hand_over(work, slimmed, out)
+    found = from_pretrained(out).to(device)
+    widths = getattr(found.config, "slim_dims", {})
+    return found, {name: {**of, "width": int(widths.get(name, of["size"]))} for name, of in facts.items()}
+
+
+def _copy(work: Work, net: nn.Module) -> nn.Module:
+    """A second net of the same weights, so that the first can teach."""
+    out = work.folder / SEARCH / "before"
+    if not _there(out):
+        _hand_over(work, net, out)
+    return from_pretrained(out).to(best_device())
+
+
+def _hand_over(work: Work, net: nn.Module, out: Path) -> None:
+    if is_writer():
+        work.task.save(net, out)
+    barrier()
+
+
+def _there(folder: Path) -> bool:
+    """Whether a stage has left its folder, as the writer sees it."""
+    return broadcast((folder / "config.json").is_file())
+
+
+def _scores(task: Task, net: nn.Module) -> dict[str, float]:
+    training = net.training
+    net.eval()
+    try:
+        with torch.no_grad():
+            return task.validate(net)
+    finally:
+        net.train(training)
+
+
+def _outputs(net: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """All numbers that the net says of the inputs, as one vector."""
+    net.eval()
+    with torch.no_grad():
+        said = net(**inputs)
+    tensors = [said] if isinstance(said, Tensor) else [value for value in _leaves(said) if value.is_floating_point()]
+    return torch.cat([tensor.flatten().double().cpu() for tensor in tensors])
+
+
+def _leaves(said: Any) -> list[Tensor]:
+    if isinstance(said, Tensor):
+        return [said]
+    values = said.values() if isinstance(said, Mapping) else said if isinstance(said, tuple | list) else ()
+    return [leaf for value in values for leaf in _leaves(value)]
+
+
+def _check_same(masked: Tensor, shrunk: Tensor) -> None:
+    """TrainingError where shrinking has changed what the net says."""
+    error, scale = float((masked - shrunk).abs().max()), max(1.0, float(masked.abs().max()))
+    if not error <= LEAST_ERROR * scale:
+        raise TrainingError(
+            f"the shrunk model differs from the masked one by {error:.2g} of {scale:.2g}; an adapter of "
+            "laconic.compress.structured does not fit this model: report it, or leave those modules out"
+        )
+
+
+def _facts(work: Work, net: nn.Module) -> dict[str, Any]:
+    """Scores and costs of the net as it stands; the writer's, which are reported."""
+    if not is_writer():
+        return {}
+    device = next(net.parameters()).device
+    inputs = {name: value.to(device) for name, value in work.task.example().items()}
+    prunable = sum(group.parameters * group.size for group in find_groups(net))
+    costs: Costs = count(net, inputs)
+    return {"scores": _scores(work.task, net), **asdict(costs), "prunable": prunable}
+
+
+def _conclude(work: Work, net: nn.Module, dense: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
+    started = time.perf_counter()
+    work.watch.stage("scoring", 0, 1)
+    now = _facts(work, net)
+    work.seconds["scoring"] = round(time.perf_counter() - started, 1)
+    result = {
+        "task": work.recipe.task,
+        "method": work.recipe.slim.method,
+        "selection": work.task.selection,
+        "scores": now["scores"],
+        "dense": dense["scores"],
+        "baselines": dict(work.task.baselines()),
+        "parameters": {"dense": dense["parameters"], "now": now["parameters"], "prunable": dense["prunable"]},
+        "macs": {"dense": dense["macs"], "now": now["macs"]},
+        "widths": dict(groups),
+        "seconds": work.seconds,
+        "skipped": [],
+    }
+    write_json(work.folder / RESULT, result)
+    for stage in STAGES:
+        for checkpoint in (work.folder / stage).glob("*.pt"):  # the Hugging Face folders replace them
+            checkpoint.unlink(missing_ok=True)
+    return result
