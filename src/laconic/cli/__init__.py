@@ -10,6 +10,7 @@ Torch is imported by the verbs that need it, so that `--help`, `score` and `insp
     console     tables
     progress    bars, or a line now and then
     training    demo, train
+    slim        slim
     study       study, report
     scores      evaluate, score
     pack        pack
@@ -101,7 +102,7 @@ def _overview() -> str:
         [
             "usage: laconic VERB ...",
             "",
-            "Makes image captioners small and fast.",
+            "Makes image captioners and vision-language models small and fast.",
             "",
             *(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items()),
             "",
@@ -130,7 +131,7 @@ def _fail(message: str) -> int:
 
 
 def _how_to_go_on(arguments: list[str]) -> str:
-    if arguments[:1] == ["train"]:
+    if arguments[:1] in (["train"], ["slim"]):
         again = [*arguments, *(["--resume"] if "--resume" not in arguments else [])]
         return f"stopped; continue with: {shlex.join(['laconic', *again])}"
     if arguments[:1] in (["demo"], ["study"]):
@@ -173,6 +174,12 @@ VERBS: dict[str, Verb] = {
         _type("training", "Train"),
         _done("training", "train"),
         _done("training", "train_defaults"),
+    ),
+    "slim": Verb(
+        "make a Hugging Face model smaller: prune its units, then train it on",
+        "laconic slim my_clip --task retrieval --data flickr8k --root data/flickr8k --ratio 0.5 -o runs/slim_clip",
+        _type("slim", "SlimFolder"),
+        _done("slim", "slim"),
     ),
     "study": Verb(
         "carry out many recipes that differ in a few settings",

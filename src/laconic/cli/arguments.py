@@ -32,7 +32,8 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 class Verb:
     """One row of VERBS: what it does, an example, its options and the function that takes them.
 
-    `defaults` is for a verb whose defaults lie in a file that its words name: it gives what the others override.
+    `defaults` is for a verb whose defaults lie in a file that its words name: it gives what the others override, which
+    may be of another class than `options` where the file is of another kind.
     """
 
     summary: str
@@ -55,14 +56,16 @@ def parse(name: str, verb: Verb, words: list[str]) -> Any:
     """The verb's options. Raises ConfigError, one line, for wrong use; SystemExit once help is printed."""
     if verb.defaults is None:
         return _read(name, verb, words)
-    return _read(name, verb, words, default=verb.defaults(words))
+    return _read(name, verb, words, verb.defaults(words))
 
 
-def _read(name: str, verb: Verb, words: list[str], **default: Any) -> Any:
+def _read(name: str, verb: Verb, words: list[str], default: Any = None) -> Any:
     said = io.StringIO()
     try:
         with REGISTRY, contextlib.redirect_stderr(said):
-            return tyro.cli(verb.options(), prog=f"laconic {name}", args=words, **default)
+            if default is None:
+                return tyro.cli(verb.options(), prog=f"laconic {name}", args=words)
+            return tyro.cli(type(default), prog=f"laconic {name}", args=words, default=default)
     except SystemExit as exit_:
         if not exit_.code:
             raise

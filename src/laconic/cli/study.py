@@ -1,11 +1,11 @@
 """The verbs of experiments: `study` and `report`. Knows how they are shown and asked for, not what they do."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -136,11 +136,18 @@ def outcome_line(outcome: "Outcome") -> str:
     """Such as "smp_95  CIDEr 43.7  346,000 non-zeros  25.1 min"."""
     if outcome.result is None:
         return f"{outcome.name}  {outcome.status}: {' '.join(outcome.reason.split())}"
-    counts = outcome.result["non_zeros"]
-    facts = [f"CIDEr {100 * outcome.result['scores']['CIDEr']:.1f}"]
-    facts.append(f"{counts['encoder'] + counts['decoder']:,} non-zeros")
+    facts = _facts(outcome.result)
     facts.append("finished before" if outcome.status == "found" else f"{outcome.seconds / 60:.1f} min")
     return "  ".join([outcome.name, *facts])
+
+
+def _facts(result: Mapping[str, Any]) -> list[str]:
+    """Score and size of a run, of either kind of recipe."""
+    if "selection" in result:
+        name = result["selection"]
+        return [f"{name} {result['scores'][name]:.1f}", f"{result['parameters']['now']:,} parameters"]
+    counts = result["non_zeros"]
+    return [f"CIDEr {100 * result['scores']['CIDEr']:.1f}", f"{counts['encoder'] + counts['decoder']:,} non-zeros"]
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from laconic.cli.console import console_for, list_skipped, run_table
 from laconic.cli.paths import RunFolder
 from laconic.cli.progress import watching
-from laconic.config import from_mapping, read_toml
+from laconic.config import from_mapping, read_table, read_toml
 from laconic.errors import ConfigError
 from laconic.spec.manifest import MODEL
+from laconic.tasks.settings import SlimRecipe
 
 if TYPE_CHECKING:
+    from laconic.cli.slim import TrainSlim
     from laconic.recipes.recipe import DataRecipe, Recipe
 
 
@@ -58,8 +60,13 @@ class Train:
     """Processor threads; 0 for all."""
 
 
-def train(options: Train) -> None:
+def train(options: "Train | TrainSlim") -> None:
     """Carries out a recipe and shows what came of it; under torchrun, one process of several shows it."""
+    if not isinstance(options, Train):
+        from laconic.cli.slim import train_slim
+
+        train_slim(options)
+        return
     from laconic.machine.distributed import is_writer, process_group
     from laconic.machine.process import settle_in
     from laconic.recipes.recipe import Recipe
@@ -89,7 +96,7 @@ def train(options: Train) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def train_defaults(words: list[str]) -> Train:
+def train_defaults(words: list[str]) -> "Train | TrainSlim":
     """What options override: the values of the recipe among the words; those of any recipe where there is none.
 
     Where they name another captioner, its own defaults take the place of the recipe's [decoder]; another pruning method
@@ -100,6 +107,10 @@ def train_defaults(words: list[str]) -> Train:
 
     _refuse_moved(words)
     named = _recipe_file(words)
+    if named is not None and "task" in read_table(named):
+        from laconic.cli.slim import TrainSlim
+
+        return TrainSlim(recipe=tyro.MISSING, settings=read_toml(named, SlimRecipe))
     recipe = Recipe() if named is None else read_toml(named, Recipe)
     captioner = _value(words, "--decoder.name")
     if captioner not in (None, recipe.decoder.name):

@@ -1,0 +1,161 @@
+"""The verb `slim`, and what `train` does with a recipe that slims a Transformer.
+
+Knows how such a recipe meets the command line, not what it does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from rich import box
+from rich.table import Table
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from laconic.cli.console import console_for
+from laconic.cli.paths import RunFolder
+from laconic.cli.progress import watching
+from laconic.config import read_toml
+from laconic.errors import ConfigError
+from laconic.spec.manifest import NET
+from laconic.tasks.settings import Budget, Slim, SlimRecipe, Stage, TaskName
+from laconic.training.settings import Distillation, Training
+
+MethodName = Literal["upop", "published", "mask", "unified", "progressive", "magnitude", "taylor"]
+
+
+@dataclass(frozen=True)
+class TrainSlim:
+    """Slims a Transformer as a recipe says: search, shrink, training. Every key of the recipe is an option."""
+
+    recipe: Annotated[Path, Positional, arg(metavar="RECIPE.toml")]
+    """A recipe with a task: the model, its data, and how it is slimmed and trained."""
+    settings: Annotated[SlimRecipe, arg(name="")]
+    """The recipe's values, which options override."""
+    out: RunFolder = None
+    """Folder of the run; runs/<name of the recipe> by default."""
+    cache: Annotated[Path, arg(metavar="DIR")] = Path("cache")
+    """Folder of cached images and image features, which all runs share."""
+    resume: FlagCreatePairsOff[bool] = False
+    """Go on with a run that was stopped."""
+    threads: int = 0
+    """Processor threads; 0 for all."""
+
+
+@dataclass(frozen=True)
+class SlimFolder:
+    """Slims a Hugging Face model for a task: finds the units that matter least, removes them, trains what is left."""
+
+    model: Annotated[Path, Positional, arg(metavar="MODEL_FOLDER")]
+    """A folder that save_pretrained has written: BLIP, CLIP, ViT, DeiT, or laconic's Segmenter and NLVR2 model."""
+    task: TaskName
+    """What the model does."""
+    data: str
+    """Layout of the data; docs/DATA.md lists those of each task."""
+    root: Annotated[str, arg(metavar="DIR")]
+    """Folder of the data."""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
+    """Folder of the run; the slim model comes to lie in its folder model/."""
+    ratio: float = 0.5
+    """Share of the budget that goes."""
+    budget: Budget = "parameters"
+    """What the ratio is a share of."""
+    method: MethodName = "upop"
+    """How units are chosen; docs/UPOP.md explains each."""
+    multiple: int = 1
+    """Widths become multiples of this."""
+    search_epochs: int = 5
+    """Epochs of the search."""
+    epochs: int = 5
+    """Epochs of training after it."""
+    learning_rate: float = 1e-5
+    """Of both."""
+    batch: int = 32
+    """Examples per step."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of matrix products in training; weights stay float32."""
+    distil: FlagCreatePairsOff[bool] = False
+    """Let the dense model teach the slim one."""
+    recipe: Annotated[Path | None, arg(metavar="RECIPE.toml")] = None
+    """A recipe for what has no option here; the options above override it."""
+    cache: Annotated[Path, arg(metavar="DIR")] = Path("cache")
+    """Folder of cached images."""
+    resume: FlagCreatePairsOff[bool] = False
+    """Go on with a run that was stopped."""
+    threads: int = 0
+    """Processor threads; 0 for all."""
+
+
+def slim(options: SlimFolder) -> None:
+    """Makes the recipe that the options describe, and carries it out."""
+    base = SlimRecipe(options.task) if options.recipe is None else read_toml(options.recipe, SlimRecipe)
+    if base.task != options.task:
+        raise ConfigError(f"{options.recipe}: has task {base.task!r}, but --task is {options.task!r}; give one of them")
+    recipe = replace(
+        base,
+        model=replace(base.model, initial=str(options.model)),
+        data=replace(base.data, name=options.data, root=options.root),
+        dense=Stage(),
+        slim=Slim(options.method, options.ratio, options.budget, options.multiple),
+        search=Stage(options.search_epochs, options.learning_rate, "constant"),
+        training=_training(base.training, options),
+        distillation=Distillation("dense") if options.distil else base.distillation,
+    )
+    carry_out(recipe, options.out, options.cache, resume=options.resume, threads=options.threads)
+
+
+def _training(base: Training, options: SlimFolder) -> Training:
+    return replace(
+        base,
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        batch=options.batch,
+        precision=options.precision,
+    )
+
+
+def train_slim(options: TrainSlim) -> None:
+    """Carries out a recipe with a task."""
+    folder = options.out or Path("runs") / options.recipe.stem
+    carry_out(options.settings, folder, options.cache, resume=options.resume, threads=options.threads)
+
+
+def carry_out(recipe: SlimRecipe, folder: Path, cache: Path, *, resume: bool, threads: int) -> None:
+    """Runs a recipe and shows what came of it; under torchrun, one process of several shows it."""
+    from laconic.machine.distributed import is_writer, process_group
+    from laconic.machine.process import settle_in
+    from laconic.recipes.slimming import run_slim
+
+    settle_in(threads)
+    with process_group():
+        if not is_writer():
+            run_slim(recipe, folder, cache, resume=resume)
+            return
+        console = console_for()
+        with watching(console) as watch:
+            result = run_slim(recipe, folder, cache, resume=resume, watch=watch)
+    console.print(slim_table(result))
+    lines = ["Next:", f"  python -c 'from laconic import hf; net = hf.from_pretrained(\"{folder / NET}\")'"]
+    for line in [*lines, f"  laconic report {folder} -o {folder.name}-report"]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def slim_table(result: Mapping[str, Any]) -> Table:
+    """What a slim run came to: `result.json` of its folder, beside what the model was before."""
+    table = Table("", "before", "now", box=box.SIMPLE_HEAD, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, value in result["scores"].items():
+        before = result["dense"].get(name)
+        table.add_row(name, "" if before is None else f"{before:.2f}", f"{value:.2f}")
+    for name, value in result["baselines"].items():
+        table.add_row(f"{result['selection']}, {name}", f"{value:.2f}", "")
+    table.add_section()
+    for key, label in {"parameters": "parameters", "macs": "multiply-adds"}.items():
+        counts = result[key]
+        share = counts["now"] / max(1, counts["dense"])
+        table.add_row(label, f"{counts['dense']:,}", f"{counts['now']:,} ({share:.1%})")
+    table.add_section()
+    for stage, seconds in result["seconds"].items():
+        table.add_row(stage, "", f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s")
+    return table
