@@ -138,7 +138,8 @@ def open_examples(recipe: SlimRecipe, split: str) -> Dataset:
         raise ConfigError(f"data.name = {data.name!r} is not for {recipe.task}; choose one of {', '.join(DATA)}")
     count: int = getattr(data, split)
     if data.name == "scenes":
-        return load(data.name, None, split, **({"count": count} if count else {}))
+        options: dict[str, Any] = {"count": count} if count else {}
+        return load(data.name, None, split, **options)
     if not data.root:
         raise ConfigError(f"data.name = {data.name!r} lies on disk: give its folder as data.root")
     examples = load(data.name, expand(data.root), split)
