@@ -13,8 +13,8 @@ from laconic.errors import PruningError
 class Attachment:
     """Calls `stepped` after each step of an optimizer, and `forget` whenever it clears its gradients.
 
-    A step within a step (of an optimizer that wraps another) is none of the training's. Gradients that a skipped step
-    leaves behind are those that `forget` clears.
+    A step within a step (of an optimizer that wraps another) is none of the training's, and neither is one that a
+    GradScaler has skipped. Gradients that a skipped step leaves behind are those that `forget` clears.
 
     Args:
         optimizer: of the training.
@@ -39,7 +39,7 @@ class Attachment:
         def after(*_: object) -> None:
             nonlocal depth
             depth -= 1
-            if depth == 0:
+            if depth == 0 and not _skipped(optimizer):
                 stepped()
 
         zero_grad = optimizer.zero_grad
@@ -60,6 +60,12 @@ class Attachment:
         if self._hooks and self.optimizer.zero_grad is ours:  # else another one was attached after
             self.optimizer.zero_grad = before  # type: ignore[method-assign]
         self._hooks = []
+
+
+def _skipped(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer has done nothing in its step: a GradScaler calls a fused one all the same and tells it."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
 
 
 def refuse_untold(optimizer: torch.optim.Optimizer) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from laconic.errors import ConfigError
@@ -80,6 +80,15 @@ def total(values: Sequence[float], device: torch.device) -> list[float]:
     summed = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(summed)
     return summed.tolist()  # type: ignore[no-any-return]
+
+
+def average(values: Tensor) -> Tensor:
+    """Mean of each number over all processes, where the numbers were."""
+    if world() == 1:
+        return values
+    summed = values.clone() if dist.get_backend() != "nccl" else values.to("cuda", copy=True)
+    dist.all_reduce(summed)
+    return (summed / world()).to(values.device)
 
 
 def barrier() -> None:

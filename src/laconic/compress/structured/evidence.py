@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from laconic.compress.structured.groups import Group, Groups
 from laconic.compress.structured.methods import Method
 from laconic.compress.structured.ranking import KINDS
-from laconic.machine.distributed import world
+from laconic.machine.distributed import average, world
 
 
 class Evidence:
@@ -26,62 +25,76 @@ class Evidence:
         masks: by group, leaf tensors; written in place.
 
     Attributes:
+        taken: steps whose gradients are known.
         skipped: steps left out, as a gradient was not finite.
     """
 
     def __init__(self, groups: Groups, method: Method, masks: dict[str, Tensor]) -> None:
         self.groups, self.method, self.masks = groups, method, masks
-        self.skipped = 0
+        self.taken = self.skipped = 0
         self.sums = {name: torch.zeros_like(mask, requires_grad=False) for name, mask in masks.items()}
         self.learner = torch.optim.Adam(masks.values(), lr=method.rate) if method.score == "mask" else None
 
-    def take(self, scale: float) -> None:
-        """Adds the gradients of a step, unscaled and averaged over all processes, and clears them."""
-        held = [mask.grad for mask in self.masks.values()]
-        if all(gradient is None for gradient in held):
+    def take(self, scale: float = 1.0) -> None:
+        """Adds the gradients of a step, unscaled and averaged over all processes, and clears them.
+
+        A step whose gradients are not all finite, in any process, is left out in every one.
+        """
+        gradients = {name: mask.grad for name, mask in self.masks.items()}
+        if world() == 1 and all(gradient is None for gradient in gradients.values()):
             return
+        device = next(iter(self.masks.values())).device
         flat = torch.cat([
-            torch.zeros_like(mask) if mask.grad is None else mask.grad.float() for mask in self.masks.values()
-        ]) / scale  # fmt: skip
-        if world() > 1:
-            dist.all_reduce(flat)
-            flat /= world()
+            torch.zeros(len(self.masks[name]), device=device) if gradient is None else gradient.float().to(device)
+            for name, gradient in gradients.items()
+        ])  # fmt: skip
+        flat = average(flat / scale)
         self.forget()
         if not bool(torch.isfinite(flat).all()):
             self.skipped += 1
             return
+        self.taken += 1
         parts = flat.split([len(mask) for mask in self.masks.values()])
-        gradients = dict(zip(self.masks, parts, strict=True))
+        for (name, mask), gradient in zip(self.masks.items(), parts, strict=True):
+            gradient = gradient.to(mask.device)
+            if self.learner is not None:
+                mask.grad = gradient
+            self.sums[name] += (gradient * mask.detach()) ** 2 if self.method.score == "taylor" else gradient
         if self.learner is not None:
-            self._learn(gradients)
-        for name, gradient in gradients.items():
-            taylor = self.method.score == "taylor"
-            self.sums[name] += (gradient * self.masks[name].detach()) ** 2 if taylor else gradient
+            self.learner.step()
+            self.forget()
 
     def forget(self) -> None:
         """Clears gradients that no step has taken."""
         for mask in self.masks.values():
             mask.grad = None
 
+    @property
+    def known(self) -> bool:
+        """Whether scores tell units apart: magnitudes always do, all others once a gradient has been taken."""
+        return self.method.score == "magnitude" or self.taken > 0
+
+    def add_penalty(self, scale: float = 1.0) -> None:
+        """Adds the gradient of `penalty`, scaled as the loss was, where that has given the masks one."""
+        penalty = self.penalty()
+        if penalty is not None and any(mask.grad is not None for mask in self.masks.values()):
+            (penalty * scale).backward()  # type: ignore[no-untyped-call]
+
     def penalty(self) -> Tensor | None:
         """penalty x mean |mask| of each kind, summed over the kinds; None where masks are not learned."""
         if self.learner is None:
             return None
-        total = torch.zeros(())
-        for kind in KINDS:
-            masks = [self.masks[group.name] for group in self.groups if group.kind == kind]
-            if masks:
-                total = total + self.method.penalty * torch.cat(masks).abs().mean()
-        return total
+        kinds = ([self.masks[group.name] for group in self.groups if group.kind == kind] for kind in KINDS)
+        return self.method.penalty * torch.stack([torch.cat(masks).abs().mean() for masks in kinds if masks]).sum()
 
     def scores(self) -> dict[str, Tensor]:
-        """By group, (size,): the highest go first."""
+        """By group, (size,) on the CPU: the highest go first."""
         if self.method.score == "gradient":
-            return dict(self.sums)
+            return {name: total.cpu() for name, total in self.sums.items()}
         if self.method.score == "taylor":
-            return {name: -total for name, total in self.sums.items()}
+            return {name: -total.cpu() for name, total in self.sums.items()}
         if self.method.score == "mask":
-            return {name: -mask.detach().abs() for name, mask in self.masks.items()}
+            return {name: -mask.detach().abs().cpu() for name, mask in self.masks.items()}
         return {group.name: -self._norms(group) for group in self.groups}
 
     def set(self, values: Mapping[str, Tensor]) -> None:
@@ -95,6 +108,7 @@ class Evidence:
         state: dict[str, Any] = {
             "masks": {name: mask.detach().clone() for name, mask in self.masks.items()},
             "sums": {name: total.clone() for name, total in self.sums.items()},
+            "taken": self.taken,
             "skipped": self.skipped,
         }
         if self.learner is not None:
@@ -102,23 +116,18 @@ class Evidence:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` gave."""
+        """Goes on from what `state_dict` gave. ValueError where it is of other groups or another method."""
+        shapes = {name: mask.shape for name, mask in self.masks.items()}
+        if any({name: of.shape for name, of in state[key].items()} != shapes for key in ("masks", "sums")):
+            raise ValueError("the search is of other groups")
+        if ("learner" in state) != (self.learner is not None):
+            raise ValueError("the search is of another method: masks are learned in one of them only")
         self.set(state["masks"])
         for name, total in self.sums.items():
             total.copy_(state["sums"][name])
-        self.skipped = int(state["skipped"])
+        self.taken, self.skipped = int(state["taken"]), int(state["skipped"])
         if self.learner is not None:
             self.learner.load_state_dict(state["learner"])
-
-    def _learn(self, gradients: Mapping[str, Tensor]) -> None:
-        penalty = self.penalty()
-        if penalty is not None:
-            penalty.backward()
-        for name, mask in self.masks.items():
-            mask.grad = gradients[name] + (0 if mask.grad is None else mask.grad)
-        if self.learner is not None:
-            self.learner.step()
-        self.forget()
 
     def _norms(self, group: Group) -> Tensor:
         """(size,) norm of all weights of each unit: rows of producers, columns of consumers."""

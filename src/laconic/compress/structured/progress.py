@@ -16,6 +16,8 @@ def ratio_at(step: int, steps: int, ratio: float) -> float:
 
 def ratio_on_paper(step: int, steps: int, ratio: float) -> float:
     """p_t as in Algorithm 1, line 10: p sqrt((1 - cos(pi t / (T - 1))) / 2)."""
+    if steps == 1:
+        return ratio
     return ratio * math.sqrt(0.5 * (1 - math.cos(math.pi * step / (steps - 1))))
 
 
@@ -26,7 +28,7 @@ def updates_at(step: int, steps: int, interval: int, first: bool = True) -> bool
 
 def usual_interval(ratio: float, steps: int) -> int:
     """The steps that 1 % of compression takes on average, the authors' rule; at least 1."""
-    return max(1, int(steps / (100 * ratio)))
+    return max(1, round(steps / (100 * ratio)))
 
 
 def check_search(ratio: float, steps: int, interval: int) -> None:

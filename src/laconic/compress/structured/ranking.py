@@ -1,6 +1,6 @@
 """Which units go: z-scores per kind, one ranking over all of them, and a budget in true cost.
 
-Scores are those of pruning: the highest go first. Ties are settled by order, groups of attention before the others.
+Scores are those of pruning: the highest go first. Ties are settled by order: UPop gives attention before the others.
 Everything is computed in float64, so equal scores give equal masks on every machine.
 """
 
@@ -36,7 +36,7 @@ def z_scores(scores: Scores, kinds: Mapping[str, Kind]) -> dict[str, Tensor]:
     return {name: found[name] for name in scores}
 
 
-def choose(scores: Scores, costs: Mapping[str, int], target: float, *, remove: bool = False) -> dict[str, Tensor]:
+def choose(scores: Scores, costs: Mapping[str, int], target: float, *, least: int = 1) -> dict[str, Tensor]:
     """Bool masks of the units to keep, such that the cost of the others is as near to `target` as units allow.
 
     Goes down the ranking and takes each unit that brings the pruned cost nearer to the target; one that would lead
@@ -46,7 +46,7 @@ def choose(scores: Scores, costs: Mapping[str, int], target: float, *, remove: b
         scores: by group, (size,); highest go first.
         costs: of one unit of each group.
         target: cost that should go.
-        remove: whether a group may lose its last unit.
+        least: units that each group keeps at any rate; 0 where groups may go altogether.
 
     Raises:
         PruningError: for scores that are no numbers.
@@ -64,7 +64,7 @@ def choose(scores: Scores, costs: Mapping[str, int], target: float, *, remove: b
     for unit in order:
         name = owner[unit]
         nearer = abs(pruned + costs[name] - target) < abs(pruned - target)
-        if nearer and (remove or left[name] > 1):
+        if nearer and left[name] > least:
             keep[unit] = False
             left[name] -= 1
             pruned += costs[name]

@@ -23,9 +23,9 @@ from laconic.compress.structured.evidence import Evidence
 from laconic.compress.structured.groups import Group, Groups
 from laconic.compress.structured.methods import UPOP, Method
 from laconic.compress.structured.progress import check_search, ratio_at, updates_at, usual_interval
-from laconic.compress.structured.ranking import PUBLISHED_WEIGHTS, Scores, choose, published_choice, z_scores
+from laconic.compress.structured.ranking import KINDS, PUBLISHED_WEIGHTS, Scores, choose, published_choice, z_scores
 from laconic.compress.structured.shrink import shrink
-from laconic.compress.structured.widths import round_widths
+from laconic.compress.structured.widths import allowed_widths, round_widths
 from laconic.errors import PruningError
 
 Budget = Literal["parameters", "macs", "mask-count"]
@@ -46,7 +46,8 @@ class UPop:
         remove: whether a module may go altogether; otherwise each keeps at least one unit.
 
     Raises:
-        PruningError: for numbers that no search can have, and for a budget that groups do not tell.
+        PruningError: for numbers that no search can have, for a budget that groups do not tell, and for a ratio that is
+            out of reach, as each module keeps a unit.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class UPop:
         remove: bool = False,
     ) -> None:
         check_search(ratio, steps, interval)
+        if multiple < 1:
+            raise PruningError(f"multiple={multiple}: give what widths are multiples of, at least 1")
         if method.published and (multiple > 1 or remove or budget != "parameters"):
             raise PruningError("the published ranking knows no other budget, multiples or removal: leave them out")
         self.groups, self.model, self.method = groups, groups.model, method
@@ -72,10 +75,13 @@ class UPop:
         self.costs = {group.name: _cost(group, budget) for group in groups}
         self.total = sum(self.costs[group.name] * group.size for group in groups)
         self._by_name: dict[str, Group] = {group.name: group for group in groups}
-        self._masks = {group.name: torch.ones(group.size, requires_grad=True) for group in groups}
+        self._order = [group.name for kind in KINDS for group in groups if group.kind == kind]  # settles ties
+        if not method.published:  # which keeps more than it was asked to, as published
+            self._refuse_unreachable()
+        self._masks = {group.name: _ones(groups.model, group) for group in groups}
         self._keep = {group.name: torch.ones(group.size, dtype=torch.bool) for group in groups}
         self._evidence = Evidence(groups, method, self._masks)
-        self._flips = 0
+        self._reached, self._flips = 0.0, 0
         self._attachment: Attachment | None = None
         self._shrunk = False
         self._hooks = [self._hook(path, group) for group in groups for path in group.producers]
@@ -94,31 +100,27 @@ class UPop:
         self._detach()
 
         def stepped() -> None:
-            self._evidence.take(1.0 if scaler is None else scaler.get_scale())
-            self.step()
+            scale = 1.0 if scaler is None else scaler.get_scale()
+            self._evidence.add_penalty(scale)
+            self._step(scale)
 
         self._attachment = Attachment(optimizer, stepped, self._evidence.forget)
         self.optimizer = optimizer
         return self
 
     def penalty(self) -> Tensor | None:
-        """The L1 term of learned masks, which `attach` adds by itself; None where masks are not learned."""
+        """The L1 term of learned masks, for loops that add it to their own loss and step by themselves; None where
+        masks are not learned. `attach` adds it by itself.
+        """
         return self._evidence.penalty()
 
     def step(self) -> None:
-        """One training step is over: masks are set where an update is due."""
-        self._check_open()
-        if self.steps_done >= self.steps:
-            raise PruningError(
-                f"{self.steps_done} of {self.steps} steps are done and the search is over; call shrink(), or give "
-                "UPop(steps=) the number of times the optimizer steps"
-            )
-        at = self.steps_done
-        self.steps_done += 1
-        last = self.steps_done == self.steps
-        if last or (self.method.progressive and updates_at(at, self.steps, self.interval)):
-            # exactly the ratio at the end, whatever the sine rounds to
-            self._update(self.ratio if last else ratio_at(at, self.steps, self.ratio))
+        """One training step is over: the gradients of its masks are taken, and masks are set where that is due.
+
+        Raises:
+            PruningError: after more steps than announced, or where the last one has come and no gradient has.
+        """
+        self._step()
 
     # Looking
 
@@ -146,20 +148,25 @@ class UPop:
         return {name: int(keep.sum()) for name, keep in self._keep.items()}
 
     def statistics(self) -> dict[str, float]:
-        """Numbers for a training log: share marked, units that changed sides at the last update, steps left out."""
-        return {"sparsity": self.sparsity, "flips": self._flips, "skipped": self._evidence.skipped}
+        """Numbers for a training log.
+
+        sparsity: share of the budget that is marked; ratio: p_t, what was asked of the last update; flips: units that
+        changed sides in it; skipped: steps left out, as a gradient was not finite.
+        """
+        found = {"sparsity": self.sparsity, "ratio": self._reached}
+        return {**found, "flips": self._flips, "skipped": self._evidence.skipped}
 
     # Changing
 
     @contextlib.contextmanager
     def trimmed(self) -> Iterator[None]:
         """Within the block the model is as small as `shrink` would make it now; afterwards the search goes on."""
-        values, keep, flips = self.values(), self._keep, self._flips
+        values, before = self.values(), (self._keep, self._reached, self._flips)
         self.trim()
         try:
             yield
         finally:
-            self._keep, self._flips = keep, flips
+            self._keep, self._reached, self._flips = before
             self._evidence.set(values)
 
     def trim(self) -> None:
@@ -177,7 +184,7 @@ class UPop:
             force: also where the search is not over, which cuts at once.
 
         Raises:
-            PruningError: where the search is not over, or it has been called before.
+            PruningError: where the search is not over, it has been called before, or nothing is known of the units.
         """
         self._check_open()
         if not self.near_target and not force:
@@ -204,54 +211,109 @@ class UPop:
         """All that lasts between steps; the model's state is saved separately."""
         return {
             "steps_done": self.steps_done,
+            "reached": self._reached,
             "flips": self._flips,
             "keep": dict(self._keep),
             **self._evidence.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` gave. ValueError where it is of other groups."""
-        keep = state["keep"]
+        """Goes on from what `state_dict` gave. ValueError where it is of other groups, another method or more steps."""
+        keep, steps_done = state["keep"], int(state["steps_done"])
         if {name: tuple(mask.shape) for name, mask in keep.items()} != {g.name: (g.size,) for g in self.groups}:
             raise ValueError("the search is of other groups")
+        if not 0 <= steps_done <= self.steps:
+            raise ValueError(f"the search has done {steps_done} steps, this one has {self.steps}")
         self._evidence.load_state_dict(state)
-        self.steps_done, self._flips = int(state["steps_done"]), int(state["flips"])
+        self.steps_done, self._reached, self._flips = steps_done, float(state["reached"]), int(state["flips"])
         self._keep = {group.name: keep[group.name].bool() for group in self.groups}
 
     # Parts
 
+    def _step(self, scale: float = 1.0) -> None:
+        self._check_open()
+        if self.steps_done >= self.steps:
+            raise PruningError(
+                f"{self.steps_done} of {self.steps} steps are done and the search is over; call shrink(), or give "
+                "UPop(steps=) the number of times the optimizer steps"
+            )
+        self._evidence.take(scale)
+        at = self.steps_done
+        last = at == self.steps - 1
+        if last:
+            self._update(self.ratio)  # exactly, whatever the sine rounds to
+        elif self.method.progressive and self._evidence.known and updates_at(at, self.steps, self.interval):
+            self._update(ratio_at(at, self.steps, self.ratio))
+        self.steps_done += 1
+
     def _update(self, ratio: float) -> None:
         """Ranks all units; those that go get 1 - p_t / p (Algorithm 1, line 12), which is 0 at the end."""
+        if not self._evidence.known:
+            skipped = self._evidence.skipped
+            raise PruningError(
+                f"nothing is known of the units: no gradient has reached a mask, {skipped} steps left out as theirs "
+                "were not finite; train this very model, attached, before its units can be chosen"
+            )
         before, self._keep = self._keep, self._choice(ratio)
+        self._reached = ratio
         self._flips = sum(int((before[name] != keep).sum()) for name, keep in self._keep.items())
         faded = 1 - ratio / self.ratio
         self._evidence.set({name: keep + faded * ~keep for name, keep in self._keep.items()})
 
     def _choice(self, ratio: float) -> dict[str, Tensor]:
-        scores = self._evidence.scores()
+        known = self._evidence.scores()
+        scores = {name: known[name] for name in self._order}
         kinds = {group.name: group.kind for group in self.groups}
         if self.method.published:
-            return published_choice(z_scores(scores, kinds), kinds, ratio, PUBLISHED_WEIGHTS)
-        if self.method.scope == "unified":
-            return self._chosen(z_scores(scores, kinds), ratio)
-        parts = {group.part: None for group in self.groups}
-        found: dict[str, Tensor] = {}
-        for part in parts:
-            found |= self._chosen({n: s for n, s in scores.items() if self._by_name[n].part == part}, ratio)
-        return {name: found[name] for name in scores}
+            found = published_choice(z_scores(scores, kinds), kinds, ratio, PUBLISHED_WEIGHTS)
+        elif self.method.scope == "unified":
+            found = self._chosen(z_scores(scores, kinds), ratio)
+        else:
+            found = {}
+            for names in self._rivals().values():
+                found |= self._chosen({name: scores[name] for name in names}, ratio)
+        return {group.name: found[group.name] for group in self.groups}
+
+    def _rivals(self) -> dict[str, list[str]]:
+        """Names of the groups that share a budget, by what it is of."""
+        shared: dict[str, list[str]] = {}
+        for name in self._order:
+            of = "the model" if self.method.scope == "unified" else self._by_name[name].part
+            shared.setdefault(of, []).append(name)
+        return shared
+
+    def _refuse_unreachable(self) -> None:
+        """PruningError where more than one unit would be missing to the ratio with every module at its least."""
+        for of, names in self._rivals().items():
+            sizes = {name: self._by_name[name].size for name in names}
+            least = {name: allowed_widths(size, self.multiple, self._least)[0] for name, size in sizes.items()}
+            total = sum(self.costs[name] * size for name, size in sizes.items())
+            most = sum(self.costs[name] * (size - least[name]) for name, size in sizes.items())
+            if self.ratio * total - most > self.multiple * max(self.costs[name] for name in names):
+                raise PruningError(
+                    f"ratio={self.ratio}: at most {most / total:.4g} of {of} can go where each module keeps a unit, or "
+                    f"{self.multiple} of them; give a smaller ratio, a smaller multiple or remove=True"
+                )
+
+    @property
+    def _least(self) -> int:
+        """Units that each module keeps."""
+        return 0 if self.remove else 1
 
     def _chosen(self, scores: Scores, ratio: float) -> dict[str, Tensor]:
         total = sum(self.costs[name] * len(score) for name, score in scores.items())
-        keep = choose(scores, self.costs, ratio * total, remove=self.remove)
+        keep = choose(scores, self.costs, ratio * total, least=self._least)
         if self.multiple == 1 or ratio < self.ratio:
             return keep
-        return round_widths(scores, self.costs, keep, self.multiple, ratio * total, least=0 if self.remove else 1)
+        return round_widths(scores, self.costs, keep, self.multiple, ratio * total, least=self._least)
 
     def _hook(self, path: str, group: Group) -> RemovableHandle:
         layer, mask = self.model.get_submodule(path), self._masks[group.name]
 
         def multiply(_: nn.Module, __: object, output: Tensor) -> Tensor:
-            return output * mask.to(output).repeat(output.shape[-1] // group.size)
+            # in float32, so that half precision rounds the output once and the mask's gradient not at all
+            factor = mask.to(output.device).repeat(output.shape[-1] // group.size)
+            return (output * factor).to(output.dtype)
 
         return layer.register_forward_hook(multiply)
 
@@ -263,6 +325,12 @@ class UPop:
         if self._attachment is not None:
             self._attachment.detach()
         self._attachment = None
+
+
+def _ones(model: nn.Module, group: Group) -> Tensor:
+    """A mask that lets all through, where the units are computed."""
+    device = model.get_submodule(group.producers[0]).get_parameter("weight").device
+    return torch.ones(group.size, device=device, requires_grad=True)
 
 
 def _cost(group: Group, budget: Budget) -> int:

@@ -39,7 +39,7 @@ def round_widths(
         missing = gap(widths)
         moves = []
         for name, width in widths.items():
-            allowed = _allowed(len(keep[name]), multiple, least)
+            allowed = allowed_widths(len(keep[name]), multiple, least)
             place = allowed.index(width)
             other = place - 1 if missing < 0 else place + 1
             if not 0 <= other < len(allowed):
@@ -60,11 +60,11 @@ def round_widths(
     return found
 
 
-def _allowed(size: int, multiple: int, least: int) -> list[int]:
-    """Widths that a group may have, ascending."""
+def allowed_widths(size: int, multiple: int, least: int) -> list[int]:
+    """Widths that a group of `size` units may have, ascending."""
     first = least if size <= multiple or least == 0 else multiple
     return sorted({first, *range(multiple, size + 1, multiple), size})
 
 
 def _nearest(width: int, size: int, multiple: int, least: int) -> int:
-    return min(_allowed(size, multiple, least), key=lambda allowed: (abs(allowed - width), -allowed))
+    return min(allowed_widths(size, multiple, least), key=lambda allowed: (abs(allowed - width), -allowed))
