@@ -1,4 +1,9 @@
-"""The named ways to find the units that go. Each is a row of METHODS; docs/UPOP.md compares them."""
+"""The named ways to find the units that go. Each is a row of METHODS; docs/UPOP.md compares them.
+
+They differ in three things: what a unit is scored by, which units it is ranked against, and whether units fade one
+after another or are cut all at once. UPop (Shi et al. 2023, arXiv 2301.13741) is one choice of the three, and what it
+is compared with in its tables are others.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,6 +27,9 @@ class Method:
         progressive: masks of units that are to go fall to zero along UPop's schedule; otherwise there is one cut at the
             end of the search.
         published: weights, threshold and survivors as in the published code, whose budget is none of real parameters.
+        attention_weight: of a unit of attention there, where one of a feed-forward network has 1: 36 in the BLIP and
+            CLIP searches, 12 in those of DeiT and Segmenter.
+        first_step: masks are set after step 0, too, as in the BLIP and CLIP searches; not in the others.
         penalty: weight of the mean of the learned masks' absolute values, by kind, in the loss.
         rate: learning rate of learned masks (Adam).
     """
@@ -30,6 +38,8 @@ class Method:
     scope: Scope = "unified"
     progressive: bool = True
     published: bool = False
+    attention_weight: int = 36
+    first_step: bool = True
     penalty: float = 1.0
     rate: float = 5e-3
 
@@ -45,11 +55,17 @@ class Method:
 UPOP = Method()
 
 METHODS: dict[str, Method] = {
+    # unified and progressive, by true costs
     "upop": UPOP,
+    # what made the tables of the paper, for BLIP and CLIP
     "published": Method(published=True),
+    # ViT-Slimming extended to all towers, the "mask-based" rows of the paper: one ratio for each part, one cut
     "mask": Method("mask", "part", progressive=False),
+    # the paper's "unified" rows: learned masks again, but one ranking for all parts
     "unified": Method("mask", "unified", progressive=False),
+    # the other half of UPop alone: units fade by its schedule, but each part loses the same ratio
     "progressive": Method("gradient", "part"),
+    # UPop's ranking and schedule over other scores
     "magnitude": Method("magnitude"),
     "taylor": Method("taylor"),
 }

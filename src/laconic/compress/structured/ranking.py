@@ -14,7 +14,6 @@ from laconic.errors import PruningError
 
 Scores = Mapping[str, Tensor]
 KINDS: tuple[Kind, ...] = ("attention", "feed_forward")
-PUBLISHED_WEIGHTS: Mapping[Kind, int] = {"attention": 36, "feed_forward": 1}  # of the BLIP and CLIP searches
 
 
 def z_scores(scores: Scores, kinds: Mapping[str, Kind]) -> dict[str, Tensor]:
@@ -77,7 +76,7 @@ def published_choice(
     """Bool masks of the units to keep by the rule of the published code, its faults included.
 
     The threshold is where the sum of weights down the ranking comes nearest to its share; the unit there stays, and so
-    do the lowest of each group. One score that is no number makes every unit of its kind, and with it all others, go.
+    do the lowest of each group. One score that is no number makes every unit of its kind go.
     """
     names = [name for kind in KINDS for name in z if kinds[name] == kind]
     flat = torch.cat([z[name].double() for name in names])

@@ -20,10 +20,10 @@ from torch.utils.hooks import RemovableHandle
 
 from laconic.compress.attaching import Attachment
 from laconic.compress.structured.evidence import Evidence
-from laconic.compress.structured.groups import Group, Groups
+from laconic.compress.structured.groups import Group, Groups, Kind
 from laconic.compress.structured.methods import UPOP, Method
 from laconic.compress.structured.progress import check_search, ratio_at, updates_at, usual_interval
-from laconic.compress.structured.ranking import KINDS, PUBLISHED_WEIGHTS, Scores, choose, published_choice, z_scores
+from laconic.compress.structured.ranking import KINDS, Scores, choose, published_choice, z_scores
 from laconic.compress.structured.shrink import shrink
 from laconic.compress.structured.widths import allowed_widths, round_widths
 from laconic.errors import PruningError
@@ -242,9 +242,12 @@ class UPop:
         last = at == self.steps - 1
         if last:
             self._update(self.ratio)  # exactly, whatever the sine rounds to
-        elif self.method.progressive and self._evidence.known and updates_at(at, self.steps, self.interval):
+        elif self._evidence.known and self._due(at):
             self._update(ratio_at(at, self.steps, self.ratio))
         self.steps_done += 1
+
+    def _due(self, at: int) -> bool:
+        return self.method.progressive and updates_at(at, self.steps, self.interval, self.method.first_step)
 
     def _update(self, ratio: float) -> None:
         """Ranks all units; those that go get 1 - p_t / p (Algorithm 1, line 12), which is 0 at the end."""
@@ -265,7 +268,8 @@ class UPop:
         scores = {name: known[name] for name in self._order}
         kinds = {group.name: group.kind for group in self.groups}
         if self.method.published:
-            found = published_choice(z_scores(scores, kinds), kinds, ratio, PUBLISHED_WEIGHTS)
+            weights: dict[Kind, int] = {"attention": self.method.attention_weight, "feed_forward": 1}
+            found = published_choice(z_scores(scores, kinds), kinds, ratio, weights)
         elif self.method.scope == "unified":
             found = self._chosen(z_scores(scores, kinds), ratio)
         else:
