@@ -1,0 +1,63 @@
+"""Configurations of fresh BLIP models, as small as a recipe asks for."""
+
+from typing import Any
+
+from laconic.errors import ConfigError
+from laconic.tasks.captioned import LONGEST, Tokenizer
+from laconic.tasks.images import Images
+from laconic.tasks.settings import ModelRecipe, Tower
+
+POSITIONS = LONGEST + 8  # of a fresh text tower: captions and a little room
+
+
+def blip_config(model: ModelRecipe, images: Images, tokenizer: Tokenizer) -> Any:
+    """A BlipConfig. Its towers may differ in width: cross-attention reads what the vision tower gives."""
+    from transformers import BlipConfig, BlipTextConfig, BlipVisionConfig
+
+    for name, tower in (("vision", model.vision), ("text", model.text)):
+        check_tower(name, tower)
+    seen: dict[str, Any] = {"num_channels": images.channels}  # which transformers keeps but does not know
+    vision = BlipVisionConfig(
+        **_shape(model.vision),
+        **seen,
+        attention_dropout=model.vision.dropout,
+        image_size=images.side,
+        patch_size=images.patch,
+        initializer_range=0.02,  # transformers' default is next to nothing
+    )
+    text = BlipTextConfig(
+        **_shape(model.text),
+        hidden_dropout_prob=model.text.dropout,
+        attention_probs_dropout_prob=model.text.dropout,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=POSITIONS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+        sep_token_id=tokenizer.sep_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    width = model.text.width
+    return BlipConfig(text_config=text, vision_config=vision, projection_dim=width, image_text_hidden_size=width)
+
+
+def check_tower(name: str, tower: Tower) -> None:
+    """ConfigError for a tower that cannot be built."""
+    for key, value in {"width": tower.width, "layers": tower.layers, "heads": tower.heads}.items():
+        if value < 1:
+            raise ConfigError(f"model.{name}.{key} = {value}; give at least 1")
+    if tower.width % tower.heads:
+        raise ConfigError(f"model.{name}: width {tower.width} is not a multiple of {tower.heads} heads")
+    if tower.feed_forward < 0 or not 0 <= tower.dropout < 1:
+        raise ConfigError(
+            f"model.{name}: feed_forward = {tower.feed_forward}, dropout = {tower.dropout}; give at least 0, and "
+            "0 <= dropout < 1"
+        )
+
+
+def _shape(tower: Tower) -> dict[str, Any]:
+    return {
+        "hidden_size": tower.width,
+        "num_hidden_layers": tower.layers,
+        "num_attention_heads": tower.heads,
+        "intermediate_size": tower.feed_forward or 4 * tower.width,
+    }
