@@ -16,17 +16,16 @@ def blip_config(model: ModelRecipe, images: Images, tokenizer: Tokenizer) -> Any
 
     for name, tower in (("vision", model.vision), ("text", model.text)):
         check_tower(name, tower)
-    seen: dict[str, Any] = {"num_channels": images.channels}  # which transformers keeps but does not know
-    vision = BlipVisionConfig(
-        **_shape(model.vision),
-        **seen,
+    vision = BlipVisionConfig(  # type: ignore[call-arg]
+        **shape_of_tower(model.vision),
         attention_dropout=model.vision.dropout,
         image_size=images.side,
         patch_size=images.patch,
+        num_channels=images.channels,
         initializer_range=0.02,  # transformers' default is next to nothing
     )
     text = BlipTextConfig(
-        **_shape(model.text),
+        **shape_of_tower(model.text),
         hidden_dropout_prob=model.text.dropout,
         attention_probs_dropout_prob=model.text.dropout,
         vocab_size=len(tokenizer),
@@ -54,7 +53,7 @@ def check_tower(name: str, tower: Tower) -> None:
         )
 
 
-def _shape(tower: Tower) -> dict[str, Any]:
+def shape_of_tower(tower: Tower) -> dict[str, Any]:
     return {
         "hidden_size": tower.width,
         "num_hidden_layers": tower.layers,

@@ -4,7 +4,7 @@ A small Transformer learns little about seeing from a few thousand photos. With 
 laconic's encoders stand in the place of pixels, one cell a patch, computed once and cached.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,10 @@ from laconic.spec.model import EncoderConfig
 from laconic.spec.pixels import Normalization
 from laconic.tasks.settings import ModelRecipe
 from laconic.training.batches import Source
-from laconic.training.features import cache_features, cache_pixels
+from laconic.training.features import PixelCache, cache_features, cache_pixels
 from laconic.training.image_cache import Progress
 
+_NOTHING = PixelCache(np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, bool), ())
 PIXELS = Normalization()  # of a tower that reads pixels
 
 
@@ -59,15 +60,29 @@ def open_images(
         mirror: they will be asked for mirrored ones.
         progress: called with (images done, images).
     """
+    shape = shape_of(model)
     if not model.encoder:
-        return Images(cache_pixels(examples, model.image, cache, progress), 3, model.image, model.patch)
-    if model.encoder not in ENCODERS:
-        raise ConfigError(f"model.encoder = {model.encoder!r}; choose one of {', '.join(ENCODERS)}, or none for pixels")
-    config = EncoderConfig(model.encoder, model.image, model.stride)
-    check_encoder(config)
+        return replace(shape, source=cache_pixels(examples, model.image, cache, progress))
+    config = _encoder_of(model)
     encoder = build_encoder(config)
-    if not model.imagenet:
-        raise ConfigError(f"model.encoder = {model.encoder!r} stays frozen: give its weights as model.imagenet")
     load_imagenet(encoder, expand(model.imagenet))
     source = cache_features(encoder, config, examples, cache, mirror=mirror, progress=progress)
-    return Images(source, channels_of(config).grid, -(-model.image // model.stride), 1)
+    return replace(shape, source=source)
+
+
+def shape_of(model: ModelRecipe) -> Images:
+    """Images without a source yet: what a vision tower must be made for. ConfigError for what no encoder gives."""
+    if not model.encoder:
+        return Images(_NOTHING, 3, model.image, model.patch)
+    config = _encoder_of(model)
+    return Images(_NOTHING, channels_of(config).grid, -(-model.image // model.stride), 1)
+
+
+def _encoder_of(model: ModelRecipe) -> EncoderConfig:
+    if model.encoder not in ENCODERS:
+        raise ConfigError(f"model.encoder = {model.encoder!r}; choose one of {', '.join(ENCODERS)}, or none for pixels")
+    if not model.imagenet:
+        raise ConfigError(f"model.encoder = {model.encoder!r} stays frozen: give its weights as model.imagenet")
+    config = EncoderConfig(model.encoder, model.image, model.stride)
+    check_encoder(config)
+    return config

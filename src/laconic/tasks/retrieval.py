@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from laconic.errors import ConfigError
 from laconic.machine.distributed import gather, world
 from laconic.metrics.retrieval import chance_recall, recall_at
-from laconic.tasks.blip import blip_config, check_tower
+from laconic.tasks.blip import blip_config, check_tower, shape_of_tower
 from laconic.tasks.captioned import LONGEST, Captioned, CaptionedBatch, Report, Tokenizer
 from laconic.tasks.contrast import Momentum, in_batch, positives
 from laconic.tasks.images import Images
@@ -56,21 +56,18 @@ def open_task(recipe: SlimRecipe, cache: Path, show: Report = lambda *_: None) -
 def _fresh_clip(model: ModelRecipe, images: Images, tokenizer: Tokenizer) -> nn.Module:
     from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
-    shapes: dict[str, dict[str, Any]] = {}
     for name, tower in (("vision", model.vision), ("text", model.text)):
         check_tower(name, tower)
-        shapes[name] = {
-            "hidden_size": tower.width,
-            "num_hidden_layers": tower.layers,
-            "num_attention_heads": tower.heads,
-            "intermediate_size": tower.feed_forward or 4 * tower.width,
-            "attention_dropout": tower.dropout,
-        }
     vision = CLIPVisionConfig(
-        **shapes["vision"], num_channels=images.channels, image_size=images.side, patch_size=images.patch
+        **shape_of_tower(model.vision),
+        attention_dropout=model.vision.dropout,
+        num_channels=images.channels,
+        image_size=images.side,
+        patch_size=images.patch,
     )
     text = CLIPTextConfig(
-        **shapes["text"],
+        **shape_of_tower(model.text),
+        attention_dropout=model.text.dropout,
         vocab_size=len(tokenizer),
         max_position_embeddings=LONGEST,
         bos_token_id=tokenizer.cls_token_id,

@@ -1,0 +1,152 @@
+"""Questions about generated scenes, and sentences about two of them.
+
+Whoever has not seen the scene knows little: of each form, answers are as often one as the other, as far as scenes
+allow, and a sentence is true as often as not. All follows from (seed, split, index).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from laconic.data.pairs import Pair, Pairs
+from laconic.data.questions import Question, Questions
+from laconic.data.scene_art import COLOURS, GROUNDS, SHAPES, Thing
+from laconic.data.scenes import COUNTS, Scene, Scenes
+from laconic.errors import ConfigError
+
+NUMBERS = ("none", "one", "two", "three")
+APART = 0.12  # of the image's side: what is left of something, or above it, is so by this much
+
+Asked = tuple[str, str]  # question and answer
+
+
+def load_scene_questions(
+    split: str, count: int | None = None, each: int = 4, seed: int = 0, size: int = 96
+) -> Questions:
+    """`each` questions about every scene; ConfigError as of Scenes."""
+    if not 1 <= each <= 20:
+        raise ConfigError(f"scenes: each must be 1 to 20, not {each}")
+    scenes = Scenes(COUNTS.get(split, 1) if count is None else count, split, seed, size)
+    items: list[Question] = []
+    for row in range(len(scenes)):
+        rng = np.random.default_rng((seed, list(COUNTS).index(split), row, 1))
+        for text, answer in _ask(scenes.scene(row), rng, each):
+            items.append(Question(len(items), row, text, {answer: 1}))
+    return Questions(scenes, tuple(items))
+
+
+def load_scene_pairs(split: str, count: int | None = None, seed: int = 0, size: int = 96) -> Pairs:
+    """A sentence about each two scenes that follow one another; ConfigError as of Scenes."""
+    scenes = Scenes(2 * (COUNTS.get(split, 1) if count is None else count), split, seed, size)
+    items = []
+    for number in range(len(scenes) // 2):
+        rng = np.random.default_rng((seed, list(COUNTS).index(split), number, 2))
+        left, right = scenes.scene(2 * number), scenes.scene(2 * number + 1)
+        label = int(rng.integers(2))
+        items.append(Pair(str(number), 2 * number, 2 * number + 1, _claim(left, right, bool(label), rng), label))
+    return Pairs(scenes, tuple(items))
+
+
+# Questions. Each gives None where the scene does not allow it.
+
+
+def _ask(scene: Scene, rng: np.random.Generator, count: int) -> list[Asked]:
+    found: dict[str, str] = {}
+    while len(found) < count:
+        asked = _FORMS[int(rng.integers(len(_FORMS)))](scene, rng)
+        if asked is not None and asked[0] not in found:
+            found[asked[0]] = asked[1]
+        elif rng.random() < 0.02:  # a scene of one thing has few questions
+            break
+    return list(found.items())
+
+
+def _colour(scene: Scene, rng: np.random.Generator) -> Asked | None:
+    thing = _only(scene, rng, lambda thing: thing.shape)
+    return None if thing is None else (f"what colour is the {thing.shape}?", thing.colour)
+
+
+def _shape(scene: Scene, rng: np.random.Generator) -> Asked | None:
+    thing = _only(scene, rng, lambda thing: thing.colour)
+    return None if thing is None else (f"what shape is {thing.colour}?", thing.shape)
+
+
+def _number(scene: Scene, rng: np.random.Generator) -> Asked | None:
+    return "how many shapes are there?", NUMBERS[len(scene.things)]
+
+
+def _ground(scene: Scene, rng: np.random.Generator) -> Asked | None:
+    return "what is the background?", scene.ground
+
+
+def _there(scene: Scene, rng: np.random.Generator) -> Asked | None:
+    yes = bool(rng.integers(2))
+    thing = scene.things[int(rng.integers(len(scene.things)))]
+    asked = thing if yes else _absent(scene, thing, rng)
+    return f"is there a {asked.colour} {asked.shape}?", "yes" if yes else "no"
+
+
+def _beside(scene: Scene, rng: np.random.Generator) -> Asked | None:
+    two = rng.permutation(len(scene.things))[:2]
+    if len(two) < 2:
+        return None
+    first, second = (scene.things[int(place)] for place in two)
+    if abs(first.x - second.x) < APART:
+        return None
+    side = ("left", "right")[int(rng.integers(2))]
+    true = (first.x < second.x) == (side == "left")
+    text = f"is the {first.colour} {first.shape} {side} of the {second.colour} {second.shape}?"
+    return text, "yes" if true else "no"
+
+
+_FORMS: tuple[Callable[[Scene, np.random.Generator], Asked | None], ...] = (
+    _colour, _shape, _number, _ground, _there, _beside,
+)  # fmt: skip
+
+
+# Sentences
+
+
+def _claim(left: Scene, right: Scene, true: bool, rng: np.random.Generator) -> str:
+    """A sentence that is true of the two scenes, or false."""
+    if rng.random() < 0.5:
+        side = int(rng.integers(2))
+        scene = (left, right)[side]
+        thing = scene.things[int(rng.integers(len(scene.things)))]
+        said = thing if true else _absent(scene, thing, rng)
+        return f"there is a {said.colour} {said.shape} in the {('left', 'right')[side]} picture"
+    more = len(left.things) - len(right.things)
+    if more == 0:
+        held, other = "the same number of shapes as", ("more shapes than", "fewer shapes than")
+    else:
+        held = "more shapes than" if more > 0 else "fewer shapes than"
+        other = ("fewer shapes than" if more > 0 else "more shapes than", "the same number of shapes as")
+    said_number = held if true else other[int(rng.integers(2))]
+    return f"the left picture has {said_number} the right picture"
+
+
+# Parts
+
+
+def _only(scene: Scene, rng: np.random.Generator, key: Callable[[Thing], str]) -> Thing | None:
+    """A thing that shares this with no other, if there is one."""
+    keys = [key(thing) for thing in scene.things]
+    alone = [thing for thing in scene.things if keys.count(key(thing)) == 1]
+    return alone[int(rng.integers(len(alone)))] if alone else None
+
+
+def _absent(scene: Scene, thing: Thing, rng: np.random.Generator) -> Thing:
+    """A thing like this one, of another colour or shape, that is not in the scene."""
+    held = {(other.shape, other.colour) for other in scene.things}
+    while True:
+        if rng.integers(2):
+            other = replace(thing, colour=tuple(COLOURS)[int(rng.integers(len(COLOURS)))])
+        else:
+            other = replace(thing, shape=SHAPES[int(rng.integers(len(SHAPES)))])
+        if (other.shape, other.colour) not in held:
+            return other
+
+
+ANSWERS = (*COLOURS, *SHAPES, *NUMBERS[1:], *GROUNDS, "yes", "no")
+"""All that a question about a scene may be answered with."""

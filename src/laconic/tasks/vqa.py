@@ -1,0 +1,254 @@
+"""Visual question answering: a question about an image, answered in words.
+
+Data: "vqav2", the published files, or "scenes", questions about generated scenes. The model is transformers'
+BlipForQuestionAnswering, whose padding is honoured. It learns by the likelihood of each answer, weighted by the share
+of people who gave it, and answers by ranking all answers of the training ("rank" of BLIP, Li et al. 2022).
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from laconic import hf
+from laconic.config import expand
+from laconic.data.questions import Questions, load_vqav2
+from laconic.data.scene_facts import load_scene_questions
+from laconic.errors import ConfigError
+from laconic.metrics.vqa import accuracy, normalise
+from laconic.tasks.answering import SCENES, Words, open_net, square
+from laconic.tasks.blip import blip_config
+from laconic.tasks.images import Images
+from laconic.tasks.opening import check_recipe, save_folder
+from laconic.tasks.settings import SlimRecipe
+from laconic.tasks.supply import Shuffled
+from laconic.tasks.table import Show
+from laconic.tasks.task import Learner
+
+DATA = ("vqav2", SCENES)
+MOST_ANSWERS = 3128  # that are ranked, the most frequent of the training; the number of BLIP
+VALIDATED = 64  # questions at once
+IGNORED = -100  # where there is no token to be said
+
+
+@dataclass(frozen=True)
+class QuestionBatch:
+    """What one step learns from.
+
+    Attributes:
+        pixels: float32 (n, channels, side, side).
+        words, mask: int64 (n, longest), of the questions.
+        answers: int64 (m, longest answer), each from the token that begins to the one that ends, padded.
+        asked: int64 (m,), the question of each answer.
+        weights: float32 (m,), share of the people who gave it.
+    """
+
+    pixels: Tensor
+    words: Tensor
+    mask: Tensor
+    answers: Tensor
+    asked: Tensor
+    weights: Tensor
+
+    @property
+    def count(self) -> int:
+        """Questions."""
+        return len(self.words)
+
+    def to(self, device: torch.device) -> "QuestionBatch":
+        """The same on a device."""
+        return QuestionBatch(*(getattr(self, each.name).to(device) for each in fields(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Questions of one split, with their images."""
+
+    questions: Questions
+    images: Images
+    words: Words
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Questions of which the image can be read."""
+        valid = self.images.source.valid
+        return np.array([row for row, item in enumerate(self.questions.items) if valid[item.image]], int)
+
+    def batch(self, rows: np.ndarray, rng: np.random.Generator | None = None) -> QuestionBatch:
+        """Some questions with all their answers."""
+        items = [self.questions.items[int(row)] for row in rows]
+        pixels = self.images.batch(np.array([item.image for item in items]))
+        words, mask = self.words.encode([item.text for item in items])
+        given = [(at, text, count) for at, item in enumerate(items) for text, count in item.answers.items()]
+        people = [sum(item.answers.values()) for item in items]
+        return QuestionBatch(
+            pixels,
+            words,
+            mask,
+            answer_tokens(self.words, [text for _, text, _ in given]),
+            torch.tensor([at for at, _, _ in given]),
+            torch.tensor([count / people[at] for at, _, count in given]),
+        )
+
+
+def answer_tokens(words: Words, answers: list[str]) -> Tensor:
+    """Tokens of answers (answers, longest): what begins, the words, what ends, padding."""
+    tokens, _ = words.encode(answers)
+    tokens = tokens.clone()
+    tokens[:, 0] = words.tokenizer.bos_token_id
+    return tokens
+
+
+class QuestionAnswering:
+    """The task over two splits."""
+
+    selection = "accuracy"
+
+    def __init__(self, net: nn.Module, train: Split, val: Split, recipe: SlimRecipe) -> None:
+        self.net, self.train, self.val = net, train, val
+        self.batches = Shuffled(train.batch, train.rows, recipe.training.batch, recipe.training.seed)
+        self._smoothing, self._candidates = recipe.training.label_smoothing, recipe.options.candidates
+        self._pad = train.words.tokenizer.pad_token_id
+
+    def outputs(self, net: nn.Module, batch: QuestionBatch) -> Tensor:
+        """Logits (said, vocabulary) of all words of the answers that are no padding."""
+        heard = _ask(net, batch)
+        logits = self._say(net, heard, batch.mask, batch.asked, batch.answers[:, :-1])
+        return logits[batch.answers[:, 1:] != self._pad]
+
+    def loss(self, outputs: Tensor, batch: QuestionBatch) -> Tensor:
+        """Sum over answers of weight x negative log-likelihood, a question's share."""
+        said = batch.answers[:, 1:] != self._pad
+        each = F.cross_entropy(
+            outputs.float(), batch.answers[:, 1:][said], label_smoothing=self._smoothing, reduction="none"
+        )
+        return (each * batch.weights[:, None].expand_as(said)[said]).sum() / batch.count
+
+    def learner(self, net: nn.Module, teacher: nn.Module | None, weight: float, temperature: float) -> nn.Module:
+        """The usual one."""
+        return Learner(net, self, teacher, weight, temperature)
+
+    def validate(self, net: nn.Module) -> dict[str, float]:
+        """VQA accuracy in percent."""
+        device, rows, total = next(net.parameters()).device, self.val.rows, 0.0
+        answers = self._listed.to(device)
+        for start in range(0, len(rows), VALIDATED):
+            some = rows[start : start + VALIDATED]
+            best = self._rank(net, self.val.batch(some).to(device), answers)
+            for row, place in zip(some, best.tolist(), strict=True):
+                total += accuracy(self._answers[place], self.val.questions.items[int(row)].answers)
+        return {"accuracy": 100 * total / len(rows)}
+
+    def baselines(self) -> dict[str, float]:
+        """The most frequent answer of the training, to all questions and to each question as it is worded."""
+        usual = self._answers[0]
+        worded: dict[str, Counter[str]] = defaultdict(Counter)
+        for item in self.train.questions.items:
+            worded[item.text].update(item.answers)
+        items = [self.val.questions.items[int(row)] for row in self.val.rows]
+        best = {text: counts.most_common(1)[0][0] for text, counts in worded.items()}
+        seen = sum(accuracy(best.get(item.text, usual), item.answers) for item in items)
+        return {
+            "one answer": 100 * sum(accuracy(usual, item.answers) for item in items) / len(items),
+            "no image": 100 * seen / len(items),
+        }
+
+    def example(self) -> dict[str, Tensor]:
+        """One question and its first answer."""
+        batch = self.val.batch(self.val.rows[:1])
+        return {
+            "input_ids": batch.words,
+            "attention_mask": batch.mask,
+            "pixel_values": batch.pixels,
+            "labels": batch.answers[:1],
+        }
+
+    def save(self, net: nn.Module, folder: Path) -> None:
+        """Model, tokenizer, and image processor where it reads pixels."""
+        save_folder(net, folder, self.train.words.tokenizer, self.train.images)
+
+    # Ranking
+
+    @cached_property
+    def _answers(self) -> list[str]:
+        """Answers of the training, the most frequent first."""
+        counts: Counter[str] = Counter()
+        for item in self.train.questions.items:
+            for text, count in item.answers.items():
+                counts[normalise(text)] += count
+        return [text for text, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0])) if text][:MOST_ANSWERS]
+
+    @cached_property
+    def _listed(self) -> Tensor:
+        return answer_tokens(self.train.words, self._answers)
+
+    def _rank(self, net: nn.Module, batch: QuestionBatch, answers: Tensor) -> Tensor:
+        """(n,) the answer of the highest likelihood, among those whose first word is likeliest."""
+        heard = _ask(net, batch)
+        each = torch.arange(batch.count, device=answers.device)
+        begun = answers[:1, :1].expand(batch.count, 1)
+        first = self._say(net, heard, batch.mask, each, begun)[:, 0].float().log_softmax(-1)
+        count = min(self._candidates, len(answers))
+        chosen = first[:, answers[:, 1]].topk(count).indices  # (n, count)
+        asked, said = each.repeat_interleave(count), answers[chosen.flatten()]
+        logits = self._say(net, heard, batch.mask, asked, said[:, :-1]).float().log_softmax(-1)
+        following = said[:, 1:]
+        likelihood = logits.gather(-1, following[..., None])[..., 0] * (following != self._pad)
+        best = likelihood.sum(-1).view(-1, count).argmax(-1)
+        return chosen[each, best]
+
+    def _say(self, net: Any, heard: Tensor, mask: Tensor, asked: Tensor, answers: Tensor) -> Tensor:
+        """Logits (m, length, vocabulary) of what follows each word of answers (m, length)."""
+        logits: Tensor = net.text_decoder(
+            input_ids=answers,
+            attention_mask=(answers != self._pad).long(),
+            encoder_hidden_states=heard[asked],
+            encoder_attention_mask=mask[asked],
+            use_cache=False,
+        ).logits
+        return logits
+
+
+def _ask(net: Any, batch: QuestionBatch) -> Tensor:
+    """The questions as the decoder sees them, (n, longest, width): each is read once for all its answers."""
+    images = net.vision_model(batch.pixels).last_hidden_state
+    heard: Tensor = net.text_encoder(
+        batch.words, attention_mask=batch.mask, encoder_hidden_states=images
+    ).last_hidden_state
+    return heard
+
+
+def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> QuestionAnswering:
+    """The task as a recipe asks for it; raises as laconic.tasks.table.open_task."""
+    check_recipe(recipe, kinds=("blip",), options=("candidates",))
+    questions = {split: _questions(recipe, split) for split in ("train", "val")}
+
+    def fresh(model: Any, images: Images, tokenizer: Any) -> nn.Module:
+        from transformers import BlipForQuestionAnswering
+
+        return hf.honour_padding(hf.fit_channels(BlipForQuestionAnswering(blip_config(model, images, tokenizer))))
+
+    items = questions["train"].items
+    texts = [text for item in items for text in (item.text, *item.answers)]
+    net, words, images = open_net(recipe, texts, fresh, "BlipForQuestionAnswering")
+    opened = {split: Split(held, images(held.images, split, cache, show), words) for split, held in questions.items()}
+    return QuestionAnswering(net, opened["train"], opened["val"], recipe)
+
+
+def _questions(recipe: SlimRecipe, split: str) -> Questions:
+    data = recipe.data
+    if data.name not in DATA:
+        raise ConfigError(f"data.name = {data.name!r} is not for vqa; choose one of {', '.join(DATA)}")
+    count: int = getattr(data, split)
+    if data.name == SCENES:
+        return load_scene_questions(split, count or None, size=square(recipe))
+    if not data.root:
+        raise ConfigError(f"data.name = {data.name!r} lies on disk: give its folder as data.root")
+    questions = load_vqav2(expand(data.root), split)
+    return Questions(questions.images, questions.items[:count] if count else questions.items)
