@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from laconic.errors import ConfigError
 from laconic.machine.distributed import gather, world
-from laconic.metrics.retrieval import chance_recall, recall_at
+from laconic.metrics.retrieval import KS, chance_recall, recall_at
 from laconic.tasks.blip import blip_config, check_tower, shape_of_tower
 from laconic.tasks.captioned import LONGEST, Captioned, CaptionedBatch, Report, Tokenizer
 from laconic.tasks.contrast import Momentum, in_batch, positives
@@ -42,6 +42,8 @@ def open_task(recipe: SlimRecipe, cache: Path, show: Report = lambda *_: None) -
         raise ConfigError(
             f"training.batch = {recipe.training.batch}; an image needs others to be told from: at least 2"
         )
+    if recipe.options.matching and recipe.options.rerank < max(KS):
+        raise ConfigError(f"options.rerank = {recipe.options.rerank}; recall at {max(KS)} needs at least so many")
     opened = open_all(recipe, cache, show, _fresh_blip if recipe.model.kind == "blip" else _fresh_clip, (CLIP, BLIP))
     matches = type(opened.net).__name__ == BLIP
     if recipe.options.matching != matches:
