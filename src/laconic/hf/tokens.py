@@ -34,12 +34,11 @@ def make_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=list(SPECIALS), limit_alphabet=ALPHABET, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    if tokenizer.get_vocab_size() > size:
-        raise ConfigError(f"a vocabulary of {size} is too small: the characters alone are {tokenizer.get_vocab_size()}")
+    vocabulary = _learned(tokenizer, texts, size)
+    if len(vocabulary) > size:
+        raise ConfigError(f"a vocabulary of {size} is too small: the characters alone are {len(vocabulary)}")
+    tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
+    tokenizer.add_special_tokens(list(SPECIALS))
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -56,3 +55,24 @@ def make_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
         eos_token="[SEP]",
         additional_special_tokens=["[ENC]"],
     )
+
+
+def _learned(tokenizer: Tokenizer, texts: list[str], size: int) -> dict[str, int]:
+    """Token -> id, learned by a copy of the tokenizer.
+
+    The trainer numbers the letters inside of words as it meets them, in an order that is another in each process, and
+    lets the lower number win among pairs that are equally frequent. So they get their numbers here beforehand.
+    """
+    learner = Tokenizer.from_str(tokenizer.to_str())
+    words = {
+        word
+        for text in texts
+        for word, _ in learner.pre_tokenizer.pre_tokenize_str(learner.normalizer.normalize_str(text))
+    }
+    inside = sorted({f"##{letter}" for word in words for letter in word[1:]})
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=[*SPECIALS, *inside], limit_alphabet=ALPHABET, show_progress=False
+    )
+    learner.train_from_iterator(texts, trainer)
+    found: dict[str, int] = learner.get_vocab()
+    return found

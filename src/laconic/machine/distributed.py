@@ -91,6 +91,28 @@ def average(values: Tensor) -> Tensor:
     return (summed / world()).to(values.device)
 
 
+def gather(own: Tensor) -> Tensor:
+    """Rows of all processes, those of the first one first; a process may have more of them than another.
+
+    Gradients reach the own rows only, times the number of processes. Where each process computes the same loss of all
+    rows, their gradients averaged are then those of that loss.
+    """
+    if world() == 1:
+        return own
+    counts = [int(count) for count in _all_gather(torch.tensor([len(own)], device=own.device))]
+    padding = own.new_zeros((max(counts) - len(own), *own.shape[1:]))
+    parts = _all_gather(torch.cat([own.detach(), padding]))
+    rows = [part[:count] for part, count in zip(parts, counts, strict=True)]
+    rows[rank()] = own.detach() + world() * (own - own.detach()) if own.requires_grad else own
+    return torch.cat(rows)
+
+
+def _all_gather(own: Tensor) -> list[Tensor]:
+    parts = [torch.empty_like(own) for _ in range(world())]
+    dist.all_gather(parts, own.contiguous())
+    return parts
+
+
 def barrier() -> None:
     """Waits until every process has come here."""
     if world() > 1:

@@ -1,7 +1,7 @@
 """Images with their captions as token ids: what captioning and retrieval learn from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +91,18 @@ class Captioned:
             mirror: flips images left to right with probability one half.
         """
         mirrored = rng.random(len(rows)) < 0.5 if mirror and rng is not None else None
+        words = self.texts(rows, rng if captions else None, captions)
+        return replace(words, pixels=self.images.batch(rows, mirrored))
+
+    def texts(self, rows: np.ndarray, rng: np.random.Generator | None = None, captions: int = 0) -> CaptionedBatch:
+        """`batch` without pixels, of which there are none for each image."""
         chosen = [np.arange(self.first[row], self.first[row + 1]) for row in rows]
         if captions and rng is not None:
             chosen = [rng.permutation(some)[:captions] for some in chosen]
         picked = np.concatenate(chosen)
         lengths = self.lengths[picked]
         return CaptionedBatch(
-            self.images.batch(rows, mirrored),
+            torch.empty(len(rows), 0),
             torch.from_numpy(self.tokens[picked, : lengths.max()].astype(np.int64)),
             torch.from_numpy(lengths),
             torch.from_numpy(np.repeat(np.arange(len(rows)), [len(some) for some in chosen])),
