@@ -57,7 +57,8 @@ def load_nlvr2(root: Path, split: str, photos: Photos = "some") -> Pairs:
 
     A line of the file is a JSON table with `identifier`, `sentence` and `label`. The photos of identifier
     `dev-1-2-0` are `dev-1-2-img0.png` and `dev-1-2-img1.png` in the folder `dev`, of training in
-    `images/train/<directory>`, each in `root` or in `root/images`. Raises ConfigError for another split, DataError for files that cannot be used.
+    `images/train/<directory>`, each in `root` or in `root/images`. Raises ConfigError for another split, DataError for
+    files that cannot be used.
     """
     if split not in FILES:
         raise ConfigError(f"nlvr2: no split {split!r}; it has {', '.join(FILES)}")

@@ -18,7 +18,10 @@ from laconic.errors import ConfigError
 NUMBERS = ("none", "one", "two", "three")
 APART = 0.12  # of the image's side: what is left of something, or above it, is so by this much
 
+LARGER = 1.25  # times the radius of what it is larger than
+
 Asked = tuple[str, str]  # question and answer
+Said = tuple[str, str]  # a true sentence and a false one
 
 
 def load_scene_questions(
@@ -100,30 +103,76 @@ def _beside(scene: Scene, rng: np.random.Generator) -> Asked | None:
     return text, "yes" if true else "no"
 
 
+def _neighbour(scene: Scene, rng: np.random.Generator) -> Asked | None:
+    if len(scene.things) != 2:
+        return None
+    first, second = (scene.things[int(place)] for place in rng.permutation(2))
+    if abs(first.x - second.x) < APART:
+        return None
+    side = "left" if first.x < second.x else "right"
+    return f"what shape is {side} of the {second.colour} {second.shape}?", first.shape
+
+
+def _larger(scene: Scene, rng: np.random.Generator) -> Asked | None:
+    two = rng.permutation(len(scene.things))[:2]
+    if len(two) < 2:
+        return None
+    first, second = (scene.things[int(place)] for place in two)
+    if max(first.radius, second.radius) < LARGER * min(first.radius, second.radius):
+        return None
+    word = ("larger", "smaller")[int(rng.integers(2))]
+    true = (first.radius > second.radius) == (word == "larger")
+    text = f"is the {first.colour} {first.shape} {word} than the {second.colour} {second.shape}?"
+    return text, "yes" if true else "no"
+
+
 _FORMS: tuple[Callable[[Scene, np.random.Generator], Asked | None], ...] = (
-    _colour, _shape, _number, _ground, _there, _beside,
+    _colour, _shape, _number, _ground, _there, _beside, _neighbour, _larger,
 )  # fmt: skip
 
 
-# Sentences
+# Sentences. Each form gives a true and a false sentence of two scenes, or None where they allow only one of them: a
+# form that were possible for one label alone would tell the label.
 
 
 def _claim(left: Scene, right: Scene, true: bool, rng: np.random.Generator) -> str:
     """A sentence that is true of the two scenes, or false."""
-    if rng.random() < 0.5:
-        side = int(rng.integers(2))
-        scene = (left, right)[side]
-        thing = scene.things[int(rng.integers(len(scene.things)))]
-        said = thing if true else _absent(scene, thing, rng)
-        return f"there is a {said.colour} {said.shape} in the {('left', 'right')[side]} picture"
+    while True:
+        said = _CLAIMS[int(rng.integers(len(_CLAIMS)))](left, right, rng)
+        if said is not None:
+            return said[0] if true else said[1]
+
+
+def _in_one(left: Scene, right: Scene, rng: np.random.Generator) -> Said | None:
+    side = int(rng.integers(2))
+    scene = (left, right)[side]
+    thing = scene.things[int(rng.integers(len(scene.things)))]
+    absent, name = _absent(scene, thing, rng), ("left", "right")[side]
+    held, missing = (f"there is a {one.colour} {one.shape} in the {name} picture" for one in (thing, absent))
+    return held, missing
+
+
+def _in_both(left: Scene, right: Scene, rng: np.random.Generator) -> Said | None:
+    first, second = ({thing.colour for thing in scene.things} for scene in (left, right))
+    common, single = sorted(first & second), sorted(first ^ second)
+    if not common or not single:
+        return None
+    held, missing = (colours[int(rng.integers(len(colours)))] for colours in (common, single))
+    return f"both pictures have a {held} shape", f"both pictures have a {missing} shape"
+
+
+def _numbers(left: Scene, right: Scene, rng: np.random.Generator) -> Said | None:
     more = len(left.things) - len(right.things)
     if more == 0:
         held, other = "the same number of shapes as", ("more shapes than", "fewer shapes than")
     else:
         held = "more shapes than" if more > 0 else "fewer shapes than"
         other = ("fewer shapes than" if more > 0 else "more shapes than", "the same number of shapes as")
-    said_number = held if true else other[int(rng.integers(2))]
-    return f"the left picture has {said_number} the right picture"
+    wrong = other[int(rng.integers(2))]
+    return f"the left picture has {held} the right picture", f"the left picture has {wrong} the right picture"
+
+
+_CLAIMS: tuple[Callable[[Scene, Scene, np.random.Generator], Said | None], ...] = (_in_one, _in_both, _numbers)
 
 
 # Parts

@@ -38,20 +38,25 @@ CONTRACTIONS = {
     **{f"{word}s": f"{word}'s" for word in ("that", "there", "what", "where", "who", "how", "when", "why", "let")},
     "im": "i'm", "ive": "i've", "oclock": "o'clock", "maam": "ma'am", "yall": "y'all",
 }  # fmt: skip
-_PUNCTUATION = re.compile(r"""[;/\[\]"{}()=+\\_\-><@`,?!]""")
-_INNER = re.compile(r"(?<=\w)[-/](?=\w)")
-_COMMA = re.compile(r"(?<=\d),(?=\d)")
+_MARKS = ';/[]"{}()=+\\_-><@`,?!'
+_THOUSANDS = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 
 
 def normalise(answer: str) -> str:
     """Lower case, without punctuation and articles, numbers as digits, apostrophes where they belong."""
-    text = answer.replace("\n", " ").replace("\t", " ").strip().lower()
-    text = _COMMA.sub("", text)
-    text = _PUNCTUATION.sub("", _INNER.sub(" ", text))
-    text = _PERIOD.sub("", text)
+    text = _without_marks(" ".join(answer.lower().split()))
     words = (str(NUMBERS.get(word, word)) for word in text.split() if word not in ARTICLES)
     return " ".join(CONTRACTIONS.get(word, word) for word in words)
+
+
+def _without_marks(text: str) -> str:
+    """A mark goes where it stands beside a space or the text has a number such as 1,000; else a space replaces it."""
+    number, found = _THOUSANDS.search(text), text
+    for mark in _MARKS:
+        beside = f"{mark} " in text or f" {mark}" in text
+        found = found.replace(mark, "" if number or beside else " ")
+    return _PERIOD.sub("", found)
 
 
 def accuracy(answer: str, given: Mapping[str, int]) -> float:

@@ -233,7 +233,8 @@ class QuestionAnswering:
         following = said[:, 1:]
         logits = self._say(net, heard, mask, asked, said[:, :-1]).float().log_softmax(-1)
         each = logits.gather(-1, following[..., None])[..., 0]
-        return (each * (following != self._pad)).sum(-1)
+        likelihood: Tensor = (each * (following != self._pad)).sum(-1)
+        return likelihood
 
     def _say(self, net: Any, heard: Tensor, mask: Tensor, asked: Tensor, answers: Tensor) -> Tensor:
         """Logits (m, length, vocabulary) of what follows each word of answers (m, length)."""
