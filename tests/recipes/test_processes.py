@@ -128,7 +128,7 @@ def test_a_run_reports_its_stages_and_its_end(monkeypatch, tmp_path):
             watch.progress(Progress(done, 1000, 1, 2.0, {}))
         return RESULT
 
-    monkeypatch.setattr(processes, "run_recipe", run)
+    monkeypatch.setattr(processes, "carry_out_recipe", run)
     started = time.monotonic()
     pipe = Pipe()
     processes._work(Recipe(), tmp_path, tmp_path, 0, pipe)
@@ -145,15 +145,15 @@ def test_errors_come_back_as_one_reason(monkeypatch, tmp_path):
 
         return run
 
-    monkeypatch.setattr(processes, "run_recipe", fail(DataError("no photos")))
+    monkeypatch.setattr(processes, "carry_out_recipe", fail(DataError("no photos")))
     pipe = Pipe()
     processes._work(Recipe(), tmp_path, tmp_path, 0, pipe)
     assert pipe == [(None, "no photos")]
-    monkeypatch.setattr(processes, "run_recipe", fail(ZeroDivisionError("oops")))
+    monkeypatch.setattr(processes, "carry_out_recipe", fail(ZeroDivisionError("oops")))
     with pytest.raises(ZeroDivisionError):
         processes._work(Recipe(), tmp_path, tmp_path, 0, pipe)
     assert pipe[-1] == (None, "ZeroDivisionError: oops; the traceback is on standard error")
-    monkeypatch.setattr(processes, "run_recipe", fail(BrokenPipeError()))
+    monkeypatch.setattr(processes, "carry_out_recipe", fail(BrokenPipeError()))
     with pytest.raises(SystemExit):
         processes._work(Recipe(), tmp_path, tmp_path, 0, pipe)
 

@@ -61,8 +61,8 @@ class SlimFolder:
     """Layout of the data; docs/DATA.md lists those of each task."""
     root: Annotated[str, arg(metavar="DIR")]
     """Folder of the data."""
-    out: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
-    """Folder of the run; the slim model comes to lie in its folder model/."""
+    out: RunFolder = None
+    """Folder of the run, runs/<name of the model's folder> by default; the slim model comes to lie in its model/."""
     ratio: float | None = None
     """Share of the budget that goes; 0.5 unless the recipe says otherwise."""
     budget: Budget | None = None
@@ -117,7 +117,8 @@ def slim(options: SlimFolder) -> None:
         ),
         distillation=replace(base.distillation, teacher="dense") if options.distil else base.distillation,
     )
-    carry_out(recipe, options.out, options.cache, resume=options.resume, threads=options.threads)
+    folder = options.out or Path("runs") / options.model.resolve().name
+    carry_out(recipe, folder, options.cache, resume=options.resume, threads=options.threads)
 
 
 def _slim(base: Slim, options: SlimFolder) -> Slim:
