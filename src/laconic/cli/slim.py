@@ -6,7 +6,7 @@ Knows how such a recipe meets the command line, not what it does.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from rich import box
 from rich.table import Table
@@ -19,8 +19,15 @@ from laconic.config import read_toml
 from laconic.errors import ConfigError
 from laconic.spec.manifest import NET
 from laconic.tasks.settings import Budget, Slim, SlimRecipe, Stage, TaskName
-from laconic.training.settings import Distillation, Training
+from laconic.training.settings import Training
 
+T = TypeVar("T")
+USUAL = SlimRecipe(
+    "caption",
+    slim=Slim("upop"),
+    search=Stage(5, 1e-5, "constant"),
+    training=Training(epochs=5, learning_rate=1e-5, precision="float32", weight_decay=0.05),
+)
 MethodName = Literal["upop", "published", "mask", "unified", "progressive", "magnitude", "taylor"]
 
 
@@ -56,24 +63,26 @@ class SlimFolder:
     """Folder of the data."""
     out: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
     """Folder of the run; the slim model comes to lie in its folder model/."""
-    ratio: float = 0.5
-    """Share of the budget that goes."""
-    budget: Budget = "parameters"
-    """What the ratio is a share of."""
-    method: MethodName = "upop"
-    """How units are chosen; docs/UPOP.md explains each."""
-    multiple: int = 1
-    """Widths become multiples of this."""
-    search_epochs: int = 5
-    """Epochs of the search."""
-    epochs: int = 5
-    """Epochs of training after it."""
-    learning_rate: float = 1e-5
-    """Of both."""
-    batch: int = 32
-    """Examples per step."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Of matrix products in training; weights stay float32."""
+    ratio: float | None = None
+    """Share of the budget that goes; 0.5 unless the recipe says otherwise."""
+    budget: Budget | None = None
+    """What the ratio is a share of; true parameters unless the recipe says otherwise."""
+    method: MethodName | None = None
+    """How units are chosen; docs/UPOP.md explains each. upop unless the recipe says otherwise."""
+    multiple: int | None = None
+    """Widths become multiples of this; 1 unless the recipe says otherwise."""
+    remove: FlagCreatePairsOff[bool] = False
+    """Modules may go altogether; otherwise each keeps at least one unit."""
+    search_epochs: int | None = None
+    """Epochs of the search; 5 unless the recipe says otherwise."""
+    epochs: int | None = None
+    """Epochs of training after it; 5 unless the recipe says otherwise."""
+    learning_rate: float | None = None
+    """Of both; 1e-5 unless the recipe says otherwise."""
+    batch: int | None = None
+    """Examples per step; 32 unless the recipe says otherwise."""
+    precision: Literal["float32", "bf16"] | None = None
+    """Of matrix products in training; float32 unless the recipe says otherwise."""
     distil: FlagCreatePairsOff[bool] = False
     """Let the dense model teach the slim one."""
     recipe: Annotated[Path | None, arg(metavar="RECIPE.toml")] = None
@@ -88,30 +97,40 @@ class SlimFolder:
 
 def slim(options: SlimFolder) -> None:
     """Makes the recipe that the options describe, and carries it out."""
-    base = SlimRecipe(options.task) if options.recipe is None else read_toml(options.recipe, SlimRecipe)
-    if base.task != options.task:
+    base = USUAL if options.recipe is None else read_toml(options.recipe, SlimRecipe)
+    if options.recipe is not None and base.task != options.task:
         raise ConfigError(f"{options.recipe}: has task {base.task!r}, but --task is {options.task!r}; give one of them")
     recipe = replace(
         base,
+        task=options.task,
         model=replace(base.model, initial=str(options.model)),
         data=replace(base.data, name=options.data, root=options.root),
         dense=Stage(),
-        slim=Slim(options.method, options.ratio, options.budget, options.multiple),
-        search=Stage(options.search_epochs, options.learning_rate, "constant"),
-        training=_training(base.training, options),
-        distillation=Distillation("dense") if options.distil else base.distillation,
+        slim=_slim(base.slim, options),
+        search=_given(base.search, epochs=options.search_epochs, learning_rate=options.learning_rate),
+        training=_given(
+            base.training,
+            epochs=options.epochs,
+            learning_rate=options.learning_rate,
+            batch=options.batch,
+            precision=options.precision,
+        ),
+        distillation=replace(base.distillation, teacher="dense") if options.distil else base.distillation,
     )
     carry_out(recipe, options.out, options.cache, resume=options.resume, threads=options.threads)
 
 
-def _training(base: Training, options: SlimFolder) -> Training:
-    return replace(
-        base,
-        epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        batch=options.batch,
-        precision=options.precision,
+def _slim(base: Slim, options: SlimFolder) -> Slim:
+    method = options.method or ("upop" if base.method == "none" else base.method)
+    remove = options.remove or base.remove
+    return _given(
+        base, method=method, ratio=options.ratio, budget=options.budget, multiple=options.multiple, remove=remove
     )
+
+
+def _given(table: T, **values: Any) -> T:
+    """The table of a recipe with the values that are not None."""
+    return replace(table, **{key: value for key, value in values.items() if value is not None})  # type: ignore[type-var]
 
 
 def train_slim(options: TrainSlim) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from laconic.data.examples import Dataset, Example
 from laconic.data.photos import Photos, find_photos, photo_name
+from laconic.data.questions import check_text
 from laconic.errors import ConfigError, DataError, printable
 from laconic.machine.reading import MAX_JSON_BYTES, read_file
 
@@ -44,13 +45,19 @@ class Pairs:
     images: Dataset
     items: Sequence[Pair]
 
+    def first(self, count: int) -> "Pairs":
+        """The first sentences, and the images up to the last that they speak of; all of them where there are fewer."""
+        items = self.items[:count]
+        seen = 1 + max((max(pair.left, pair.right) for pair in items), default=-1)
+        return Pairs(tuple(self.images[row] for row in range(seen)), items)
+
 
 def load_nlvr2(root: Path, split: str, photos: Photos = "some") -> Pairs:
     """One split of NLVR2, "train", "val" (its dev) or "test" (its test1), in the order of its file.
 
     A line of the file is a JSON table with `identifier`, `sentence` and `label`. The photos of identifier
-    `dev-1-2-0` are `dev-1-2-img0.png` and `dev-1-2-img1.png`, below `root` or `root/<split>`, of training also in the
-    folder of its `directory`. Raises ConfigError for another split, DataError for files that cannot be used.
+    `dev-1-2-0` are `dev-1-2-img0.png` and `dev-1-2-img1.png` in the folder `dev`, of training in
+    `images/train/<directory>`, each in `root` or in `root/images`. Raises ConfigError for another split, DataError for files that cannot be used.
     """
     if split not in FILES:
         raise ConfigError(f"nlvr2: no split {split!r}; it has {', '.join(FILES)}")
@@ -63,6 +70,7 @@ def load_nlvr2(root: Path, split: str, photos: Photos = "some") -> Pairs:
             raise DataError(f"{where}.identifier must be a text such as 'dev-1-2-0', not {identifier!r:.80}")
         if not isinstance(sentence, str) or not sentence.strip():
             raise DataError(f"{where}.sentence is no text; correct the file")
+        check_text(sentence, f"{where}.sentence")
         if str(label) not in LABELS:
             raise DataError(f"{where}.label must be 'True' or 'False', not {label!r:.80}")
         folder = f"images/train/{row['directory']}" if "directory" in row else FILES[split].removesuffix(".json")
@@ -74,9 +82,18 @@ def load_nlvr2(root: Path, split: str, photos: Photos = "some") -> Pairs:
     return Pairs(tuple(Example("/".join(n), p) for n, p in zip(images, paths, strict=True)), tuple(items))
 
 
+def _lines(path: Path) -> list[bytes]:
+    try:
+        return read_file(path, MAX_JSON_BYTES).splitlines()
+    except OSError as error:
+        raise DataError(f"{printable(path)}: {error.strerror}; put NLVR2's file there, or correct the root") from error
+    except ValueError as error:
+        raise DataError(f"{printable(path)}: {error}") from error
+
+
 def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     found = []
-    for number, line in enumerate(read_file(path, MAX_JSON_BYTES).splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         where = f"{printable(path)}: line {number}"

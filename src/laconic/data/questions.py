@@ -44,6 +44,11 @@ class Questions:
     images: Dataset
     items: Sequence[Question]
 
+    def first(self, count: int) -> "Questions":
+        """The first images with all their questions; all of them where there are fewer."""
+        kept = tuple(self.images[row] for row in range(min(count, len(self.images))))
+        return Questions(kept, tuple(item for item in self.items if item.image < count))
+
 
 def load_vqav2(root: Path, split: str, photos: Photos = "some") -> Questions:
     """One split of VQAv2, "train" or "val": questions in the order of their file.
@@ -56,13 +61,17 @@ def load_vqav2(root: Path, split: str, photos: Photos = "some") -> Questions:
     asked_in = root / f"v2_OpenEnded_mscoco_{split}2014_questions.json"
     answered_in = root / f"v2_mscoco_{split}2014_annotations.json"
     asked = _rows(asked_in, "questions")
-    answers = {_whole(row, "question_id", where): (row, where) for where, row in _rows(answered_in, "annotations")}
+    answered = _rows(answered_in, "annotations")
+    answers = {_whole(row, "question_id", where): (row, where) for where, row in answered}
+    if len(answers) < len(answered):
+        raise DataError(f"{printable(answered_in)}: answers a question twice; give VQAv2's own file")
     images: dict[int, int] = {}
     items = []
     for where, row in asked:
         number, image, text = _whole(row, "question_id", where), _whole(row, "image_id", where), row.get("question")
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{where}.question is no text; correct the file")
+        check_text(text, f"{where}.question")
         if number not in answers:
             raise DataError(f"{printable(answered_in)}: has no answers to question {number} of {printable(asked_in)}")
         place = images.setdefault(image, len(images))
@@ -73,9 +82,20 @@ def load_vqav2(root: Path, split: str, photos: Photos = "some") -> Questions:
     return Questions(examples, tuple(items))
 
 
+def check_text(text: str, where: str) -> None:
+    """DataError for what no tokenizer reads: half of a character of UTF-16, which JSON lets through."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise DataError(f"{where} holds half a character: {printable(text)[:80]}; correct the file")
+
+
 def _rows(path: Path, key: str) -> list[tuple[str, dict[str, Any]]]:
     """The tables of a list in a JSON file, each with how to call it in a message."""
-    document = read_json(path)
+    try:
+        document = read_json(path)
+    except OSError as error:
+        raise DataError(f"{printable(path)}: {error.strerror}; put VQAv2's file there, or correct the root") from error
+    except ValueError as error:
+        raise DataError(f"{printable(path)}: {error}") from error
     rows = document.get(key) if isinstance(document, dict) else None
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{printable(path)}: holds no list {key!r}; give VQAv2's own file")
@@ -100,6 +120,8 @@ def _answers(row: Mapping[str, Any], where: str) -> dict[str, int]:
     if not isinstance(given, list) or not 1 <= len(given) <= ANNOTATORS:
         raise DataError(f"{where}.answers must be a list of 1 to {ANNOTATORS} answers")
     texts = [one.get("answer") if isinstance(one, dict) else None for one in given]
-    if not all(isinstance(text, str) for text in texts):
-        raise DataError(f"{where}.answers holds something without a text; correct the file")
+    for text in texts:
+        if not isinstance(text, str):
+            raise DataError(f"{where}.answers holds something without a text; correct the file")
+        check_text(text, f"{where}.answers")
     return dict(Counter(str(text) for text in texts))

@@ -6,6 +6,7 @@ A slim model's folder is the dense one's but for smaller tensors and `slim_dims`
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,21 +14,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 from transformers.utils import logging
 
 from laconic.compress.structured.shrink import resize
 from laconic.config import check_plain
-from laconic.errors import FormatError, PruningError, TrainingError
+from laconic.errors import FormatError, TrainingError, printable
 from laconic.hf.nlvr2 import BlipForVisualReasoning
 from laconic.hf.padding import honour_padding
 from laconic.hf.patches import fit_channels
 from laconic.hf.segmenter import Segmenter
 
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MOST_BYTES = 1 << 20  # of config.json
+MOST_LAYERS, MOST_WIDTH = 200, 1 << 20  # beyond any model of these classes: limits before anything is built
+SMALL = re.compile(r"num_.*_layers|num_.*_heads|decoder_layers")
+FIXED = {"attn_implementation", "_attn_implementation", "quantization_config", "auto_map"}  # what runs or loads more
+OTHERS = ("generation_config.json", "vocab.txt", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+PARTS = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json", "vocab.json")
+OF_MODEL = {CONFIG, WEIGHTS, *OTHERS, *PARTS}  # what save_pretrained may write over
 
 OURS: Mapping[str, type[Any]] = {"BlipForVisualReasoning": BlipForVisualReasoning, "Segmenter": Segmenter}
 THEIRS = (
@@ -47,21 +54,17 @@ def from_pretrained(folder: str | Path) -> nn.Module:
     """
     folder = Path(folder)
     kind = _class_of(folder)
-    if not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
-        raise FormatError(f"{folder}: holds no {WEIGHTS}; pickled weights are not read: save it with safetensors")
+    if not (folder / WEIGHTS).is_file():
+        raise FormatError(
+            f"{folder}: holds no {WEIGHTS}; weights in pickles or in several files are not read: save the model with "
+            "safetensors, in one file"
+        )
     try:
         with _quiet():
-            net, found = _slimming(kind).from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        RuntimeError,
-        AttributeError,
-        SafetensorError,
-        PruningError,
-    ) as error:
+            net, found = _slimming(kind).from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+    except Exception as error:  # a hostile configuration makes transformers raise anything
         reason = " ".join(str(error).split())[:300]
         raise FormatError(f"{folder}: cannot be loaded as {kind.__name__} ({reason})") from error
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -76,11 +79,10 @@ def save_pretrained(net: nn.Module, folder: str | Path, tokenizer: Any = None, p
     """Writes model, and tokenizer and image processor where given, as a folder; a kill leaves it whole or not there.
 
     Raises:
-        TrainingError: the folder holds something else, or cannot be written.
+        TrainingError: the folder holds something else than an earlier model, or cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).is_file())):
-        raise TrainingError(f"{folder}: holds something else than a model; give another folder")
+    _refuse_others(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -96,6 +98,17 @@ def save_pretrained(net: nn.Module, folder: str | Path, tokenizer: Any = None, p
             shutil.rmtree(place, ignore_errors=True)
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error}); free the disk or give another folder") from error
+
+
+def _refuse_others(folder: Path) -> None:
+    """TrainingError where writing would take something away that is no model."""
+    if not folder.exists():
+        return
+    others = [folder.name] if not folder.is_dir() else sorted({path.name for path in folder.iterdir()} - OF_MODEL)
+    if others:
+        raise TrainingError(
+            f"{folder}: holds something else than a model ({printable(others[0])}); give another folder"
+        )
 
 
 def _replace(new: Path, folder: Path) -> None:
@@ -118,7 +131,8 @@ def _class_of(folder: Path) -> type[Any]:
             raise ValueError(f"more than {MOST_BYTES:,} bytes")
         config = json.loads(data.decode("utf8"))
         check_plain(config, CONFIG)
-        name = config["architectures"][0]
+        _check_limits(config)
+        name = str(config["architectures"][0])
     except FileNotFoundError:
         raise FormatError(f"{folder}: no {CONFIG} in it; give a folder that save_pretrained has written") from None
     except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
@@ -131,6 +145,19 @@ def _class_of(folder: Path) -> type[Any]:
         )
     kind: type[Any] = getattr(transformers, name)
     return kind
+
+
+def _check_limits(config: Mapping[str, Any]) -> None:
+    """ValueError for what no model of these classes has, in the configuration or those within it."""
+    for key, value in config.items():
+        if key in FIXED and value not in (None, "eager", "sdpa"):
+            raise ValueError(f"{key} = {value!r:.80}, which is not taken from a file; leave it out")
+        if isinstance(value, Mapping):
+            _check_limits(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            most = MOST_LAYERS if SMALL.fullmatch(key) else MOST_WIDTH
+            if (SMALL.fullmatch(key) and value < 1) or value > most:
+                raise ValueError(f"{key} = {value}; at least 1 and at most {most:,} are possible")
 
 
 def _slimming(kind: type[Any]) -> type[Any]:

@@ -7,6 +7,7 @@ Each stage is one run of the training loop in a folder of its own, and hands a H
 stage is over.
 """
 
+import json
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -35,6 +36,7 @@ from laconic.tasks.task import Task
 from laconic.training.loop import Loss, Masking, Run, best_device
 
 DENSE, SEARCH, TRAINING = STAGES
+SECONDS = "seconds.json"  # of a stage that is over
 SLIM = "slim"  # folder of what a search leaves
 CHOSEN = "slim.json"  # what a search has found
 LEAST_ERROR = 1e-5  # of outputs, beside the largest of them
@@ -147,6 +149,8 @@ def _fit(
     run.resume()
     run.fit()
     work.seconds[name] = round(run.seconds, 1)
+    if is_writer():
+        write_json(work.folder / name / SECONDS, work.seconds[name])
 
 
 def _learned(model: nn.Module, batch: Any) -> Loss:
@@ -181,7 +185,7 @@ def _search(work: Work, net: nn.Module, *, keep_dense: bool) -> tuple[nn.Module,
         if is_writer():
             chosen.parent.mkdir(parents=True, exist_ok=True)
             kept = {name: mask.nonzero().squeeze(1).tolist() for name, mask in upop.masks().items()}
-            write_json(chosen, {"asked": asdict(slim), "reached": upop.sparsity, "kept": kept})
+            write_json(chosen, {"asked": asdict(slim), "reached": upop.sparsity, "widths": upop.widths(), "kept": kept})
         _hand_over(work, slimmed, out)
     found = from_pretrained(out).to(device)
     widths = getattr(found.config, "slim_dims", {})
@@ -217,13 +221,12 @@ def _scores(task: Task, net: nn.Module) -> dict[str, float]:
         net.train(training)
 
 
-def _outputs(net: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """All numbers that the net says of the inputs, as one vector."""
+def _outputs(net: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    """All tensors of numbers that the net says of the inputs."""
     net.eval()
     with torch.no_grad():
         said = net(**inputs)
-    tensors = [said] if isinstance(said, Tensor) else [value for value in _leaves(said) if value.is_floating_point()]
-    return torch.cat([tensor.flatten().double().cpu() for tensor in tensors])
+    return [leaf.double().cpu() for leaf in _leaves(said) if leaf.is_floating_point() and leaf.numel()]
 
 
 def _leaves(said: Any) -> list[Tensor]:
@@ -233,14 +236,15 @@ def _leaves(said: Any) -> list[Tensor]:
     return [leaf for value in values for leaf in _leaves(value)]
 
 
-def _check_same(masked: Tensor, shrunk: Tensor) -> None:
-    """TrainingError where shrinking has changed what the net says."""
-    error, scale = float((masked - shrunk).abs().max()), max(1.0, float(masked.abs().max()))
-    if not error <= LEAST_ERROR * scale:
-        raise TrainingError(
-            f"the shrunk model differs from the masked one by {error:.2g} of {scale:.2g}; an adapter of "
-            "laconic.compress.structured does not fit this model: report it, or leave those modules out"
-        )
+def _check_same(masked: list[Tensor], shrunk: list[Tensor]) -> None:
+    """TrainingError where shrinking has changed what the net says, tensor by tensor."""
+    for before, after in zip(masked, shrunk, strict=True):
+        error, scale = float((before - after).abs().max()), max(1.0, float(before.abs().max()))
+        if not error <= LEAST_ERROR * scale:
+            raise TrainingError(
+                f"the shrunk model differs from the masked one by {error:.2g} of {scale:.2g}; an adapter of "
+                "laconic.compress.structured does not fit this model: report it, or leave those modules out"
+            )
 
 
 def _facts(work: Work, net: nn.Module) -> dict[str, Any]:
@@ -254,6 +258,12 @@ def _facts(work: Work, net: nn.Module) -> dict[str, Any]:
     return {"scores": _scores(work.task, net), **asdict(costs), "prunable": prunable}
 
 
+def _earlier(work: Work) -> dict[str, float]:
+    """Seconds of the stages that were over before this sitting."""
+    files = {stage: work.folder / stage / SECONDS for stage in STAGES}
+    return {stage: float(json.loads(path.read_text())) for stage, path in files.items() if path.is_file()}
+
+
 def _conclude(work: Work, net: nn.Module, dense: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     work.watch.stage("scoring", 0, 1)
@@ -262,14 +272,21 @@ def _conclude(work: Work, net: nn.Module, dense: Mapping[str, Any], groups: Mapp
     result = {
         "task": work.recipe.task,
         "method": work.recipe.slim.method,
+        "ratio": work.recipe.slim.ratio if groups else 0.0,
+        "budget": work.recipe.slim.budget if groups else "",
         "selection": work.task.selection,
         "scores": now["scores"],
         "dense": dense["scores"],
         "baselines": dict(work.task.baselines()),
-        "parameters": {"dense": dense["parameters"], "now": now["parameters"], "prunable": dense["prunable"]},
+        "parameters": {
+            "dense": dense["parameters"],
+            "now": now["parameters"],
+            "prunable": dense["prunable"],
+            "left": now["prunable"],
+        },
         "macs": {"dense": dense["macs"], "now": now["macs"]},
         "widths": dict(groups),
-        "seconds": work.seconds,
+        "seconds": {**_earlier(work), **work.seconds},
         "skipped": [],
     }
     write_json(work.folder / RESULT, result)

@@ -162,4 +162,4 @@ def _pairs(recipe: SlimRecipe, split: str) -> Pairs:
     if not data.root:
         raise ConfigError(f"data.name = {data.name!r} lies on disk: give its folder as data.root")
     pairs = load_nlvr2(expand(data.root), split)
-    return Pairs(pairs.images, pairs.items[:count] if count else pairs.items)
+    return pairs.first(count) if count else pairs

@@ -3,9 +3,13 @@
 Data: "vqav2", the published files, or "scenes", questions about generated scenes. The model is transformers'
 BlipForQuestionAnswering, whose padding is honoured. It learns by the likelihood of each answer, weighted by the share
 of people who gave it, and answers by ranking all answers of the training ("rank" of BLIP, Li et al. 2022).
+
+A batch is images with all their questions: an image is encoded once for its questions, a question once for its answers.
+Images are never mirrored, whatever training.mirror says, since questions ask about left and right.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +22,9 @@ from torch.nn import functional as F
 
 from laconic import hf
 from laconic.config import expand
-from laconic.data.questions import Questions, load_vqav2
+from laconic.data.questions import Question, Questions, load_vqav2
 from laconic.data.scene_facts import load_scene_questions
-from laconic.errors import ConfigError
+from laconic.errors import ConfigError, DataError
 from laconic.metrics.vqa import accuracy, normalise
 from laconic.tasks.answering import SCENES, Words, open_net, square
 from laconic.tasks.blip import blip_config
@@ -33,8 +37,8 @@ from laconic.tasks.task import Learner
 
 DATA = ("vqav2", SCENES)
 MOST_ANSWERS = 3128  # that are ranked, the most frequent of the training; the number of BLIP
-VALIDATED = 64  # questions at once
-IGNORED = -100  # where there is no token to be said
+VALIDATED = 32  # images at once
+RANKED = 1024  # answers at once
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,9 @@ class QuestionBatch:
     """What one step learns from.
 
     Attributes:
-        pixels: float32 (n, channels, side, side).
+        pixels: float32 (images, channels, side, side).
         words, mask: int64 (n, longest), of the questions.
+        image_of: int64 (n,), the image of each question.
         answers: int64 (m, longest answer), each from the token that begins to the one that ends, padded.
         asked: int64 (m,), the question of each answer.
         weights: float32 (m,), share of the people who gave it.
@@ -52,14 +57,15 @@ class QuestionBatch:
     pixels: Tensor
     words: Tensor
     mask: Tensor
+    image_of: Tensor
     answers: Tensor
     asked: Tensor
     weights: Tensor
 
     @property
     def count(self) -> int:
-        """Questions."""
-        return len(self.words)
+        """Images, which are what a batch has so many of."""
+        return len(self.pixels)
 
     def to(self, device: torch.device) -> "QuestionBatch":
         """The same on a device."""
@@ -74,16 +80,29 @@ class Split:
     images: Images
     words: Words
 
+    @cached_property
+    def about(self) -> Mapping[int, Sequence[Question]]:
+        """Questions by image, of all images that can be read and are asked about."""
+        found: dict[int, list[Question]] = defaultdict(list)
+        for item in self.questions.items:
+            if self.images.source.valid[item.image]:
+                found[item.image].append(item)
+        return dict(sorted(found.items()))
+
     @property
     def rows(self) -> np.ndarray:
-        """Questions of which the image can be read."""
-        valid = self.images.source.valid
-        return np.array([row for row, item in enumerate(self.questions.items) if valid[item.image]], int)
+        """int64, images that can be read and are asked about."""
+        return np.array(list(self.about), np.int64)
+
+    @property
+    def items(self) -> list[Question]:
+        """All their questions, in the order of `rows`."""
+        return [item for row in self.about for item in self.about[row]]
 
     def batch(self, rows: np.ndarray, rng: np.random.Generator | None = None) -> QuestionBatch:
-        """Some questions with all their answers."""
-        items = [self.questions.items[int(row)] for row in rows]
-        pixels = self.images.batch(np.array([item.image for item in items]))
+        """Some images with all their questions and answers; nothing in it is random."""
+        items = [item for row in rows for item in self.about[int(row)]]
+        pixels = self.images.batch(rows)
         words, mask = self.words.encode([item.text for item in items])
         given = [(at, text, count) for at, item in enumerate(items) for text, count in item.answers.items()]
         people = [sum(item.answers.values()) for item in items]
@@ -91,6 +110,7 @@ class Split:
             pixels,
             words,
             mask,
+            torch.from_numpy(np.repeat(np.arange(len(rows)), [len(self.about[int(row)]) for row in rows])),
             answer_tokens(self.words, [text for _, text, _ in given]),
             torch.tensor([at for at, _, _ in given]),
             torch.tensor([count / people[at] for at, _, count in given]),
@@ -123,12 +143,12 @@ class QuestionAnswering:
         return logits[batch.answers[:, 1:] != self._pad]
 
     def loss(self, outputs: Tensor, batch: QuestionBatch) -> Tensor:
-        """Sum over answers of weight x negative log-likelihood, a question's share."""
+        """Sum over a question's answers of weight x negative log-likelihood, averaged over questions."""
         said = batch.answers[:, 1:] != self._pad
         each = F.cross_entropy(
             outputs.float(), batch.answers[:, 1:][said], label_smoothing=self._smoothing, reduction="none"
         )
-        return (each * batch.weights[:, None].expand_as(said)[said]).sum() / batch.count
+        return (each * batch.weights[:, None].expand_as(said)[said]).sum() / len(batch.words)
 
     def learner(self, net: nn.Module, teacher: nn.Module | None, weight: float, temperature: float) -> nn.Module:
         """The usual one."""
@@ -141,9 +161,10 @@ class QuestionAnswering:
         for start in range(0, len(rows), VALIDATED):
             some = rows[start : start + VALIDATED]
             best = self._rank(net, self.val.batch(some).to(device), answers)
-            for row, place in zip(some, best.tolist(), strict=True):
-                total += accuracy(self._answers[place], self.val.questions.items[int(row)].answers)
-        return {"accuracy": 100 * total / len(rows)}
+            asked = [item for row in some for item in self.val.about[int(row)]]
+            for item, place in zip(asked, best.tolist(), strict=True):
+                total += accuracy(self._answers[place], item.answers)
+        return {"accuracy": 100 * total / len(self.val.items)}
 
     def baselines(self) -> dict[str, float]:
         """The most frequent answer of the training, to all questions and to each question as it is worded."""
@@ -151,7 +172,7 @@ class QuestionAnswering:
         worded: dict[str, Counter[str]] = defaultdict(Counter)
         for item in self.train.questions.items:
             worded[item.text].update(item.answers)
-        items = [self.val.questions.items[int(row)] for row in self.val.rows]
+        items = self.val.items
         best = {text: counts.most_common(1)[0][0] for text, counts in worded.items()}
         seen = sum(accuracy(best.get(item.text, usual), item.answers) for item in items)
         return {
@@ -162,11 +183,13 @@ class QuestionAnswering:
     def example(self) -> dict[str, Tensor]:
         """One question and its first answer."""
         batch = self.val.batch(self.val.rows[:1])
+        length = int(batch.mask[0].sum())
+        said = batch.answers[0]
         return {
-            "input_ids": batch.words,
-            "attention_mask": batch.mask,
+            "input_ids": batch.words[:1, :length],
+            "attention_mask": batch.mask[:1, :length],
             "pixel_values": batch.pixels,
-            "labels": batch.answers[:1],
+            "labels": said[said != self._pad][None],
         }
 
     def save(self, net: nn.Module, folder: Path) -> None:
@@ -182,7 +205,11 @@ class QuestionAnswering:
         for item in self.train.questions.items:
             for text, count in item.answers.items():
                 counts[normalise(text)] += count
-        return [text for text, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0])) if text][:MOST_ANSWERS]
+        ranked = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+        found = [text for text, _ in ranked if text][:MOST_ANSWERS]
+        if not found:
+            raise DataError("no training question has an answer of more than articles and punctuation; give others")
+        return found
 
     @cached_property
     def _listed(self) -> Tensor:
@@ -191,17 +218,22 @@ class QuestionAnswering:
     def _rank(self, net: nn.Module, batch: QuestionBatch, answers: Tensor) -> Tensor:
         """(n,) the answer of the highest likelihood, among those whose first word is likeliest."""
         heard = _ask(net, batch)
-        each = torch.arange(batch.count, device=answers.device)
-        begun = answers[:1, :1].expand(batch.count, 1)
+        each = torch.arange(len(batch.words), device=answers.device)
+        begun = answers[:1, :1].expand(len(each), 1)
         first = self._say(net, heard, batch.mask, each, begun)[:, 0].float().log_softmax(-1)
         count = min(self._candidates, len(answers))
         chosen = first[:, answers[:, 1]].topk(count).indices  # (n, count)
-        asked, said = each.repeat_interleave(count), answers[chosen.flatten()]
-        logits = self._say(net, heard, batch.mask, asked, said[:, :-1]).float().log_softmax(-1)
-        following = said[:, 1:]
-        likelihood = logits.gather(-1, following[..., None])[..., 0] * (following != self._pad)
-        best = likelihood.sum(-1).view(-1, count).argmax(-1)
+        pairs = zip(each.repeat_interleave(count).split(RANKED), chosen.flatten().split(RANKED), strict=True)
+        likelihood = [self._likelihood(net, heard, batch.mask, asked, answers[some]) for asked, some in pairs]
+        best = torch.cat(likelihood).view(-1, count).argmax(-1)
         return chosen[each, best]
+
+    def _likelihood(self, net: nn.Module, heard: Tensor, mask: Tensor, asked: Tensor, said: Tensor) -> Tensor:
+        """(m,) log-likelihood of whole answers said (m, length) to the questions asked (m,)."""
+        following = said[:, 1:]
+        logits = self._say(net, heard, mask, asked, said[:, :-1]).float().log_softmax(-1)
+        each = logits.gather(-1, following[..., None])[..., 0]
+        return (each * (following != self._pad)).sum(-1)
 
     def _say(self, net: Any, heard: Tensor, mask: Tensor, asked: Tensor, answers: Tensor) -> Tensor:
         """Logits (m, length, vocabulary) of what follows each word of answers (m, length)."""
@@ -216,8 +248,8 @@ class QuestionAnswering:
 
 
 def _ask(net: Any, batch: QuestionBatch) -> Tensor:
-    """The questions as the decoder sees them, (n, longest, width): each is read once for all its answers."""
-    images = net.vision_model(batch.pixels).last_hidden_state
+    """The questions as the decoder sees them, (n, longest, width)."""
+    images = net.vision_model(batch.pixels).last_hidden_state[batch.image_of]
     heard: Tensor = net.text_encoder(
         batch.words, attention_mask=batch.mask, encoder_hidden_states=images
     ).last_hidden_state
@@ -227,6 +259,8 @@ def _ask(net: Any, batch: QuestionBatch) -> Tensor:
 def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> QuestionAnswering:
     """The task as a recipe asks for it; raises as laconic.tasks.table.open_task."""
     check_recipe(recipe, kinds=("blip",), options=("candidates",))
+    if recipe.options.candidates < 1:
+        raise ConfigError(f"options.candidates = {recipe.options.candidates}; give at least 1")
     questions = {split: _questions(recipe, split) for split in ("train", "val")}
 
     def fresh(model: Any, images: Images, tokenizer: Any) -> nn.Module:
@@ -251,4 +285,4 @@ def _questions(recipe: SlimRecipe, split: str) -> Questions:
     if not data.root:
         raise ConfigError(f"data.name = {data.name!r} lies on disk: give its folder as data.root")
     questions = load_vqav2(expand(data.root), split)
-    return Questions(questions.images, questions.items[:count] if count else questions.items)
+    return questions.first(count) if count else questions
