@@ -32,7 +32,7 @@ def test_sentences_about_the_same_photos_share_them(tmp_path: Path) -> None:
     ]
     assert found.items[1].sentence == "No dog."
     assert [example.image for example in found.images][2:] == [tmp_path / f"dev/dev-5-0-img{n}.png" for n in (0, 1)]
-    first = found.first(2)
+    first = found.first(1)
     assert (len(first.images), first.items) == (2, found.items[:2])
 
 

@@ -46,9 +46,10 @@ class Pairs:
     items: Sequence[Pair]
 
     def first(self, count: int) -> "Pairs":
-        """The first sentences, and the images up to the last that they speak of; all of them where there are fewer."""
-        items = self.items[:count]
-        seen = 1 + max((max(pair.left, pair.right) for pair in items), default=-1)
+        """The first two images, and so on, with all sentences about them; all of them where there are fewer."""
+        kept = set(list(dict.fromkeys((pair.left, pair.right) for pair in self.items))[:count])
+        items = tuple(pair for pair in self.items if (pair.left, pair.right) in kept)
+        seen = 1 + max((max(two) for two in kept), default=-1)
         return Pairs(tuple(self.images[row] for row in range(seen)), items)
 
 

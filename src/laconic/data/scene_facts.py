@@ -16,6 +16,7 @@ from laconic.data.scenes import COUNTS, Scene, Scenes
 from laconic.errors import ConfigError
 
 NUMBERS = ("none", "one", "two", "three")
+MOST = 20  # questions about a scene
 APART = 0.12  # of the image's side: what is left of something, or above it, is so by this much
 
 LARGER = 1.25  # times the radius of what it is larger than
@@ -28,8 +29,7 @@ def load_scene_questions(
     split: str, count: int | None = None, each: int = 4, seed: int = 0, size: int = 96
 ) -> Questions:
     """`each` questions about every scene; ConfigError as of Scenes."""
-    if not 1 <= each <= 20:
-        raise ConfigError(f"scenes: each must be 1 to 20, not {each}")
+    _check_each(each)
     scenes = Scenes(COUNTS.get(split, 1) if count is None else count, split, seed, size)
     items: list[Question] = []
     for row in range(len(scenes)):
@@ -39,16 +39,24 @@ def load_scene_questions(
     return Questions(scenes, tuple(items))
 
 
-def load_scene_pairs(split: str, count: int | None = None, seed: int = 0, size: int = 96) -> Pairs:
-    """A sentence about each two scenes that follow one another; ConfigError as of Scenes."""
+def load_scene_pairs(split: str, count: int | None = None, each: int = 4, seed: int = 0, size: int = 96) -> Pairs:
+    """`each` sentences about every two scenes that follow one another; ConfigError as of Scenes."""
+    _check_each(each)
     scenes = Scenes(2 * (COUNTS.get(split, 1) if count is None else count), split, seed, size)
-    items = []
+    items: list[Pair] = []
     for number in range(len(scenes) // 2):
         rng = np.random.default_rng((seed, list(COUNTS).index(split), number, 2))
-        left, right = scenes.scene(2 * number), scenes.scene(2 * number + 1)
-        label = int(rng.integers(2))
-        items.append(Pair(str(number), 2 * number, 2 * number + 1, _claim(left, right, bool(label), rng), label))
+        rows = 2 * number, 2 * number + 1
+        left, right = (scenes.scene(row) for row in rows)
+        for place in range(each):
+            label = int(rng.integers(2))
+            items.append(Pair(f"{number}-{place}", *rows, _claim(left, right, bool(label), rng), label))
     return Pairs(scenes, tuple(items))
+
+
+def _check_each(each: int) -> None:
+    if not 1 <= each <= MOST:
+        raise ConfigError(f"scenes: each must be 1 to {MOST}, not {each}")
 
 
 # Questions. Each gives None where the scene does not allow it.

@@ -10,8 +10,13 @@ from laconic.tasks.settings import ModelRecipe, Tower
 POSITIONS = LONGEST + 8  # of a fresh text tower: captions and a little room
 
 
-def blip_config(model: ModelRecipe, images: Images, tokenizer: Tokenizer) -> Any:
-    """A BlipConfig. Its towers may differ in width: cross-attention reads what the vision tower gives."""
+def blip_config(model: ModelRecipe, images: Images, tokenizer: Tokenizer, *, preserve: bool = False) -> Any:
+    """A BlipConfig. Its towers may differ in width: cross-attention reads what the vision tower gives.
+
+    Args:
+        preserve: first weights have a deviation of 1 / sqrt(width), which preserves variance at any width (LeCun et
+            al. 1998); otherwise BLIP's 0.02, which leaves attention of narrow towers all but uniform.
+    """
     from transformers import BlipConfig, BlipTextConfig, BlipVisionConfig
 
     for name, tower in (("vision", model.vision), ("text", model.text)):
@@ -22,7 +27,7 @@ def blip_config(model: ModelRecipe, images: Images, tokenizer: Tokenizer) -> Any
         image_size=images.side,
         patch_size=images.patch,
         num_channels=images.channels,
-        initializer_range=0.02,  # transformers' default is next to nothing
+        initializer_range=_deviation(model.vision, preserve),  # transformers' default is next to nothing
     )
     text = BlipTextConfig(
         **shape_of_tower(model.text),
@@ -34,9 +39,14 @@ def blip_config(model: ModelRecipe, images: Images, tokenizer: Tokenizer) -> Any
         eos_token_id=tokenizer.sep_token_id,
         sep_token_id=tokenizer.sep_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        initializer_range=_deviation(model.text, preserve),
     )
     width = model.text.width
     return BlipConfig(text_config=text, vision_config=vision, projection_dim=width, image_text_hidden_size=width)
+
+
+def _deviation(tower: Tower, preserve: bool) -> float:
+    return tower.width**-0.5 if preserve else 0.02
 
 
 def check_tower(name: str, tower: Tower) -> None:

@@ -2,11 +2,14 @@
 
 Data: "nlvr2", the published files, or "scenes", sentences about generated scenes. The model is laconic.hf's
 BlipForVisualReasoning; the score is the share of right decisions.
+
+A batch is pairs of images with all sentences about them: two images are encoded once for all their sentences. Images
+are never mirrored, whatever training.mirror says, since sentences speak of left and right.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from torch.nn import functional as F
 
 from laconic import hf
 from laconic.config import expand
-from laconic.data.pairs import Pairs, load_nlvr2
+from laconic.data.pairs import Pair, Pairs, load_nlvr2
 from laconic.data.scene_facts import load_scene_pairs
 from laconic.errors import ConfigError
 from laconic.tasks.answering import SCENES, Words, open_net, square
@@ -31,7 +34,7 @@ from laconic.tasks.table import Show
 from laconic.tasks.task import Learner
 
 DATA = ("nlvr2", SCENES)
-VALIDATED = 64  # pairs at once
+VALIDATED = 32  # pairs of images at once
 
 
 @dataclass(frozen=True)
@@ -39,24 +42,26 @@ class PairBatch:
     """What one step learns from.
 
     Attributes:
-        pixels: float32 (n, 2, channels, side, side).
+        pixels: float32 (pairs, 2, channels, side, side).
         words, mask: int64 (n, longest).
+        pair_of: int64 (n,), the pair of images of each sentence.
         labels: int64 (n,), 1 for true.
     """
 
     pixels: Tensor
     words: Tensor
     mask: Tensor
+    pair_of: Tensor
     labels: Tensor
 
     @property
     def count(self) -> int:
-        """Sentences."""
-        return len(self.labels)
+        """Pairs of images, which are what a batch has so many of."""
+        return len(self.pixels)
 
     def to(self, device: torch.device) -> "PairBatch":
         """The same on a device."""
-        return PairBatch(*(each.to(device) for each in (self.pixels, self.words, self.mask, self.labels)))
+        return PairBatch(*(getattr(self, each.name).to(device) for each in fields(self)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,19 +72,39 @@ class Split:
     images: Images
     words: Words
 
+    @cached_property
+    def about(self) -> Sequence[Sequence[Pair]]:
+        """Sentences about the same two images together, of images that can be read."""
+        valid = self.images.source.valid
+        found: dict[tuple[int, int], list[Pair]] = defaultdict(list)
+        for pair in self.pairs.items:
+            if valid[pair.left] and valid[pair.right]:
+                found[pair.left, pair.right].append(pair)
+        return list(found.values())
+
     @property
     def rows(self) -> np.ndarray:
-        """Pairs of which both images can be read."""
-        valid = self.images.source.valid
-        return np.array([i for i, pair in enumerate(self.pairs.items) if valid[pair.left] and valid[pair.right]], int)
+        """int64, places in `about`."""
+        return np.arange(len(self.about))
+
+    @property
+    def items(self) -> list[Pair]:
+        """All their sentences, in the order of `rows`."""
+        return [pair for some in self.about for pair in some]
 
     def batch(self, rows: np.ndarray, rng: np.random.Generator | None = None) -> PairBatch:
-        """Some pairs."""
-        chosen = [self.pairs.items[int(row)] for row in rows]
-        seen = np.array([(pair.left, pair.right) for pair in chosen])
-        pixels = self.images.batch(seen.flatten()).unflatten(0, (-1, 2))
+        """Some pairs of images with all their sentences; nothing in it is random."""
+        some = [self.about[int(row)] for row in rows]
+        seen = np.array([(pairs[0].left, pairs[0].right) for pairs in some])
+        chosen = [pair for pairs in some for pair in pairs]
         words, mask = self.words.encode([pair.sentence for pair in chosen])
-        return PairBatch(pixels, words, mask, torch.tensor([pair.label for pair in chosen]))
+        return PairBatch(
+            self.images.batch(seen.flatten()).unflatten(0, (-1, 2)),
+            words,
+            mask,
+            torch.from_numpy(np.repeat(np.arange(len(rows)), [len(pairs) for pairs in some])),
+            torch.tensor([pair.label for pair in chosen]),
+        )
 
 
 class VisualReasoning:
@@ -94,7 +119,10 @@ class VisualReasoning:
 
     def outputs(self, net: nn.Module, batch: PairBatch) -> Tensor:
         """Logits (n, 2)."""
-        logits: Tensor = net(batch.words, batch.mask, batch.pixels)
+        model: Any = net
+        images = model.vision_model(batch.pixels.flatten(0, 1)).last_hidden_state.unflatten(0, (-1, 2))
+        read = model.text_encoder(batch.words, attention_mask=batch.mask, encoder_hidden_states=images[batch.pair_of])
+        logits: Tensor = model.cls_head(read.last_hidden_state[:, 0])
         return logits
 
     def loss(self, outputs: Tensor, batch: PairBatch) -> Tensor:
@@ -111,7 +139,7 @@ class VisualReasoning:
         for start in range(0, len(rows), VALIDATED):
             batch = self.val.batch(rows[start : start + VALIDATED]).to(device)
             right += int((self.outputs(net, batch).argmax(-1) == batch.labels).sum())
-        return {"accuracy": 100 * right / len(rows)}
+        return {"accuracy": 100 * right / len(self.val.items)}
 
     @cached_property
     def _guesses(self) -> Mapping[str, int]:
@@ -124,14 +152,19 @@ class VisualReasoning:
     def baselines(self) -> dict[str, float]:
         """Chance, and the label that training gives a sentence most often."""
         usual = Counter(pair.label for pair in self.train.pairs.items).most_common(1)[0][0]
-        items = [self.val.pairs.items[int(row)] for row in self.val.rows]
+        items = self.val.items
         right = sum(self._guesses.get(pair.sentence, usual) == pair.label for pair in items)
         return {"chance": 50.0, "no image": 100 * right / len(items)}
 
     def example(self) -> dict[str, Tensor]:
         """One sentence and its two images."""
         batch = self.val.batch(self.val.rows[:1])
-        return {"input_ids": batch.words, "attention_mask": batch.mask, "pixel_values": batch.pixels}
+        length = int(batch.mask[0].sum())
+        return {
+            "input_ids": batch.words[:1, :length],
+            "attention_mask": batch.mask[:1, :length],
+            "pixel_values": batch.pixels,
+        }
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """Model, tokenizer, and image processor where it reads pixels."""
@@ -144,7 +177,7 @@ def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> VisualReasoning:
     pairs = {split: _pairs(recipe, split) for split in ("train", "val")}
 
     def fresh(model: Any, images: Images, tokenizer: Any) -> nn.Module:
-        return hf.fit_channels(hf.BlipForVisualReasoning(blip_config(model, images, tokenizer)))
+        return hf.fit_channels(hf.BlipForVisualReasoning(blip_config(model, images, tokenizer, preserve=True)))
 
     texts = [pair.sentence for pair in pairs["train"].items]
     net, words, images = open_net(recipe, texts, fresh, "BlipForVisualReasoning")

@@ -267,7 +267,8 @@ def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> QuestionAnswering:
     def fresh(model: Any, images: Images, tokenizer: Any) -> nn.Module:
         from transformers import BlipForQuestionAnswering
 
-        return hf.honour_padding(hf.fit_channels(BlipForQuestionAnswering(blip_config(model, images, tokenizer))))
+        config = blip_config(model, images, tokenizer, preserve=True)
+        return hf.honour_padding(hf.fit_channels(BlipForQuestionAnswering(config)))
 
     items = questions["train"].items
     texts = [text for item in items for text in (item.text, *item.answers)]
