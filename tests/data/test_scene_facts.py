@@ -20,6 +20,11 @@ def the(scene: Scene, colour: str, shape: str) -> Thing:
     return found
 
 
+def traits(scene: Scene) -> set[str]:
+    """All colours and shapes in it."""
+    return {trait for thing in scene.things for trait in (thing.colour, thing.shape)}
+
+
 def answer(scene: Scene, text: str) -> str:
     """What is true of a scene, worked out from the question's words alone."""
     if text == "how many shapes are there?":
@@ -38,9 +43,8 @@ def answer(scene: Scene, text: str) -> str:
     if found := re.fullmatch(r"what shape is (\w+)\?", text):
         (thing,) = [thing for thing in scene.things if thing.colour == found[1]]
         return thing.shape
-    if found := re.fullmatch(r"is there a (\w+) (\w+)\?", text):
-        held = {(thing.colour, thing.shape) for thing in scene.things}
-        return "yes" if (found[1], found[2]) in held else "no"
+    if found := re.fullmatch(r"is there a (\w+)( shape)?\?", text):
+        return "yes" if found[1] in traits(scene) else "no"
     found = re.fullmatch(r"is the (\w+) (\w+) (left of|right of|larger than|smaller than) the (\w+) (\w+)\?", text)
     assert found, text
     first, second = the(scene, found[1], found[2]), the(scene, found[4], found[5])
@@ -54,9 +58,10 @@ def answer(scene: Scene, text: str) -> str:
 
 def true(left: Scene, right: Scene, sentence: str) -> bool:
     """Whether a sentence is true of two scenes, worked out from its words alone."""
-    if found := re.fullmatch(r"there is a (\w+) (\w+) in the (left|right) picture", sentence):
-        scene = left if found[3] == "left" else right
-        return (found[1], found[2]) in {(thing.colour, thing.shape) for thing in scene.things}
+    if found := re.fullmatch(r"there is a (\w+)(?: shape)? in the (left|right) picture", sentence):
+        return found[1] in traits({"left": left, "right": right}[found[2]])
+    if found := re.fullmatch(r"the background of the (left|right) picture is (\w+)", sentence):
+        return {"left": left, "right": right}[found[1]].ground == found[2]
     if found := re.fullmatch(r"both pictures have a (\w+) shape", sentence):
         return all(found[1] in {thing.colour for thing in scene.things} for scene in (left, right))
     found = re.fullmatch(
@@ -99,7 +104,7 @@ def test_yes_and_no_are_as_frequent_within_each_form() -> None:
     for item in load_scene_questions("train", 2000).items:
         counts[form(item.text)].update(item.answers)
     asked = [count for count in counts.values() if set(count) <= {"yes", "no"}]
-    assert len(asked) == 5
+    assert len(asked) == 6
     for count in asked:
         assert 0.4 < count["yes"] / count.total() < 0.6
 
@@ -108,7 +113,7 @@ def test_a_sentence_says_nothing_of_its_label() -> None:
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     for pair in load_scene_pairs("train", 600).items:
         counts[form(pair.sentence)][pair.label] += 1
-    assert len(counts) == 6
+    assert len(counts) == 10
     for count in counts.values():
         assert 0.4 < count[1] / count.total() < 0.6
 

@@ -5,7 +5,6 @@ allow, and a sentence is true as often as not. All follows from (seed, split, in
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from laconic.data.scene_art import COLOURS, GROUNDS, SHAPES, Thing
 from laconic.data.scenes import COUNTS, Scene, Scenes
 from laconic.errors import ConfigError
 
+SIDES = ("left", "right")
 NUMBERS = ("none", "one", "two", "three")
 MOST = 20  # questions about a scene
 APART = 0.12  # of the image's side: what is left of something, or above it, is so by this much
@@ -93,9 +93,7 @@ def _ground(scene: Scene, rng: np.random.Generator) -> Asked | None:
 
 def _there(scene: Scene, rng: np.random.Generator) -> Asked | None:
     yes = bool(rng.integers(2))
-    thing = scene.things[int(rng.integers(len(scene.things)))]
-    asked = thing if yes else _absent(scene, thing, rng)
-    return f"is there a {asked.colour} {asked.shape}?", "yes" if yes else "no"
+    return f"is there a {_traits(scene, rng)[0 if yes else 1]}?", "yes" if yes else "no"
 
 
 def _beside(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -153,10 +151,18 @@ def _claim(left: Scene, right: Scene, true: bool, rng: np.random.Generator) -> s
 
 def _in_one(left: Scene, right: Scene, rng: np.random.Generator) -> Said | None:
     side = int(rng.integers(2))
-    scene = (left, right)[side]
-    thing = scene.things[int(rng.integers(len(scene.things)))]
-    absent, name = _absent(scene, thing, rng), ("left", "right")[side]
-    held, missing = (f"there is a {one.colour} {one.shape} in the {name} picture" for one in (thing, absent))
+    held, missing = (f"there is a {trait} in the {SIDES[side]} picture" for trait in _traits((left, right)[side], rng))
+    return held, missing
+
+
+def _background(left: Scene, right: Scene, rng: np.random.Generator) -> Said | None:
+    side = int(rng.integers(2))
+    ground = (left, right)[side].ground
+    others = [other for other in GROUNDS if other != ground]
+    held, missing = (
+        f"the background of the {SIDES[side]} picture is {one}"
+        for one in (ground, others[int(rng.integers(len(others)))])
+    )
     return held, missing
 
 
@@ -180,7 +186,12 @@ def _numbers(left: Scene, right: Scene, rng: np.random.Generator) -> Said | None
     return f"the left picture has {held} the right picture", f"the left picture has {wrong} the right picture"
 
 
-_CLAIMS: tuple[Callable[[Scene, Scene, np.random.Generator], Said | None], ...] = (_in_one, _in_both, _numbers)
+_CLAIMS: tuple[Callable[[Scene, Scene, np.random.Generator], Said | None], ...] = (
+    _in_one,
+    _background,
+    _in_both,
+    _numbers,
+)
 
 
 # Parts
@@ -193,16 +204,13 @@ def _only(scene: Scene, rng: np.random.Generator, key: Callable[[Thing], str]) -
     return alone[int(rng.integers(len(alone)))] if alone else None
 
 
-def _absent(scene: Scene, thing: Thing, rng: np.random.Generator) -> Thing:
-    """A thing like this one, of another colour or shape, that is not in the scene."""
-    held = {(other.shape, other.colour) for other in scene.things}
-    while True:
-        if rng.integers(2):
-            other = replace(thing, colour=tuple(COLOURS)[int(rng.integers(len(COLOURS)))])
-        else:
-            other = replace(thing, shape=SHAPES[int(rng.integers(len(SHAPES)))])
-        if (other.shape, other.colour) not in held:
-            return other
+def _traits(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
+    """A shape or a colour of something in the scene, and one of nothing in it."""
+    of_shape = bool(rng.integers(2))
+    held = sorted({thing.shape if of_shape else thing.colour for thing in scene.things})
+    missing = [one for one in (SHAPES if of_shape else COLOURS) if one not in held]
+    some, none = (one[int(rng.integers(len(one)))] for one in (held, missing))
+    return (some, none) if of_shape else (f"{some} shape", f"{none} shape")
 
 
 ANSWERS = (*COLOURS, *SHAPES, *NUMBERS[1:], *GROUNDS, "yes", "no")

@@ -2,7 +2,8 @@
 
 Data: "vqav2", the published files, or "scenes", questions about generated scenes. The model is transformers'
 BlipForQuestionAnswering, whose padding is honoured. It learns by the likelihood of each answer, weighted by the share
-of people who gave it, and answers by ranking all answers of the training ("rank" of BLIP, Li et al. 2022).
+of people who gave it, and answers by ranking all answers of the training ("rank" of BLIP, Li et al. 2022). Both take
+answers as laconic.metrics.vqa normalises them: one that is ranked must be spelled as it was learned.
 
 A batch is images with all their questions: an image is encoded once for its questions, a question once for its answers.
 Images are never mirrored, whatever training.mirror says, since questions ask about left and right.
@@ -82,16 +83,16 @@ class Split:
 
     @cached_property
     def about(self) -> Mapping[int, Sequence[Question]]:
-        """Questions by image, of all images that can be read and are asked about."""
+        """Questions that have an answer, by image, of all images that can be read."""
         found: dict[int, list[Question]] = defaultdict(list)
         for item in self.questions.items:
-            if self.images.source.valid[item.image]:
+            if self.images.source.valid[item.image] and spelled(item):
                 found[item.image].append(item)
         return dict(sorted(found.items()))
 
     @property
     def rows(self) -> np.ndarray:
-        """int64, images that can be read and are asked about."""
+        """int64, images of `about`."""
         return np.array(list(self.about), np.int64)
 
     @property
@@ -104,7 +105,7 @@ class Split:
         items = [item for row in rows for item in self.about[int(row)]]
         pixels = self.images.batch(rows)
         words, mask = self.words.encode([item.text for item in items])
-        given = [(at, text, count) for at, item in enumerate(items) for text, count in item.answers.items()]
+        given = [(at, text, count) for at, item in enumerate(items) for text, count in spelled(item).items()]
         people = [sum(item.answers.values()) for item in items]
         return QuestionBatch(
             pixels,
@@ -115,6 +116,15 @@ class Split:
             torch.tensor([at for at, _, _ in given]),
             torch.tensor([count / people[at] for at, _, count in given]),
         )
+
+
+def spelled(question: Question) -> Mapping[str, int]:
+    """How many people gave each answer, normalised; those of which nothing is left are left out."""
+    counts: Counter[str] = Counter()
+    for text, count in question.answers.items():
+        counts[normalise(text)] += count
+    del counts[""]
+    return counts
 
 
 def answer_tokens(words: Words, answers: list[str]) -> Tensor:
@@ -171,9 +181,9 @@ class QuestionAnswering:
         usual = self._answers[0]
         worded: dict[str, Counter[str]] = defaultdict(Counter)
         for item in self.train.questions.items:
-            worded[item.text].update(item.answers)
+            worded[item.text].update(spelled(item))
         items = self.val.items
-        best = {text: counts.most_common(1)[0][0] for text, counts in worded.items()}
+        best = {text: counts.most_common(1)[0][0] for text, counts in worded.items() if counts}
         seen = sum(accuracy(best.get(item.text, usual), item.answers) for item in items)
         return {
             "one answer": 100 * sum(accuracy(usual, item.answers) for item in items) / len(items),
@@ -203,13 +213,9 @@ class QuestionAnswering:
         """Answers of the training, the most frequent first."""
         counts: Counter[str] = Counter()
         for item in self.train.questions.items:
-            for text, count in item.answers.items():
-                counts[normalise(text)] += count
+            counts.update(spelled(item))
         ranked = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
-        found = [text for text, _ in ranked if text][:MOST_ANSWERS]
-        if not found:
-            raise DataError("no training question has an answer of more than articles and punctuation; give others")
-        return found
+        return [text for text, _ in ranked][:MOST_ANSWERS]
 
     @cached_property
     def _listed(self) -> Tensor:
@@ -271,7 +277,9 @@ def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> QuestionAnswering:
         return hf.honour_padding(hf.fit_channels(BlipForQuestionAnswering(config)))
 
     items = questions["train"].items
-    texts = [text for item in items for text in (item.text, *item.answers)]
+    if not any(spelled(item) for item in items):
+        raise DataError("no training question has an answer of more than articles and punctuation; give others")
+    texts = [text for item in items for text in (item.text, *spelled(item))]
     net, words, images = open_net(recipe, texts, fresh, "BlipForQuestionAnswering")
     opened = {split: Split(held, images(held.images, split, cache, show), words) for split, held in questions.items()}
     return QuestionAnswering(net, opened["train"], opened["val"], recipe)
