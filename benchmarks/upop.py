@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from laconic.report.runs import run_folders
 from laconic.report.slim_runs import TIMING, SlimRun, control_of, is_slim, read_slim_runs
 from laconic.report.slim_tables import csv_text
 from laconic.tasks.settings import SlimRecipe, Stage
-from laconic.tasks.table import TASKS
+from laconic.tasks.table import open_task
 
 BATCH = 8
 
@@ -35,7 +34,7 @@ def open_finished(run: SlimRun, cache_folder: Path) -> Any:
     """The task of a finished run, with the final model as its `net`."""
     recipe = from_mapping(dict(run.recipe), SlimRecipe, str(run.folder))
     model = replace(recipe.model, initial=str((run.folder / "model").resolve()))
-    return resolve_name(TASKS[recipe.task])(replace(recipe, model=model, dense=Stage()), cache_folder)
+    return open_task(replace(recipe, model=model, dense=Stage()), cache_folder)
 
 
 def measured(slim: Any, dense: Any, rounds: int) -> dict[str, Any]:

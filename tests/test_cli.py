@@ -30,14 +30,14 @@ from laconic.decode.search import Decoding
 from laconic.errors import LaconicWarning, MissingError
 from laconic.machine.cores import cores
 from laconic.metrics import METRICS, Metric
+from laconic.recipes import kinds
 from laconic.recipes import recipe as recipes
-from laconic.recipes import run as running
 from laconic.recipes.processes import Outcome
 from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
 from laconic.training.evaluation import evaluate
 from laconic.training.features import PixelCache
-from laconic.training.loop import Progress
+from laconic.training.given import Progress
 
 RECIPE = """
 [data]
@@ -598,7 +598,7 @@ def watch_run(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[tuple[recipe
         (folder / "model.safetensors").touch()
         return answer
 
-    monkeypatch.setattr(running, "run_recipe", run_recipe)
+    monkeypatch.setattr(kinds, "run_recipe", run_recipe)
     return calls
 
 
@@ -711,7 +711,7 @@ def test_more_threads_than_cores_are_not_started(
 # How a run is shown
 
 
-AT = Progress(20, 40, 3, 2.31, {"lr": 5e-4, "sparsity": 0.421, "penalty": 1.0, "CIDEr": 0.412})
+AT = Progress(20, 40, 3, 2.31, {"lr": 5e-4, "sparsity": 0.421, "penalty": 1.0, "CIDEr": 0.412}, ("CIDEr", 41.2))
 FACTS = "epoch 3  loss 2.310  sparsity 42.1%  rate 5.0e-04  CIDEr 41.2"
 
 

@@ -3,8 +3,9 @@
 Names are loaded when they are first used, so that scoring captions or reading a file does not wait for torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from laconic.lazy import lazily
 
 if TYPE_CHECKING:
     from laconic import data, metrics, store
@@ -61,18 +62,4 @@ __all__ = [
     "store",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'laconic' has no attribute {name!r}")
-    try:
-        home = import_module(_HOME[name])
-    except ModuleNotFoundError as error:
-        from laconic.errors import not_installed
-
-        raise not_installed(error) or error from None
-    return home if home.__name__ == f"laconic.{name}" else getattr(home, name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+__getattr__, __dir__ = lazily(__name__, _HOME, "__version__")

@@ -13,7 +13,7 @@ from laconic.recipes import processes
 from laconic.recipes.processes import Outcome, StudyWatcher, Workshop, _Worker, carry_out
 from laconic.recipes.recipe import DataRecipe, Recipe
 from laconic.recipes.study import StudyRun
-from laconic.training.loop import Progress
+from laconic.training.given import Progress
 
 RESULT = {"scores": {"CIDEr": 0.5}}
 

@@ -10,7 +10,8 @@ from laconic.config import to_mapping
 from laconic.errors import ConfigError, TrainingError
 from laconic.recipes.folders import claim
 from laconic.recipes.recipe import Recipe
-from laconic.recipes.study import StudyRun, check_files, in_order, merge, only, read_study
+from laconic.recipes.study import StudyRun, in_order, merge, only, read_study
+from laconic.recipes.study_files import check_files
 
 STUDIES = sorted((Path(__file__).parents[2] / "recipes" / "studies").glob("*.toml"))
 

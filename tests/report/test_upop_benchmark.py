@@ -5,12 +5,13 @@ import json
 import runpy
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
+
+from laconic.tasks import table
 
 from .slim_runs import finish_slim_run, finish_slim_study
 
@@ -35,9 +36,7 @@ class ToyTask:
 @pytest.fixture
 def benchmark(monkeypatch, tmp_path):
     """Runs the script on folders; gives its rows by run, and its last line."""
-    table = ModuleType("laconic.tasks.table")
-    table.TASKS = {"classify": f"{__name__}:ToyTask"}
-    monkeypatch.setitem(sys.modules, "laconic.tasks.table", table)
+    monkeypatch.setattr(table, "open_task", ToyTask)
     monkeypatch.setattr(ToyTask, "opened", [])
     threads = torch.get_num_threads()
 

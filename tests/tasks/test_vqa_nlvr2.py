@@ -237,7 +237,9 @@ def test_a_folder_of_another_model_is_refused(tmp_path: Path) -> None:
     task = answering(tmp_path)
     task.save(task.net, tmp_path / "net")
     model = replace(MODEL, initial=str(tmp_path / "net"))
-    with pytest.raises(ConfigError, match="holds a BlipForQuestionAnswering; nlvr2 needs a BlipForVisualReasoning"):
+    with pytest.raises(
+        ConfigError, match="holds a BlipForQuestionAnswering; the task 'nlvr2' needs a BlipForVisualReasoning"
+    ):
         nlvr2.open_task(replace(recipe("nlvr2"), model=model), tmp_path, lambda *_: None)
 
 

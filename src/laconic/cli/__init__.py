@@ -9,6 +9,7 @@ Torch is imported by the verbs that need it, so that `--help`, `score` and `insp
     documents   JSON
     console     tables
     progress    bars, or a line now and then
+    carrying    recipes, watched
     training    demo, train
     slim        slim
     study       study, report

@@ -17,7 +17,7 @@ from laconic.cli.console import tell
 
 if TYPE_CHECKING:
     from laconic.recipes.run import Watcher
-    from laconic.training import loop as train
+    from laconic.training import given as train
 
 SPEED_WINDOW = 600.0  # seconds over which time left is estimated: longer than a validation
 LINE_EVERY = 20.0  # seconds between two lines where there is no terminal
@@ -65,10 +65,12 @@ def training_facts(at: "train.Progress") -> str:
     for key, text in {
         "sparsity": lambda value: f"sparsity {value:.1%}",
         "lr": lambda value: f"rate {value:.1e}",
-        "CIDEr": lambda value: f"CIDEr {100 * value:.1f}",
     }.items():
         if key in at.facts:
             facts.append(text(at.facts[key]))
+    if at.score is not None:
+        name, value = at.score
+        facts.append(f"{name} {value:.1f}")
     return "  ".join(facts)
 
 

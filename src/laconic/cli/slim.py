@@ -6,19 +6,20 @@ Knows how such a recipe meets the command line, not what it does.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from rich import box
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from laconic.cli.console import console_for
+from laconic.cli.carrying import carried_out
+from laconic.cli.console import list_skipped
 from laconic.cli.paths import RunFolder
-from laconic.cli.progress import watching
+from laconic.compress.structured.methods import METHODS, Budget
 from laconic.config import read_toml
 from laconic.errors import ConfigError
 from laconic.spec.manifest import NET
-from laconic.tasks.settings import Budget, Slim, SlimRecipe, Stage, TaskName
+from laconic.tasks.settings import NONE, Slim, SlimRecipe, Stage, TaskName
 from laconic.training.settings import Training
 
 T = TypeVar("T")
@@ -28,7 +29,10 @@ USUAL = SlimRecipe(
     search=Stage(5, 1e-5, "constant"),
     training=Training(epochs=5, learning_rate=1e-5, precision="float32", weight_decay=0.05),
 )
-MethodName = Literal["upop", "published", "mask", "unified", "progressive", "magnitude", "taylor"]
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(METHODS)]
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def slim(options: SlimFolder) -> None:
 
 
 def _slim(base: Slim, options: SlimFolder) -> Slim:
-    method = options.method or ("upop" if base.method == "none" else base.method)
+    method = options.method or ("upop" if base.method == NONE else base.method)
     remove = options.remove or base.remove
     return _given(
         base, method=method, ratio=options.ratio, budget=options.budget, multiple=options.multiple, remove=remove
@@ -141,20 +145,12 @@ def train_slim(options: TrainSlim) -> None:
 
 
 def carry_out(recipe: SlimRecipe, folder: Path, cache: Path, *, resume: bool, threads: int) -> None:
-    """Runs a recipe and shows what came of it; under torchrun, one process of several shows it."""
-    from laconic.machine.distributed import is_writer, process_group
-    from laconic.machine.process import settle_in
-    from laconic.recipes.slimming import run_slim
-
-    settle_in(threads)
-    with process_group():
-        if not is_writer():
-            run_slim(recipe, folder, cache, resume=resume)
-            return
-        console = console_for()
-        with watching(console) as watch:
-            result = run_slim(recipe, folder, cache, resume=resume, watch=watch)
+    """Runs a recipe and shows what came of it."""
+    console, result = carried_out(recipe, folder, cache, resume=resume, threads=threads)
+    if result is None:
+        return
     console.print(slim_table(result))
+    list_skipped(console, result["skipped"])
     lines = ["Next:", f"  python -c 'from laconic import hf; net = hf.from_pretrained(\"{folder / NET}\")'"]
     for line in [*lines, f"  laconic report {folder} -o {folder.name}-report"]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -50,7 +50,8 @@ class Study:
 def study(options: Study) -> int:
     """Carries out a study; 1 where a run failed."""
     from laconic.recipes.folders import write_json
-    from laconic.recipes.study import check_files, only, read_study
+    from laconic.recipes.study import only, read_study
+    from laconic.recipes.study_files import check_files
 
     if options.threads < 0:
         raise ConfigError(f"--threads {options.threads}: give 0 for all, or at least 1")

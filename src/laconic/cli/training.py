@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from laconic.cli.console import console_for, list_skipped, run_table
+from laconic.cli.carrying import carried_out
+from laconic.cli.console import list_skipped, run_table
 from laconic.cli.paths import RunFolder
-from laconic.cli.progress import watching
 from laconic.config import from_mapping, read_table, read_toml
 from laconic.errors import ConfigError
 from laconic.spec.manifest import MODEL
@@ -67,25 +67,15 @@ def train(options: "Train | TrainSlim") -> None:
 
         train_slim(options)
         return
-    from laconic.machine.distributed import is_writer, process_group
-    from laconic.machine.process import settle_in
     from laconic.recipes.recipe import Recipe
-    from laconic.recipes.run import run_recipe
 
-    if options.threads < 0:
-        raise ConfigError(f"--threads {options.threads}: give 0 for all, or at least 1")
     if options.recipe.suffix != ".toml":
         raise ConfigError(f"{options.recipe}: give the path of a recipe (.toml)")
-    settle_in(options.threads)
     recipe = _without_defaults(options.settings, read_toml(options.recipe, Recipe))
     folder = options.out or Path("runs") / options.recipe.stem
-    with process_group():
-        if not is_writer():
-            run_recipe(recipe, folder, options.cache, resume=options.resume)
-            return
-        console = console_for()
-        with watching(console) as watch:
-            result = run_recipe(recipe, folder, options.cache, resume=options.resume, watch=watch)
+    console, result = carried_out(recipe, folder, options.cache, resume=options.resume, threads=options.threads)
+    if result is None:
+        return
     console.print(run_table(result))
     list_skipped(console, result["skipped"])
     if not (folder / MODEL).is_file():

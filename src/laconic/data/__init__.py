@@ -8,8 +8,9 @@ A data set is any sized, indexable collection of Example. No torch here: arrays 
 are first used, so that captioning a photo does not wait for what generates scenes.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from laconic.lazy import lazily
 
 if TYPE_CHECKING:
     from laconic.data.captions import load_captions
@@ -22,26 +23,26 @@ if TYPE_CHECKING:
     from laconic.data.references import load_references
     from laconic.data.scenes import Scene, Scenes
 
-_HOME = {  # public name -> module of this package that defines it
-    "load_captions": "captions",
-    "DATASETS": "datasets",
-    "load": "datasets",
-    "Dataset": "examples",
-    "Example": "examples",
-    "Skipped": "examples",
-    "readable": "examples",
-    "list_images": "folder",
-    "Pixels": "images",
-    "preprocess": "images",
-    "read_image": "images",
-    "resize": "images",
-    "Tokens": "karpathy",
-    "load_karpathy": "karpathy",
-    "write_karpathy": "karpathy",
-    "Photos": "photos",
-    "load_references": "references",
-    "Scene": "scenes",
-    "Scenes": "scenes",
+_HOME = {  # public name -> module that defines it
+    "load_captions": "laconic.data.captions",
+    "DATASETS": "laconic.data.datasets",
+    "load": "laconic.data.datasets",
+    "Dataset": "laconic.data.examples",
+    "Example": "laconic.data.examples",
+    "Skipped": "laconic.data.examples",
+    "readable": "laconic.data.examples",
+    "list_images": "laconic.data.folder",
+    "Pixels": "laconic.data.images",
+    "preprocess": "laconic.data.images",
+    "read_image": "laconic.data.images",
+    "resize": "laconic.data.images",
+    "Tokens": "laconic.data.karpathy",
+    "load_karpathy": "laconic.data.karpathy",
+    "write_karpathy": "laconic.data.karpathy",
+    "Photos": "laconic.data.photos",
+    "load_references": "laconic.data.references",
+    "Scene": "laconic.data.scenes",
+    "Scenes": "laconic.data.scenes",
 }
 
 __all__ = [
@@ -66,12 +67,4 @@ __all__ = [
     "write_karpathy",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'laconic.data' has no attribute {name!r}")
-    return getattr(import_module(f"laconic.data.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -6,8 +6,9 @@
 Names are loaded when they are first used: transformers takes seconds to import.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from laconic.lazy import lazily
 
 if TYPE_CHECKING:
     from laconic.hf.folders import from_pretrained, save_pretrained
@@ -41,17 +42,4 @@ __all__ = [
     "save_pretrained",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'laconic.hf' has no attribute {name!r}")
-    try:
-        return getattr(import_module(_HOME[name]), name)
-    except ModuleNotFoundError as error:
-        from laconic.errors import not_installed
-
-        raise not_installed(error) or error from None
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from laconic.errors import ConfigError
 from laconic.recipes.folders import AnyRecipe
 from laconic.recipes.plan import check as check_captioner
 from laconic.recipes.run import Watcher, run_recipe
@@ -22,13 +21,9 @@ def carry_out_recipe(
 
 
 def check_recipe(recipe: AnyRecipe, where: str) -> None:
-    """ConfigError at `where` for what a recipe's values alone tell to be impossible."""
+    """ConfigError at `where` for what a recipe's values alone tell to be impossible.
+
+    One that slims a Transformer has said so when it was read.
+    """
     if not isinstance(recipe, SlimRecipe):
         check_captioner(recipe, where)
-        return
-    from laconic.recipes.slimming import check
-
-    try:
-        check(recipe)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None

@@ -29,7 +29,8 @@ from laconic.spec.captioners import form
 from laconic.spec.model import REGIONS, ModelConfig
 from laconic.text import SPECIALS, Vocabulary
 from laconic.training.distillation import KnowledgeDistillation, load_teacher
-from laconic.training.loop import CrossEntropy, Objective, best_device
+from laconic.training.given import Objective
+from laconic.training.loop import CrossEntropy, best_device
 from laconic.training.scst import SelfCritical
 from laconic.training.settings import Training
 

@@ -24,7 +24,7 @@ from laconic.recipes.run import Watcher
 from laconic.recipes.study import StudyRun
 from laconic.spec.manifest import MODEL, NET
 from laconic.tasks.settings import SlimRecipe
-from laconic.training.loop import Progress
+from laconic.training.given import Progress
 
 TELL_EVERY = 0.5  # seconds between two reports of a run
 

@@ -32,7 +32,8 @@ from laconic.training.batches import Batches, Source, make_batches
 from laconic.training.checkpoint import save_checkpoint
 from laconic.training.evaluation import Validator, evaluate
 from laconic.training.features import RegionSource, cache_features, cache_pixels
-from laconic.training.loop import Progress, Run, best_device, cross_entropy
+from laconic.training.given import Progress
+from laconic.training.loop import Run, best_device, cross_entropy
 
 SLOW = (
     "note: this processor has no instructions for bfloat16, in which training is many times slower here; "

@@ -7,6 +7,7 @@ Each stage is one run of the training loop in a folder of its own, and hands a H
 stage is over.
 """
 
+import copy
 import json
 import time
 from collections.abc import Mapping
@@ -19,21 +20,23 @@ import torch
 from torch import Tensor, nn
 
 from laconic.compress.structured.adapters import find_groups
-from laconic.compress.structured.costs import Costs, count
+from laconic.compress.structured.costs import count
+from laconic.compress.structured.groups import Groups
 from laconic.compress.structured.methods import METHODS
 from laconic.compress.structured.upop import UPop
 from laconic.config import digest, to_mapping
-from laconic.errors import ConfigError, TrainingError
+from laconic.errors import TrainingError
 from laconic.hf.folders import from_pretrained
 from laconic.machine.distributed import barrier, broadcast, is_writer, writer_first
 from laconic.machine.process import slow_in_bfloat16
 from laconic.recipes.folders import claim, write_json
 from laconic.recipes.run import SLOW, Watcher
 from laconic.spec.manifest import NET, RESULT
-from laconic.tasks.settings import STAGES, SlimRecipe, Stage
+from laconic.tasks.settings import NONE, STAGES, SlimRecipe, Stage
 from laconic.tasks.table import open_task
 from laconic.tasks.task import Task
-from laconic.training.loop import Loss, Masking, Run, best_device
+from laconic.training.given import Loss, Masking
+from laconic.training.loop import Run, best_device
 
 DENSE, SEARCH, TRAINING = STAGES
 SECONDS = "seconds.json"  # of a stage that is over
@@ -64,7 +67,6 @@ def run_slim(
         TrainingError: where the folder holds another recipe's run, or an interrupted one and `resume` is off.
     """
     watch = watch or Watcher()
-    check(recipe)
     with claim(folder, recipe, resume) if is_writer() else nullcontext() as done:
         finished = broadcast(done)
         if finished is not None:
@@ -78,32 +80,19 @@ def run_slim(
         return _carry_out(Work(recipe, folder, task, watch, {}))
 
 
-def check(recipe: SlimRecipe) -> None:
-    """ConfigError for what a recipe's values alone tell to be wrong."""
-    slim = recipe.slim
-    if slim.method not in ("none", *METHODS):
-        raise ConfigError(f"slim.method = {slim.method!r}; choose one of none, {', '.join(METHODS)}")
-    if slim.method != "none" and not recipe.search.epochs:
-        raise ConfigError(f'search.epochs = 0, but slim.method = "{slim.method}" needs a search: give at least 1')
-    if recipe.model.initial and recipe.dense.epochs:
-        raise ConfigError("dense.epochs trains a fresh model: set it to 0 beside model.initial")
-    if recipe.distillation.teacher not in ("", "dense"):
-        raise ConfigError(
-            f'distillation.teacher = {recipe.distillation.teacher!r}; "dense" is the model before the search, "" none'
-        )
-
-
 def _carry_out(work: Work) -> dict[str, Any]:
     recipe, task = work.recipe, work.task
     net = task.net.to(best_device())
+    slims = recipe.slim.method != NONE
+    if slims:
+        _upop(work, _groups(work, net)).release()  # what is wrong with the search is said before a long training
     if recipe.dense.epochs:
         net = _stage(work, DENSE, recipe.dense, net)
     dense = _facts(work, net)
-    if recipe.slim.method == "none":
-        teacher, groups = None, dict[str, Any]()
-    else:
-        teacher = net if recipe.distillation.teacher else None
-        net, groups = _search(work, net, keep_dense=teacher is not None)
+    teacher, groups = None, dict[str, Any]()
+    if slims:
+        teacher = copy.deepcopy(net) if recipe.distillation.teacher else None
+        net, groups = _search(work, net)
     settings = recipe.training
     stage = Stage(settings.epochs, settings.learning_rate, settings.schedule)
     net = _stage(work, TRAINING, stage, net, teacher=teacher, out=work.folder / NET)
@@ -145,6 +134,7 @@ def _fit(
         show=work.watch.progress,
         origin={"recipe": digest(to_mapping(recipe))},
         selection=task.selection,
+        percent=1.0,
     )
     run.resume()
     run.fit()
@@ -157,47 +147,50 @@ def _learned(model: nn.Module, batch: Any) -> Loss:
     return Loss(model(batch), batch.count)
 
 
-def _search(work: Work, net: nn.Module, *, keep_dense: bool) -> tuple[nn.Module, dict[str, Any]]:
+def _search(work: Work, net: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
     """The slim net, and of each group its part, size and width."""
     out = work.folder / SLIM / NET
-    chosen = work.folder / SLIM / CHOSEN
-    slim, task = work.recipe.slim, work.task
-    device = best_device()
-    inputs = {name: value.to(device) for name, value in task.example().items()}
-    searched = _copy(work, net) if keep_dense else net
-    groups = find_groups(searched, inputs)
+    groups = _groups(work, net)
     facts = {group.name: {"part": group.part, "size": group.size} for group in groups}
     if not _there(out):
-        upop = UPop(
-            groups,
-            ratio=slim.ratio,
-            steps=work.recipe.search.epochs * len(task.batches),
-            budget=slim.budget,
-            method=METHODS[slim.method],
-            interval=slim.interval,
-            multiple=slim.multiple,
-            remove=slim.remove,
-        )
-        _fit(work, SEARCH, work.recipe.search, searched, pruner=upop)
-        masked = _outputs(searched, inputs)
-        slimmed = upop.shrink()
-        _check_same(masked, _outputs(slimmed, inputs))
+        inputs = _example(work, net)
+        upop = _upop(work, groups)
+        _fit(work, SEARCH, work.recipe.search, net, pruner=upop)
+        masked = _outputs(net, inputs)
+        slim = upop.shrink()
+        _check_same(masked, _outputs(slim, inputs))
         if is_writer():
-            chosen.parent.mkdir(parents=True, exist_ok=True)
             kept = {name: mask.nonzero().squeeze(1).tolist() for name, mask in upop.masks().items()}
-            write_json(chosen, {"asked": asdict(slim), "reached": upop.sparsity, "widths": upop.widths(), "kept": kept})
-        _hand_over(work, slimmed, out)
-    found = from_pretrained(out).to(device)
-    widths = getattr(found.config, "slim_dims", {})
-    return found, {name: {**of, "width": int(widths.get(name, of["size"]))} for name, of in facts.items()}
+            found = {"reached": upop.sparsity, "widths": upop.widths(), "kept": kept}
+            write_json(work.folder / SEARCH / CHOSEN, {"asked": asdict(work.recipe.slim), **found})
+        _hand_over(work, slim, out)
+    found_net = from_pretrained(out).to(best_device())
+    widths = getattr(found_net.config, "slim_dims", {})
+    return found_net, {name: {**of, "width": int(widths.get(name, of["size"]))} for name, of in facts.items()}
 
 
-def _copy(work: Work, net: nn.Module) -> nn.Module:
-    """A second net of the same weights, so that the first can teach."""
-    out = work.folder / SEARCH / "before"
-    if not _there(out):
-        _hand_over(work, net, out)
-    return from_pretrained(out).to(best_device())
+def _groups(work: Work, net: nn.Module) -> Groups:
+    return find_groups(net, _example(work, net))
+
+
+def _example(work: Work, net: nn.Module) -> dict[str, Tensor]:
+    """What the net takes for one example, where it is."""
+    device = next(net.parameters()).device
+    return {name: value.to(device) for name, value in work.task.example().items()}
+
+
+def _upop(work: Work, groups: Groups) -> UPop:
+    slim = work.recipe.slim
+    return UPop(
+        groups,
+        ratio=slim.ratio,
+        steps=work.recipe.search.epochs * len(work.task.batches),
+        budget=slim.budget,
+        method=METHODS[slim.method],
+        interval=slim.interval,
+        multiple=slim.multiple,
+        remove=slim.remove,
+    )
 
 
 def _hand_over(work: Work, net: nn.Module, out: Path) -> None:
@@ -251,11 +244,8 @@ def _facts(work: Work, net: nn.Module) -> dict[str, Any]:
     """Scores and costs of the net as it stands; the writer's, which are reported."""
     if not is_writer():
         return {}
-    device = next(net.parameters()).device
-    inputs = {name: value.to(device) for name, value in work.task.example().items()}
     prunable = sum(group.parameters * group.size for group in find_groups(net))
-    costs: Costs = count(net, inputs)
-    return {"scores": _scores(work.task, net), **asdict(costs), "prunable": prunable}
+    return {"scores": _scores(work.task, net), **asdict(count(net, _example(work, net))), "prunable": prunable}
 
 
 def _earlier(work: Work) -> dict[str, float]:
@@ -287,7 +277,7 @@ def _conclude(work: Work, net: nn.Module, dense: Mapping[str, Any], groups: Mapp
         "macs": {"dense": dense["macs"], "now": now["macs"]},
         "widths": dict(groups),
         "seconds": {**_earlier(work), **work.seconds},
-        "skipped": [],
+        "skipped": [skipped.reason for skipped in work.task.skipped],
     }
     write_json(work.folder / RESULT, result)
     for stage in STAGES:

@@ -28,14 +28,12 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from laconic import data
-from laconic.config import SHARED, expand, from_mapping, read_table
-from laconic.errors import ConfigError, DataError
-from laconic.recipes.folders import AnyRecipe, finished, recipe_type
+from laconic.config import from_mapping, read_table
+from laconic.errors import ConfigError
+from laconic.recipes.folders import AnyRecipe, recipe_type
 from laconic.recipes.recipe import Recipe
 from laconic.spec.captioners import form
 from laconic.spec.manifest import MODEL, NET
-from laconic.tasks.settings import SlimRecipe
 
 MOST_RUNS = 1000
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -63,7 +61,7 @@ def read_study(path: Path, folder: Path) -> tuple[StudyRun, ...]:
     """All runs of a study file, those that others need first, else in the order of the file.
 
     Every recipe is checked for what its values alone tell, so that what can be known to fail does so before the first
-    run starts; of those that are to be carried out, see `recipes.plan.check` and `check_files`, too.
+    run starts; of those that are to be carried out, see `recipes.plan.check` and `recipes.study_files`, too.
 
     Args:
         path: the study file.
@@ -110,60 +108,6 @@ def _check_initials(runs: Sequence[StudyRun], folder: Path, path: Path) -> None:
 def _function(recipe: Recipe) -> tuple[object, object]:
     """What the packed captioner of a run computes, weights apart: its batch norms are folded."""
     return replace(recipe.encoder, norm=False), form(recipe.decoder.name, recipe.decoder.options)
-
-
-def check_files(runs: Sequence[StudyRun], folder: Path) -> None:
-    """Looks at every run's folder, at the files that it starts from and at its data; runs that are finished need none.
-
-    Raises:
-        ConfigError: where a file is missing and no run of the study makes it, or data cannot be read.
-        TrainingError: where a run's folder is damaged or holds a run with other settings.
-    """
-    seen: set[tuple[str, str, bool]] = set()
-    for run in runs:
-        if finished(folder / run.name, run.recipe) is not None:
-            continue
-        made = [folder / need for need in run.needs]
-        for key, text in _files(run.recipe).items():
-            path = expand(text)
-            if text and not path.exists() and not any(path.is_relative_to(place) for place in made):
-                remedy = f"set {SHARED} to the folder that holds your data, or correct the path"
-                raise ConfigError(f"run {run.name!r}: {key} = {text!r}; there is no {path}: {remedy}")
-        _check_data(run, seen)
-
-
-def _files(recipe: AnyRecipe) -> dict[str, str]:
-    """What a recipe starts from, by key; empty where it needs none."""
-    if isinstance(recipe, SlimRecipe):
-        return {
-            "model.initial": recipe.model.initial,
-            "model.imagenet": recipe.model.imagenet,
-            "data.root": recipe.data.root,
-        }
-    return {
-        "initial": recipe.initial,
-        "imagenet": recipe.imagenet,
-        "pruning.options.ticket": str(recipe.pruning.options.get("ticket", "")),
-        "distillation.teacher": recipe.distillation.teacher,
-        "data.regions": recipe.data.regions,
-    }
-
-
-def _check_data(run: StudyRun, seen: set[tuple[str, str, bool]]) -> None:
-    """ConfigError where a run's annotations cannot be read or its photos are gone; each data set is looked at once."""
-    if isinstance(run.recipe, SlimRecipe):
-        return  # its task looks at them
-    asked = run.recipe.data
-    key = asked.name, asked.root, bool(asked.regions)
-    if key in seen:
-        return
-    seen.add(key)
-    try:
-        root = expand(asked.root) if asked.root else None
-        for split in ("train", "val"):
-            data.load(asked.name, root, split, photos="none" if asked.regions else "some")
-    except (ConfigError, DataError) as error:
-        raise ConfigError(f"run {run.name!r}: data: {error}") from None
 
 
 def in_order(runs: Sequence[StudyRun], path: Path) -> tuple[StudyRun, ...]:

@@ -1,25 +1,25 @@
 """What tasks that read a text beside images share: words, and the net that they begin with."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from laconic import hf
 from laconic.config import expand
 from laconic.data import Dataset
-from laconic.errors import ConfigError, printable
-from laconic.tasks.images import Images, open_images, shape_of
-from laconic.tasks.opening import read_tokenizer
+from laconic.tasks.captioned import LONGEST
+from laconic.tasks.images import Images, Shape, open_images
+from laconic.tasks.nets import Tokenizer, images_of, open_folder, read_tokenizer
 from laconic.tasks.settings import ModelRecipe, SlimRecipe
 from laconic.tasks.table import Show
 
 SCENES = "scenes"
-LONGEST = 40  # tokens of a text; longer ones are cut
 
-Fresh = Callable[[ModelRecipe, Images, Any], nn.Module]
+Fresh = Callable[[ModelRecipe, Shape, Tokenizer], nn.Module]
 OpenImages = Callable[[Dataset, str, Path, Show], Images]
 
 
@@ -27,7 +27,7 @@ OpenImages = Callable[[Dataset, str, Path, Show], Images]
 class Words:
     """A tokenizer of transformers."""
 
-    tokenizer: Any
+    tokenizer: Tokenizer
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and their mask, int64 (texts, longest), padded at the end."""
@@ -53,31 +53,16 @@ def open_net(
     Raises:
         ConfigError: a folder with another model, or for other images than the recipe's.
     """
-    from laconic import hf
-
     model = recipe.model
+    if model.initial:
+        net = open_folder(recipe, (class_name,))
+        model, words = images_of(model, net), Words(read_tokenizer(expand(model.initial)))
+    else:
+        words = Words(hf.make_tokenizer(texts, model.vocabulary))
+        torch.manual_seed(recipe.training.seed)
+        net = fresh(model, Shape.of(model), words.tokenizer)
 
     def images(examples: Dataset, split: str, cache: Path, show: Show) -> Images:
-        return open_images(examples, model, cache, progress=lambda done, of: show(f"images of {split}", done, of))
+        return open_images(examples, model, cache, progress=partial(show, f"images of {split}"))
 
-    if not model.initial:
-        tokenizer = hf.make_tokenizer(texts, model.vocabulary)
-        torch.manual_seed(recipe.training.seed)
-        return fresh(model, shape_of(model), tokenizer), Words(tokenizer), images
-    folder = expand(model.initial)
-    net = hf.from_pretrained(folder)
-    if type(net).__name__ != class_name:
-        raise ConfigError(
-            f"model.initial = {printable(folder)} holds a {type(net).__name__}; {recipe.task} needs a {class_name}"
-        )
-    vision: Any = getattr(net.config, "vision_config", None)
-    if not model.encoder:
-        model = replace(model, image=vision.image_size, patch=vision.patch_size)
-    given, expected = shape_of(model), (getattr(vision, "num_channels", 3), vision.image_size, vision.patch_size)
-    if (given.channels, given.side, given.patch) != expected:
-        raise ConfigError(
-            f"the vision tower reads images of (channels, side, patch) = {expected} and the recipe gives "
-            f"{(given.channels, given.side, given.patch)}: set model.encoder, image, stride and patch as when the "
-            "model was trained"
-        )
-    return net, Words(read_tokenizer(folder)), images
+    return net, words, images

@@ -3,14 +3,15 @@
 from typing import Any
 
 from laconic.errors import ConfigError
-from laconic.tasks.captioned import LONGEST, Tokenizer
-from laconic.tasks.images import Images
+from laconic.tasks.captioned import LONGEST
+from laconic.tasks.images import Shape
+from laconic.tasks.nets import Tokenizer
 from laconic.tasks.settings import ModelRecipe, Tower
 
 POSITIONS = LONGEST + 8  # of a fresh text tower: captions and a little room
 
 
-def blip_config(model: ModelRecipe, images: Images, tokenizer: Tokenizer, *, preserve: bool = False) -> Any:
+def blip_config(model: ModelRecipe, shape: Shape, tokenizer: Tokenizer, *, preserve: bool = False) -> Any:
     """A BlipConfig. Its towers may differ in width: cross-attention reads what the vision tower gives.
 
     Args:
@@ -24,9 +25,9 @@ def blip_config(model: ModelRecipe, images: Images, tokenizer: Tokenizer, *, pre
     vision = BlipVisionConfig(  # type: ignore[call-arg]
         **shape_of_tower(model.vision),
         attention_dropout=model.vision.dropout,
-        image_size=images.side,
-        patch_size=images.patch,
-        num_channels=images.channels,
+        image_size=shape.side,
+        patch_size=shape.patch,
+        num_channels=shape.channels,
         initializer_range=_deviation(model.vision, preserve),  # transformers' default is next to nothing
     )
     text = BlipTextConfig(
@@ -64,6 +65,7 @@ def check_tower(name: str, tower: Tower) -> None:
 
 
 def shape_of_tower(tower: Tower) -> dict[str, Any]:
+    """What every configuration of transformers calls a tower's widths and numbers."""
     return {
         "hidden_size": tower.width,
         "num_hidden_layers": tower.layers,

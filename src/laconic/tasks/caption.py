@@ -11,14 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from laconic import metrics
+from laconic import hf, metrics
+from laconic.data import Skipped
 from laconic.errors import ConfigError
 from laconic.tasks.blip import blip_config
-from laconic.tasks.captioned import LONGEST, Captioned, CaptionedBatch, Report, Tokenizer
-from laconic.tasks.images import Images
-from laconic.tasks.opening import check_recipe, open_all, save_folder
+from laconic.tasks.captioned import LONGEST, Captioned, CaptionedBatch
+from laconic.tasks.images import Shape
+from laconic.tasks.nets import Tokenizer, check_recipe, save_folder
+from laconic.tasks.opening import open_all
 from laconic.tasks.settings import ModelRecipe, SlimRecipe, TaskOptions
 from laconic.tasks.supply import Shuffled
+from laconic.tasks.table import Show
 from laconic.tasks.task import Learner
 
 OPTIONS = ("prompt", "beam", "max_length", "min_length")
@@ -27,19 +30,17 @@ AT_ONCE = 100  # images whose captions are searched together
 CONSTANTS = 200  # training captions of which the best is the baseline that sees no image
 
 
-def open_task(recipe: SlimRecipe, cache: Path, show: Report = lambda *_: None) -> "Captioning":
+def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> "Captioning":
     """Opens captioning as a recipe describes it; errors as laconic.tasks.opening.open_all."""
     check_recipe(recipe, kinds=("blip",), options=OPTIONS)
     opened = open_all(recipe, cache, show, _fresh, (CLASS,))
     return Captioning(recipe, opened.net, opened.tokenizer, opened.train, opened.val)
 
 
-def _fresh(model: ModelRecipe, images: Images, tokenizer: Tokenizer) -> nn.Module:
+def _fresh(model: ModelRecipe, shape: Shape, tokenizer: Tokenizer) -> nn.Module:
     from transformers import BlipForConditionalGeneration
 
-    from laconic.hf.patches import fit_channels
-
-    return fit_channels(BlipForConditionalGeneration(blip_config(model, images, tokenizer)))
+    return hf.fit_channels(BlipForConditionalGeneration(blip_config(model, shape, tokenizer)))
 
 
 @dataclass(eq=False)
@@ -66,6 +67,10 @@ class Captioning:
     @property
     def batches(self) -> Shuffled[CaptionedBatch]:
         return self.train.supply(self.recipe)
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        return (*self.train.images.skipped, *self.val.images.skipped)
 
     # Learning
 
@@ -124,12 +129,13 @@ class Captioning:
 
     @torch.inference_mode()
     def captions(self, net: nn.Module, split: Captioned, rows: Sequence[int] | np.ndarray) -> list[str]:
-        """The best caption of each of these examples, without the prompt, as Hugging Face's `generate` finds it."""
+        """The best caption of each of these examples, without the prompt, as Hugging Face's `generate` finds it.
+
+        The net is in evaluation mode.
+        """
         blip: Any = net
         options: TaskOptions = self.recipe.options
         device = next(net.parameters()).device
-        was_training = net.training
-        net.eval()
         found: list[str] = []
         for start in range(0, len(rows), AT_ONCE):
             pixels = split.images.batch(np.asarray(rows[start : start + AT_ONCE])).to(device)
@@ -143,7 +149,6 @@ class Captioning:
                 do_sample=False,
             )
             found += self.tokenizer.batch_decode(tokens[:, begun.shape[1] - 1 :], skip_special_tokens=True)
-        net.train(was_training)
         return found
 
     def baselines(self) -> Mapping[str, float]:
@@ -187,4 +192,4 @@ class Captioning:
         }
 
     def save(self, net: nn.Module, folder: Path) -> None:
-        save_folder(net, folder, self.tokenizer, self.val.images)
+        save_folder(net, folder, self.val.images.shape, self.tokenizer)

@@ -1,7 +1,7 @@
 """Images with their captions as token ids: what captioning and retrieval learn from."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,13 @@ from laconic.config import expand
 from laconic.data import Dataset, load
 from laconic.errors import ConfigError, DataError
 from laconic.tasks.images import Images, open_images
+from laconic.tasks.nets import Tokenizer
 from laconic.tasks.settings import SlimRecipe
-from laconic.tasks.supply import Shuffled
+from laconic.tasks.supply import Shuffled, moved
+from laconic.tasks.table import Show
 
 DATA = ("flickr8k", "flickr30k", "coco", "captions", "scenes")
 LONGEST = 40  # tokens of a caption, special ones included; longer ones are cut
-
-Report = Callable[[str, int, int], None]  # (stage, done, of)
-Tokenizer = Any  # of transformers, whose types say little
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class CaptionedBatch:
         return (torch.arange(self.tokens.shape[1], device=self.lengths.device) < self.lengths[:, None]).long()
 
     def to(self, device: torch.device) -> "CaptionedBatch":
-        return CaptionedBatch(*(getattr(self, each.name).to(device) for each in fields(self)))
+        return moved(self, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,13 +118,11 @@ class Captioned:
         return Shuffled(fetch, self.rows, training.batch, training.seed)
 
 
-def open_captioned(recipe: SlimRecipe, split: str, tokenizer: Tokenizer, cache: Path, report: Report) -> Captioned:
+def open_captioned(recipe: SlimRecipe, split: str, tokenizer: Tokenizer, cache: Path, show: Show) -> Captioned:
     """Opens the images of a split and encodes their captions, each after options.prompt."""
     examples = open_examples(recipe, split)
     mirror = split == "train" and recipe.training.mirror
-    images = open_images(
-        examples, recipe.model, cache, mirror=mirror, progress=lambda done, of: report(f"images of {split}", done, of)
-    )
+    images = open_images(examples, recipe.model, cache, mirror=mirror, progress=partial(show, f"images of {split}"))
     captions = [examples[row].captions for row in range(len(examples))]
     usable = np.array([bool(some) for some in captions], bool) & images.source.valid
     if not usable.any():

@@ -5,7 +5,8 @@ distillation, where it is asked for, is from the dense model.
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from laconic import hf
 from laconic.config import expand
+from laconic.data import Skipped
 from laconic.data.class_folders import Classified, load_class_folders
-from laconic.errors import ConfigError, printable
+from laconic.errors import ConfigError
 from laconic.metrics.classification import top_k
 from laconic.tasks.blip import check_tower, shape_of_tower
-from laconic.tasks.images import Images, open_images
+from laconic.tasks.images import Images, Shape, open_images
 from laconic.tasks.mixing import mix, one_hot
-from laconic.tasks.opening import check_recipe, pixel_processor
+from laconic.tasks.nets import check_classes, check_recipe, images_of, open_folder, save_folder
 from laconic.tasks.settings import ModelRecipe, SlimRecipe
-from laconic.tasks.supply import Shuffled
+from laconic.tasks.supply import Shuffled, moved
 from laconic.tasks.table import Show
 from laconic.tasks.task import Learner
 
@@ -49,7 +50,7 @@ class ImageBatch:
 
     def to(self, device: torch.device) -> "ImageBatch":
         """The same on a device."""
-        return ImageBatch(self.pixels.to(device), self.targets.to(device))
+        return moved(self, device)
 
 
 class Classification:
@@ -63,6 +64,11 @@ class Classification:
         self.net, self.splits, self.images, self.recipe = net, splits, images, recipe
         training = recipe.training
         self.batches = Shuffled(self._fetch, self._rows("train"), training.batch, training.seed)
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Images that cannot be read."""
+        return (*self.images["train"].skipped, *self.images["val"].skipped)
 
     def _rows(self, split: str) -> np.ndarray:
         return np.flatnonzero(self.images[split].source.valid)
@@ -114,8 +120,7 @@ class Classification:
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """Model with the names of its classes, and image processor where it reads pixels."""
-        images = self.images["train"]
-        hf.save_pretrained(net, folder, processor=pixel_processor(images.side) if images.channels == 3 else None)
+        save_folder(net, folder, self.images["train"].shape)
 
 
 def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> Classification:
@@ -131,18 +136,19 @@ def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> Classification:
     classes = splits["train"].classes
     if splits["val"].classes != classes:
         raise ConfigError(f"{recipe.data.root}: train and val have other classes; each needs the same folders")
-    model, net = recipe.model, None
+    model = recipe.model
     if model.initial:
-        net = hf.from_pretrained(expand(model.initial))
-        model = _images_of(model, net, len(classes))
+        net = open_folder(recipe, tuple(KINDS.values()))
+        model = images_of(model, net)
+        check_classes(model, net, len(classes))
+    else:
+        torch.manual_seed(recipe.training.seed)
+        net = _fresh(model, Shape.of(model), classes)
     images = {}
     for name, split in splits.items():
         mirror = name == "train" and recipe.training.mirror
         progress = partial(show, f"images of {name}")
         images[name] = open_images(split.images, model, cache, mirror=mirror, progress=progress)
-    if net is None:
-        torch.manual_seed(recipe.training.seed)
-        net = _fresh(model, images["train"], classes)
     return Classification(net, splits, images, recipe)
 
 
@@ -161,30 +167,7 @@ def _first(found: Classified, recipe: SlimRecipe, split: str) -> Classified:
     return Classified([found.images[int(row)] for row in rows], [found.labels[int(row)] for row in rows], found.classes)
 
 
-def _images_of(model: ModelRecipe, net: Any, classes: int) -> ModelRecipe:
-    """The recipe with the images that a folder's model reads. ConfigError where it has other classes or channels."""
-    config = net.config
-    if type(net).__name__ not in KINDS.values():
-        raise ConfigError(
-            f"model.initial = {printable(model.initial)} holds a {type(net).__name__}; classify needs "
-            f"{' or '.join(KINDS.values())}"
-        )
-    if config.num_labels != classes:
-        raise ConfigError(
-            f"{printable(model.initial)}: has {config.num_labels} classes and the data {classes}; give a model of the "
-            "same classes, in the order of their folders' names"
-        )
-    if config.num_channels != 3:
-        if not model.encoder:
-            raise ConfigError(
-                f"{printable(model.initial)}: reads features of {config.num_channels} channels, no pixels: name their "
-                "encoder as model.encoder"
-            )
-        return model
-    return replace(model, encoder="", image=config.image_size, patch=config.patch_size)
-
-
-def _fresh(model: ModelRecipe, images: Images, classes: Any) -> nn.Module:
+def _fresh(model: ModelRecipe, shape: Shape, classes: Sequence[str]) -> nn.Module:
     import transformers
 
     check_tower("vision", model.vision)
@@ -194,9 +177,9 @@ def _fresh(model: ModelRecipe, images: Images, classes: Any) -> nn.Module:
         **shape_of_tower(model.vision),
         hidden_dropout_prob=model.vision.dropout,
         attention_probs_dropout_prob=model.vision.dropout,
-        image_size=images.side,
-        patch_size=images.patch,
-        num_channels=images.channels,
+        image_size=shape.side,
+        patch_size=shape.patch,
+        num_channels=shape.channels,
         id2label=dict(enumerate(classes)),
         label2id={name: label for label, name in enumerate(classes)},
     )

@@ -45,11 +45,9 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 def in_batch(logits: Tensor, right: Tensor, smoothing: float = 0.0) -> Tensor:
     """Loss of (images, texts) logits both ways."""
-    ways = ((logits, right), (logits.t(), right.t()))
-    return (
-        sum((soft_cross_entropy(way, targets_of(of, smoothing=smoothing)) for way, of in ways), logits.new_zeros(()))
-        / 2
-    )
+    of_images = soft_cross_entropy(logits, targets_of(right, smoothing=smoothing))
+    of_texts = soft_cross_entropy(logits.t(), targets_of(right.t(), smoothing=smoothing))
+    return (of_images + of_texts) / 2
 
 
 class Queue(nn.Module):

@@ -4,14 +4,14 @@ A small Transformer learns little about seeing from a few thousand photos. With 
 laconic's encoders stand in the place of pixels, one cell a patch, computed once and cached.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from laconic.config import expand
-from laconic.data import Dataset
+from laconic.data import Dataset, Skipped
 from laconic.errors import ConfigError
 from laconic.models.encoders import build_encoder, load_imagenet, normalize
 from laconic.models.layers import Features
@@ -20,33 +20,48 @@ from laconic.spec.model import EncoderConfig
 from laconic.spec.pixels import Normalization
 from laconic.tasks.settings import ModelRecipe
 from laconic.training.batches import Source
-from laconic.training.features import PixelCache, cache_features, cache_pixels
+from laconic.training.features import cache_features, cache_pixels
 from laconic.training.image_cache import Progress
 
-_NOTHING = PixelCache(np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, bool), ())
 PIXELS = Normalization()  # of a tower that reads pixels
 
 
 @dataclass(frozen=True)
-class Images:
-    """Images of a data set by row.
+class Shape:
+    """What a vision tower's configuration calls num_channels, image_size and patch_size."""
 
-    Attributes:
-        source: cached features or pixels.
-        channels, side, patch: of what `batch` gives: what a vision tower's config calls num_channels, image_size and
-            patch_size.
-    """
-
-    source: Source
     channels: int
     side: int
     patch: int
+
+    @classmethod
+    def of(cls, model: ModelRecipe) -> "Shape":
+        """Of the images that a recipe gives; ConfigError for what no encoder gives."""
+        if not model.encoder:
+            return cls(3, model.image, model.patch)
+        return cls(channels_of(_encoder_of(model)).grid, -(-model.image // model.stride), 1)
+
+    def __str__(self) -> str:
+        return f"{self.channels} channels of {self.side} x {self.side} in patches of {self.patch} x {self.patch}"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of a data set by row: cached features or pixels."""
+
+    source: Source
+    shape: Shape
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Those that cannot be read."""
+        return self.source.skipped
 
     def batch(self, rows: np.ndarray, mirrored: np.ndarray | None = None) -> Tensor:
         """float32 (rows, channels, side, side); `mirrored` (rows,) bool flips some left to right."""
         found = self.source.batch(rows, mirrored)
         if isinstance(found, Features):
-            grid: Tensor = found.grid.transpose(1, 2).unflatten(2, (self.side, self.side))
+            grid: Tensor = found.grid.transpose(1, 2).unflatten(2, (self.shape.side, self.shape.side))
             return grid.contiguous()
         return normalize(found, PIXELS)
 
@@ -60,22 +75,13 @@ def open_images(
         mirror: they will be asked for mirrored ones.
         progress: called with (images done, images).
     """
-    shape = shape_of(model)
     if not model.encoder:
-        return replace(shape, source=cache_pixels(examples, model.image, cache, progress))
+        return Images(cache_pixels(examples, model.image, cache, progress), Shape.of(model))
     config = _encoder_of(model)
     encoder = build_encoder(config)
     load_imagenet(encoder, expand(model.imagenet))
     source = cache_features(encoder, config, examples, cache, mirror=mirror, progress=progress)
-    return replace(shape, source=source)
-
-
-def shape_of(model: ModelRecipe) -> Images:
-    """Images without a source yet: what a vision tower must be made for. ConfigError for what no encoder gives."""
-    if not model.encoder:
-        return Images(_NOTHING, 3, model.image, model.patch)
-    config = _encoder_of(model)
-    return Images(_NOTHING, channels_of(config).grid, -(-model.image // model.stride), 1)
+    return Images(source, Shape.of(model))
 
 
 def _encoder_of(model: ModelRecipe) -> EncoderConfig:

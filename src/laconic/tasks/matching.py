@@ -53,9 +53,8 @@ def matching_loss(
     wrong_texts = hard_negatives(logits, right)
     wrong_images = hard_negatives(logits.t(), right.t())
     images = torch.cat([seen[image_of], seen, seen[wrong_images]])
-    texts = torch.cat(
-        [torch.arange(len(tokens), device=tokens.device), wrong_texts, image_of.new_tensor(range(len(tokens)))]
-    )
+    each = torch.arange(len(tokens), device=tokens.device)
+    texts = torch.cat([each, wrong_texts, each])
     matches = torch.zeros(len(texts), dtype=torch.int64, device=tokens.device)
     matches[: len(tokens)] = 1
     return F.cross_entropy(match_logits(net, images, tokens[texts], mask[texts]).float(), matches)

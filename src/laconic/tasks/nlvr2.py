@@ -9,7 +9,7 @@ are never mirrored, whatever training.mirror says, since sentences speak of left
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,16 @@ from torch.nn import functional as F
 
 from laconic import hf
 from laconic.config import expand
+from laconic.data import Skipped
 from laconic.data.pairs import Pair, Pairs, load_nlvr2
 from laconic.data.scene_facts import load_scene_pairs
 from laconic.errors import ConfigError
 from laconic.tasks.answering import SCENES, Words, open_net, square
 from laconic.tasks.blip import blip_config
-from laconic.tasks.images import Images
-from laconic.tasks.opening import check_recipe, save_folder
-from laconic.tasks.settings import SlimRecipe
-from laconic.tasks.supply import Shuffled
+from laconic.tasks.images import Images, Shape
+from laconic.tasks.nets import check_recipe, save_folder
+from laconic.tasks.settings import ModelRecipe, SlimRecipe
+from laconic.tasks.supply import Shuffled, moved
 from laconic.tasks.table import Show
 from laconic.tasks.task import Learner
 
@@ -61,7 +62,7 @@ class PairBatch:
 
     def to(self, device: torch.device) -> "PairBatch":
         """The same on a device."""
-        return PairBatch(*(getattr(self, each.name).to(device) for each in fields(self)))
+        return moved(self, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +118,11 @@ class VisualReasoning:
         self.batches = Shuffled(train.batch, train.rows, recipe.training.batch, recipe.training.seed)
         self._smoothing = recipe.training.label_smoothing
 
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Images that cannot be read."""
+        return (*self.train.images.skipped, *self.val.images.skipped)
+
     def outputs(self, net: nn.Module, batch: PairBatch) -> Tensor:
         """Logits (n, 2)."""
         model: Any = net
@@ -168,7 +174,7 @@ class VisualReasoning:
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """Model, tokenizer, and image processor where it reads pixels."""
-        save_folder(net, folder, self.train.words.tokenizer, self.train.images)
+        save_folder(net, folder, self.train.images.shape, self.train.words.tokenizer)
 
 
 def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> VisualReasoning:
@@ -176,8 +182,8 @@ def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> VisualReasoning:
     check_recipe(recipe, kinds=("nlvr2",), options=())
     pairs = {split: _pairs(recipe, split) for split in ("train", "val")}
 
-    def fresh(model: Any, images: Images, tokenizer: Any) -> nn.Module:
-        return hf.fit_channels(hf.BlipForVisualReasoning(blip_config(model, images, tokenizer, preserve=True)))
+    def fresh(model: ModelRecipe, shape: Shape, tokenizer: Any) -> nn.Module:
+        return hf.fit_channels(hf.BlipForVisualReasoning(blip_config(model, shape, tokenizer, preserve=True)))
 
     texts = [pair.sentence for pair in pairs["train"].items]
     net, words, images = open_net(recipe, texts, fresh, "BlipForVisualReasoning")

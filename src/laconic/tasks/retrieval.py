@@ -15,18 +15,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from laconic import hf
+from laconic.data import Skipped
 from laconic.errors import ConfigError
 from laconic.machine.distributed import gather, world
 from laconic.metrics.retrieval import KS, chance_recall, recall_at
 from laconic.tasks.blip import blip_config, check_tower, shape_of_tower
-from laconic.tasks.captioned import LONGEST, Captioned, CaptionedBatch, Report, Tokenizer
+from laconic.tasks.captioned import LONGEST, Captioned, CaptionedBatch
 from laconic.tasks.contrast import Momentum, in_batch, positives
-from laconic.tasks.images import Images
+from laconic.tasks.images import Shape
 from laconic.tasks.matching import matching_loss, reranked
-from laconic.tasks.opening import check_recipe, open_all, save_folder
+from laconic.tasks.nets import Tokenizer, check_recipe, save_folder
+from laconic.tasks.opening import open_all
 from laconic.tasks.settings import ModelRecipe, SlimRecipe
 from laconic.tasks.supply import Shuffled
-from laconic.tasks.task import divergence
+from laconic.tasks.table import Show
+from laconic.tasks.task import Learner, divergence
 
 CLIP, BLIP = "CLIPModel", "BlipForImageTextRetrieval"
 CONTRASTIVE = ("queue", "momentum", "soft", "matching", "rerank")
@@ -35,7 +39,7 @@ SHARPEST = 100.0  # that logits may be scaled by
 AT_ONCE = 100  # images, with their texts, that are read together
 
 
-def open_task(recipe: SlimRecipe, cache: Path, show: Report = lambda *_: None) -> "Retrieval":
+def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> "Retrieval":
     """Opens retrieval as a recipe describes it; errors as laconic.tasks.opening.open_all."""
     check_recipe(recipe, kinds=("clip", "blip"), options=CONTRASTIVE)
     if recipe.training.batch < 2:
@@ -55,7 +59,7 @@ def open_task(recipe: SlimRecipe, cache: Path, show: Report = lambda *_: None) -
     return Retrieval(recipe, opened.net, opened.tokenizer, opened.train, opened.val)
 
 
-def _fresh_clip(model: ModelRecipe, images: Images, tokenizer: Tokenizer) -> nn.Module:
+def _fresh_clip(model: ModelRecipe, shape: Shape, tokenizer: Tokenizer) -> nn.Module:
     from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
     for name, tower in (("vision", model.vision), ("text", model.text)):
@@ -63,9 +67,9 @@ def _fresh_clip(model: ModelRecipe, images: Images, tokenizer: Tokenizer) -> nn.
     vision = CLIPVisionConfig(
         **shape_of_tower(model.vision),
         attention_dropout=model.vision.dropout,
-        num_channels=images.channels,
-        image_size=images.side,
-        patch_size=images.patch,
+        num_channels=shape.channels,
+        image_size=shape.side,
+        patch_size=shape.patch,
     )
     text = CLIPTextConfig(
         **shape_of_tower(model.text),
@@ -79,12 +83,10 @@ def _fresh_clip(model: ModelRecipe, images: Images, tokenizer: Tokenizer) -> nn.
     return CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=model.text.width))
 
 
-def _fresh_blip(model: ModelRecipe, images: Images, tokenizer: Tokenizer) -> nn.Module:
+def _fresh_blip(model: ModelRecipe, shape: Shape, tokenizer: Tokenizer) -> nn.Module:
     from transformers import BlipForImageTextRetrieval
 
-    from laconic.hf.patches import fit_channels
-
-    return fit_channels(BlipForImageTextRetrieval(blip_config(model, images, tokenizer)))
+    return hf.fit_channels(BlipForImageTextRetrieval(blip_config(model, shape, tokenizer)))
 
 
 # Embeddings of either model
@@ -122,6 +124,10 @@ class Retrieval:
     def batches(self) -> Shuffled[CaptionedBatch]:
         return self.train.supply(self.recipe)
 
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        return (*self.train.images.skipped, *self.val.images.skipped)
+
     # Learning
 
     def outputs(self, net: nn.Module, batch: CaptionedBatch) -> Tensor:
@@ -141,12 +147,9 @@ class Retrieval:
 
     # Scoring
 
-    @torch.inference_mode()
     def validate(self, net: nn.Module) -> dict[str, float]:
         """Recall at 1, 5 and 10 both ways and their mean, in percent."""
         device = next(net.parameters()).device
-        was_training = net.training
-        net.eval()
         rows = self.val.rows
         read_so_far = [
             self._embedded(net, self.val.batch(rows[start : start + AT_ONCE]).to(device))
@@ -159,7 +162,6 @@ class Retrieval:
             batch = self._texts().to(device)
             count = self.recipe.options.rerank
             similarity, of_images = reranked(net, seen, batch.tokens, batch.mask, similarity, count)
-        net.train(was_training)
         recalls = recall_at(similarity, self._image_of_text(), of_images=of_images)
         return {name: 100 * value for name, value in recalls.items()}
 
@@ -186,10 +188,10 @@ class Retrieval:
         return {"pixel_values": batch.pixels, "input_ids": batch.tokens, "attention_mask": batch.mask}
 
     def save(self, net: nn.Module, folder: Path) -> None:
-        save_folder(net, folder, self.tokenizer, self.val.images)
+        save_folder(net, folder, self.val.images.shape, self.tokenizer)
 
 
-class RetrievalLearner(nn.Module):
+class RetrievalLearner(Learner):
     """A model with the losses of retrieval. Under torchrun each image is told from the texts of all processes.
 
     Args:
@@ -202,16 +204,14 @@ class RetrievalLearner(nn.Module):
     def __init__(
         self, net: nn.Module, task: Retrieval, teacher: nn.Module | None, weight: float, temperature: float
     ) -> None:
-        super().__init__()
+        super().__init__(net, task, teacher, weight, temperature)
         recipe = task.recipe
         if recipe.training.batch % world():
             raise ConfigError(
                 f"training.batch = {recipe.training.batch} is not a multiple of {world()} processes, which retrieval "
                 "needs: images are told from those of all of them"
             )
-        self.net = net
-        self._task, self._weight, self._temperature = task, weight, temperature
-        self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(False)]
+        self._recipe = recipe
         if not isinstance(getattr(net, "logit_scale", None), Tensor):
             self.logit_scale = nn.Parameter(torch.tensor(-math.log(TEMPERATURE)))
         self.slow: Momentum | None = None
@@ -229,7 +229,7 @@ class RetrievalLearner(nn.Module):
 
     def forward(self, batch: CaptionedBatch) -> Tensor:
         """Scalar loss of a batch."""
-        net, smoothing = self.net, self._task.recipe.training.label_smoothing
+        net, smoothing = self.net, self._recipe.training.label_smoothing
         if self.slow is not None and self.training:
             self.slow.follow(net)
         seen, images = see(net, batch.pixels)
@@ -243,25 +243,20 @@ class RetrievalLearner(nn.Module):
                 lambda other: _embeddings(other, batch), (images, texts), rows, self._scale(), smoothing
             )
         logits = self._scale() * images @ texts.t()
-        if self._task.recipe.options.matching:
+        if self._recipe.options.matching:
             right = positives(*rows)
             loss = loss + matching_loss(net, seen, batch.tokens, batch.mask, batch.image_of, logits, right)
-        return self._taught(loss, logits, batch)
+        taught = self.taught(batch)
+        if taught is None:
+            return loss
+        ways = divergence(logits, taught, self._temperature) + divergence(logits.t(), taught.t(), self._temperature)
+        return self.shared(loss, ways / 2)
 
     def _scale(self) -> Tensor:
         """What similarities are multiplied by: the inverse temperature."""
         learned: Any = self.logit_scale if hasattr(self, "logit_scale") else self.net.logit_scale
         scale: Tensor = learned.clamp(max=math.log(SHARPEST)).exp()
         return scale
-
-    def _taught(self, loss: Tensor, logits: Tensor, batch: CaptionedBatch) -> Tensor:
-        """The loss with the teacher's share: both ways of the batch's similarities."""
-        if not self._teacher:
-            return loss
-        with torch.no_grad():
-            taught = self._task.outputs(self._teacher[0], batch)
-        ways = divergence(logits, taught, self._temperature) + divergence(logits.t(), taught.t(), self._temperature)
-        return (1 - self._weight) * loss + self._weight * ways / 2
 
 
 def _embeddings(net: nn.Module, batch: CaptionedBatch) -> tuple[Tensor, Tensor]:

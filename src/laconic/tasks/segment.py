@@ -4,7 +4,7 @@ Data: the layouts of laconic.data.segmentation. Images of any shape are resized 
 is taken on masks of reduced size, the scores on masks as they are, to whose size the decisions are scaled up.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,15 +17,16 @@ from torch.nn import functional as F
 
 from laconic import hf
 from laconic.config import expand
+from laconic.data import Skipped
 from laconic.data.segmentation import LAYOUTS, Labels, Segmented, load_segmentation
-from laconic.errors import ConfigError, printable
+from laconic.errors import ConfigError
 from laconic.metrics.segmentation import VOID, confusion, mean_iou, pixel_accuracy
 from laconic.tasks.blip import check_tower, shape_of_tower
 from laconic.tasks.guesses import Guesses, count_classes
-from laconic.tasks.images import Images, open_images
-from laconic.tasks.opening import check_recipe, pixel_processor
+from laconic.tasks.images import Images, Shape, open_images
+from laconic.tasks.nets import check_classes, check_recipe, images_of, open_folder, save_folder
 from laconic.tasks.settings import ModelRecipe, SlimRecipe
-from laconic.tasks.supply import Shuffled
+from laconic.tasks.supply import Shuffled, moved
 from laconic.tasks.table import Show
 from laconic.tasks.task import Learner
 
@@ -51,7 +52,7 @@ class MaskedBatch:
 
     def to(self, device: torch.device) -> "MaskedBatch":
         """The same on a device."""
-        return MaskedBatch(self.pixels.to(device), self.labels.to(device))
+        return moved(self, device)
 
 
 class Segmentation:
@@ -75,13 +76,19 @@ class Segmentation:
     @property
     def cells(self) -> int:
         """Along a side of the grid of decisions."""
-        return self.images["train"].side // self.images["train"].patch
+        shape = self.images["train"].shape
+        return shape.side // shape.patch
 
     @property
     def points(self) -> int:
         """Along a side of the labels of the loss."""
-        images = self.images["train"]
-        return self.cells * (FINENESS if images.channels != 3 else min(FINENESS, images.patch))
+        shape = self.images["train"].shape
+        return self.cells * (FINENESS if shape.channels != 3 else min(FINENESS, shape.patch))
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Images that cannot be read."""
+        return (*self.images["train"].skipped, *self.images["val"].skipped)
 
     def _rows(self, split: str) -> np.ndarray:
         return np.flatnonzero(self.images[split].source.valid)
@@ -117,7 +124,7 @@ class Segmentation:
         matrix = self._confusion(net, _logits)
         found = {"mean IoU": mean_iou(matrix), "pixel accuracy": pixel_accuracy(matrix)}
         if self.recipe.options.multi_scale:
-            scaled = partial(over_scales, patch=self.images["val"].patch)
+            scaled = partial(over_scales, patch=self.images["val"].shape.patch)
             found["multi-scale mean IoU"] = mean_iou(self._confusion(net, scaled))
         return found
 
@@ -147,8 +154,7 @@ class Segmentation:
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """Model with the names of its classes, and image processor where it reads pixels."""
-        images = self.images["train"]
-        hf.save_pretrained(net, folder, processor=pixel_processor(images.side) if images.channels == 3 else None)
+        save_folder(net, folder, self.images["train"].shape)
 
 
 def sampled(labels: Labels, side: int) -> Labels:
@@ -191,12 +197,16 @@ def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> Segmentation:
     root = expand(recipe.data.root)
     splits = {name: _first(load_segmentation(recipe.data.name, root, name), recipe, name) for name in ("train", "val")}
     classes = splits["train"].layout.classes
-    model, net = recipe.model, None
-    if model.initial:
-        net = hf.from_pretrained(expand(model.initial))
-        model = _images_of(model, net, len(classes))
+    model = recipe.model
     if recipe.options.multi_scale and model.encoder:
         raise ConfigError("options.multi_scale scales pixels; features of model.encoder cannot be scaled: leave it out")
+    if model.initial:
+        net = open_folder(recipe, ("Segmenter",))
+        model = images_of(model, net)
+        check_classes(model, net, len(classes))
+    else:
+        torch.manual_seed(recipe.training.seed)
+        net = _fresh(model, Shape.of(model), classes)
     if not model.encoder and model.image % model.patch:
         raise ConfigError(
             f"model.image = {model.image} is no multiple of model.patch = {model.patch}; give one that is"
@@ -209,9 +219,6 @@ def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> Segmentation:
         images[name] = open_images(
             split.images, model, cache, mirror=mirror, progress=partial(show, f"images of {name}")
         )
-    if net is None:
-        torch.manual_seed(recipe.training.seed)
-        net = _fresh(model, images["train"], classes)
     return Segmentation(net, splits, images, recipe, guesses)
 
 
@@ -221,35 +228,17 @@ def _first(found: Segmented, recipe: SlimRecipe, split: str) -> Segmented:
     return replace(found, images=[found.images[row] for row in rows], masks=found.masks[: len(rows)])
 
 
-def _images_of(model: ModelRecipe, net: Any, classes: int) -> ModelRecipe:
-    """The recipe with the images that a folder's model reads. ConfigError where it has other classes or channels."""
-    config, where = net.config, printable(model.initial)
-    if type(net).__name__ != "Segmenter":
-        raise ConfigError(f"model.initial = {where} holds a {type(net).__name__}; segment needs laconic's Segmenter")
-    if config.num_labels != classes:
-        raise ConfigError(f"{where}: has {config.num_labels} classes and the data {classes}; give a model of the same")
-    if config.num_channels == 3:
-        return replace(model, encoder="", image=config.image_size, patch=config.patch_size)
-    if not model.encoder:
-        raise ConfigError(
-            f"{where}: reads features of {config.num_channels} channels, no pixels: name their encoder as model.encoder"
-        )
-    return model
-
-
-def _fresh(model: ModelRecipe, images: Images, classes: Any) -> nn.Module:
-    from laconic.hf.segmenter import Segmenter, SegmenterConfig
-
+def _fresh(model: ModelRecipe, shape: Shape, classes: Sequence[str]) -> nn.Module:
     check_tower("vision", model.vision)
-    config = SegmenterConfig(  # type: ignore[call-arg]
+    config = hf.SegmenterConfig(  # type: ignore[call-arg]
         **shape_of_tower(model.vision),
         decoder_layers=DECODER_LAYERS,
         hidden_dropout_prob=model.vision.dropout,
         attention_probs_dropout_prob=model.vision.dropout,
-        image_size=images.side,
-        patch_size=images.patch,
-        num_channels=images.channels,
+        image_size=shape.side,
+        patch_size=shape.patch,
+        num_channels=shape.channels,
         id2label=dict(enumerate(classes)),
         label2id={name: label for label, name in enumerate(classes)},
     )
-    return Segmenter(config)
+    return hf.Segmenter(config)

@@ -9,15 +9,17 @@ Stages, in this order: dense (where model.initial is empty and dense.epochs > 0)
 slim.method is "none"), training. Each is one run of laconic.training.loop in a folder of its own.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
+from laconic.compress.structured.methods import METHODS, Budget, Method
 from laconic.errors import ConfigError
 from laconic.training.settings import Distillation, Training
 
 TaskName = Literal["classify", "segment", "retrieval", "caption", "vqa", "nlvr2"]
 STAGES = ("dense", "search", "training")  # each a folder within that of a run
-Budget = Literal["parameters", "macs", "mask-count"]
+NONE = "none"  # the method that keeps the model dense
 
 
 @dataclass(frozen=True)
@@ -98,18 +100,28 @@ class Slim:
         interval: search steps between updates of the masks; 0 for as many as 1 % of the budget takes.
     """
 
-    method: str = "none"
+    method: str = NONE
     ratio: float = 0.5
     budget: Budget = "parameters"
     multiple: int = 1
     remove: bool = False
     interval: int = 0
 
+    CHOICES: ClassVar[Mapping[str, Mapping[str, Method]]] = {"method": METHODS}
+
     def __post_init__(self) -> None:
+        if self.method not in (NONE, *METHODS):
+            raise ConfigError(f"slim.method = {self.method!r}; choose one of {NONE}, {', '.join(METHODS)}")
         if not 0 < self.ratio < 1:
             raise ConfigError(f"slim.ratio = {self.ratio}; give 0 < ratio < 1")
         if self.multiple < 1 or self.interval < 0:
             raise ConfigError(f"slim: multiple = {self.multiple}, interval = {self.interval}; give at least 1 and 0")
+        published = self.method != NONE and METHODS[self.method].published
+        if published and (self.budget, self.multiple, self.remove) != ("parameters", 1, False):
+            raise ConfigError(
+                f'slim.method = "{self.method}" ranks as published, which knows no other budget, multiples or removal: '
+                "leave slim.budget, slim.multiple and slim.remove out"
+            )
 
 
 @dataclass(frozen=True)
@@ -179,3 +191,19 @@ class SlimRecipe:
     training: Training = field(default_factory=Training)
     distillation: Distillation = field(default_factory=Distillation)
     options: TaskOptions = field(default_factory=TaskOptions)
+
+    def __post_init__(self) -> None:
+        slims = self.slim.method != NONE
+        if slims and not self.search.epochs:
+            raise ConfigError(
+                f'search.epochs = 0, but slim.method = "{self.slim.method}" needs a search: give at least 1'
+            )
+        if self.model.initial and self.dense.epochs:
+            raise ConfigError("dense.epochs trains a fresh model: set it to 0 beside model.initial")
+        teacher = self.distillation.teacher
+        if teacher not in ("", "dense"):
+            raise ConfigError(f'distillation.teacher = {teacher!r}; "dense" is the model before the search, "" none')
+        if teacher and not slims:
+            raise ConfigError(f'distillation.teacher teaches a slim model, and slim.method = "{NONE}": leave it out')
+        if self.training.encoder_learning_rate:
+            raise ConfigError("training.encoder_learning_rate is for captioners, whose encoder may learn: leave it out")

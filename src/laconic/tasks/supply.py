@@ -1,14 +1,20 @@
 """Batches of any task, addressed by (epoch, step), so that a resumed run sees what an unbroken one would."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Generic, TypeVar
 
 import numpy as np
+import torch
 
 from laconic.errors import ConfigError, DataError
 
 B = TypeVar("B")
+
+
+def moved(batch: B, device: torch.device) -> B:
+    """A dataclass of tensors with all of them on a device."""
+    return replace(batch, **{each.name: getattr(batch, each.name).to(device) for each in fields(batch)})  # type: ignore
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Stages of a recipe (laconic.recipes.slimming) train, slim and retrain through this protocol alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from laconic.training.loop import Supply
+from laconic.data import Skipped
+from laconic.training.given import Supply
 
 
 class TaskBatch(Protocol):
@@ -41,6 +42,10 @@ class Task(Protocol):
     def batches(self) -> Supply:
         """Of the training images."""
 
+    @property
+    def skipped(self) -> Sequence[Skipped]:
+        """Images that cannot be read, and are left out."""
+
     def outputs(self, net: nn.Module, batch: Any) -> Tensor:
         """Logits (decisions, choices) with gradients; of a teacher, the same decisions."""
 
@@ -51,7 +56,8 @@ class Task(Protocol):
         """A module whose `forward(batch)` is the loss to train by, the teacher's share included; `Learner` for most."""
 
     def validate(self, net: nn.Module) -> dict[str, float]:
-        """Scores on the validation set, in percent where they are shares."""
+        """Scores on the validation set, in percent where they are shares; the net is in evaluation mode, and gradients
+        are off."""
 
     def baselines(self) -> Mapping[str, float]:
         """What `selection` is without looking: {"chance": ..., "no image": ...}, in its unit."""
@@ -91,11 +97,19 @@ class Learner(nn.Module):
         """Scalar loss of a batch."""
         outputs = self._task.outputs(self.net, batch)
         loss = self._task.loss(outputs, batch)
+        taught = self.taught(batch)
+        return loss if taught is None else self.shared(loss, divergence(outputs, taught, self._temperature))
+
+    def taught(self, batch: Any) -> Tensor | None:
+        """The teacher's outputs; None without one."""
         if not self._teacher:
-            return loss
+            return None
         with torch.no_grad():
-            taught = self._task.outputs(self._teacher[0], batch)
-        return (1 - self._weight) * loss + self._weight * divergence(outputs, taught, self._temperature)
+            return self._task.outputs(self._teacher[0], batch)
+
+    def shared(self, loss: Tensor, distance: Tensor) -> Tensor:
+        """The loss with the distance from the teacher in its share."""
+        return (1 - self._weight) * loss + self._weight * distance
 
 
 def divergence(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:

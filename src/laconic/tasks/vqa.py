@@ -11,7 +11,7 @@ Images are never mirrored, whatever training.mirror says, since questions ask ab
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,17 @@ from torch.nn import functional as F
 
 from laconic import hf
 from laconic.config import expand
+from laconic.data import Skipped
 from laconic.data.questions import Question, Questions, load_vqav2
 from laconic.data.scene_facts import load_scene_questions
 from laconic.errors import ConfigError, DataError
 from laconic.metrics.vqa import accuracy, normalise
 from laconic.tasks.answering import SCENES, Words, open_net, square
 from laconic.tasks.blip import blip_config
-from laconic.tasks.images import Images
-from laconic.tasks.opening import check_recipe, save_folder
-from laconic.tasks.settings import SlimRecipe
-from laconic.tasks.supply import Shuffled
+from laconic.tasks.images import Images, Shape
+from laconic.tasks.nets import check_recipe, save_folder
+from laconic.tasks.settings import ModelRecipe, SlimRecipe
+from laconic.tasks.supply import Shuffled, moved
 from laconic.tasks.table import Show
 from laconic.tasks.task import Learner
 
@@ -70,7 +71,7 @@ class QuestionBatch:
 
     def to(self, device: torch.device) -> "QuestionBatch":
         """The same on a device."""
-        return QuestionBatch(*(getattr(self, each.name).to(device) for each in fields(self)))
+        return moved(self, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +147,11 @@ class QuestionAnswering:
         self._smoothing, self._candidates = recipe.training.label_smoothing, recipe.options.candidates
         self._pad = train.words.tokenizer.pad_token_id
 
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Images that cannot be read."""
+        return (*self.train.images.skipped, *self.val.images.skipped)
+
     def outputs(self, net: nn.Module, batch: QuestionBatch) -> Tensor:
         """Logits (said, vocabulary) of all words of the answers that are no padding."""
         heard = _ask(net, batch)
@@ -204,7 +210,7 @@ class QuestionAnswering:
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """Model, tokenizer, and image processor where it reads pixels."""
-        save_folder(net, folder, self.train.words.tokenizer, self.train.images)
+        save_folder(net, folder, self.train.images.shape, self.train.words.tokenizer)
 
     # Ranking
 
@@ -270,10 +276,10 @@ def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> QuestionAnswering:
         raise ConfigError(f"options.candidates = {recipe.options.candidates}; give at least 1")
     questions = {split: _questions(recipe, split) for split in ("train", "val")}
 
-    def fresh(model: Any, images: Images, tokenizer: Any) -> nn.Module:
+    def fresh(model: ModelRecipe, shape: Shape, tokenizer: Any) -> nn.Module:
         from transformers import BlipForQuestionAnswering
 
-        config = blip_config(model, images, tokenizer, preserve=True)
+        config = blip_config(model, shape, tokenizer, preserve=True)
         return hf.honour_padding(hf.fit_channels(BlipForQuestionAnswering(config)))
 
     items = questions["train"].items

@@ -18,7 +18,8 @@ from laconic.captioner.packing import load
 from laconic.errors import ConfigError
 from laconic.models.layers import fold_batch_norm
 from laconic.training.batches import Batch
-from laconic.training.loop import Loss, cross_entropy
+from laconic.training.given import Loss
+from laconic.training.loop import cross_entropy
 from laconic.training.settings import Distillation
 
 SAME = 0.01  # relative difference of encoder weights that still makes the same features: rounding to half precision

@@ -10,11 +10,10 @@ are its own, all else is that of one process up to rounding.
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,77 +25,12 @@ from laconic.machine.distributed import barrier, broadcast, is_writer, parallel,
 from laconic.spec import manifest
 from laconic.training.batches import Batch
 from laconic.training.checkpoint import load_checkpoint, save_checkpoint
+from laconic.training.given import Loss, Masking, Objective, Progress, Show, Supply, Validate
 from laconic.training.resuming import check_moments, check_origin, counts_of, cut_log
 from laconic.training.settings import SCHEDULES, Training
 
 LOG_EVERY = 20  # steps
 SHOW_EVERY = 10.0  # seconds, where steps are slow
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is, for whoever shows it."""
-
-    step: int
-    steps: int
-    epoch: int
-    loss: float
-    facts: Mapping[str, float]  # learning rate, sparsity, latest scores ...
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What an objective says of a batch.
-
-    Attributes:
-        mean: scalar with gradients, the mean over `tokens` tokens; a process weighs as much as it has tokens.
-        facts: for the log.
-    """
-
-    mean: Tensor
-    tokens: int
-    facts: Mapping[str, float] = field(default_factory=dict)
-
-
-Objective = Callable[[nn.Module, Any], Loss]
-Validate = Callable[[nn.Module], dict[str, float]]
-Show = Callable[[Progress], None]
-
-
-class Supply(Protocol):
-    """Batches addressed by (epoch, step), each with `to(device)`: laconic.training.batches, or those of a task."""
-
-    def __len__(self) -> int:
-        """Steps per epoch."""
-
-    def __call__(self, epoch: int, step: int) -> Any:
-        """The batch of one step."""
-
-    def shared(self, rank: int, world: int) -> "Supply":
-        """The share of one of several processes."""
-
-
-class Masking(Protocol):
-    """What prunes while a model trains: laconic's Pruner, or UPop."""
-
-    @property
-    def near_target(self) -> bool:
-        """Whether trimming now changes little."""
-
-    def attach(self, optimizer: torch.optim.Optimizer) -> object:
-        """Hooks into the optimizer's steps."""
-
-    def trimmed(self) -> AbstractContextManager[None]:
-        """Within it the model is as it will be shipped."""
-
-    def statistics(self) -> dict[str, float]:
-        """Numbers for the log."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """To go on from."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on."""
 
 
 def best_device() -> torch.device:
@@ -153,6 +87,7 @@ class Run:
         origin: digests of what a checkpoint belongs to, such as the vocabulary, by name; one of another origin is not
             gone on from.
         selection: the score that picks the best checkpoint; higher is better.
+        percent: what that score is multiplied by where it is shown; 1 for one that is times 100 already.
     """
 
     def __init__(
@@ -168,12 +103,14 @@ class Run:
         show: Show | None = None,
         origin: Mapping[str, str] | None = None,
         selection: str = "CIDEr",
+        percent: float = 100.0,
     ) -> None:
         self.model, self.settings, self.folder = model, settings, folder
         self.batches = batches if world() == 1 else batches.shared(rank(), world())
         self.objective = objective or CrossEntropy(settings.label_smoothing)
         self.pruner, self.validate, self.show = pruner, validate, show
-        self.origin, self.selection = dict(origin or {}), selection
+        self.origin = dict(origin or {})
+        self.selection, self.percent = selection, percent
         self.device = best_device()
         model.to(self.device)
         self.optimizer = make_optimizer(model, settings)
@@ -308,7 +245,9 @@ class Run:
             self._write({"step": self.step, "loss": loss, **facts, "seconds": round(self.seconds, 2)})
         if show is not None:
             self._shown_at = now
-            show(Progress(self.step, self.steps, epoch + 1, loss, {**facts, **self.scores}))
+            score = self.scores.get(self.selection)
+            shown = None if score is None else (self.selection, self.percent * score)
+            show(Progress(self.step, self.steps, epoch + 1, loss, {**facts, **self.scores}, shown))
 
     def _write(self, row: dict[str, Any]) -> None:
         if not is_writer():

@@ -27,7 +27,7 @@ from laconic.models.layers import Features
 from laconic.spec.tokens import BOS, EOS, PAD, SPECIAL
 from laconic.text import Vocabulary, pad_groups
 from laconic.training.batches import Batch
-from laconic.training.loop import Loss
+from laconic.training.given import Loss
 from laconic.training.settings import Scst
 
 

@@ -21,7 +21,8 @@ from laconic.spec.encoders import channels_of, normalization_of
 from laconic.spec.model import EncoderConfig
 from laconic.text import SPECIALS, Vocabulary
 from laconic.training.batches import Batch, Source, make_batches
-from laconic.training.loop import Loss, Run, Show
+from laconic.training.given import Loss, Show
+from laconic.training.loop import Run
 from laconic.training.settings import Training
 
 ENCODER = "encoder.npz"  # what is left in the folder

@@ -10,9 +10,12 @@ the output projection. A unit of a feed-forward network is a row of its first ma
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, overload
+from typing import Literal, get_args, overload
 
 from torch import nn
+
+from laconic.compress.structured.methods import Budget
+from laconic.errors import PruningError
 
 Kind = Literal["attention", "feed_forward"]
 
@@ -81,6 +84,20 @@ class Group:
     consumers: tuple[str, ...]
     parameters: int
     macs: int = 0
+
+    def cost(self, budget: Budget) -> int:
+        """Of one unit in a budget. PruningError for one that there is not, or of which the group tells nothing."""
+        if budget == "mask-count":
+            return 1
+        if budget == "parameters":
+            return self.parameters
+        if budget != "macs":
+            raise PruningError(f"budget={budget!r}; give one of {', '.join(get_args(Budget))}")
+        if not self.macs:
+            raise PruningError(
+                f"{self.name} tells no multiply-adds; give find_groups(model, inputs) inputs that reach all of it"
+            )
+        return self.macs
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from laconic.errors import PruningError
 
+Budget = Literal["parameters", "macs", "mask-count"]
 Score = Literal["gradient", "taylor", "magnitude", "mask"]
 Scope = Literal["unified", "part"]
 
@@ -30,6 +31,7 @@ class Method:
         attention_weight: of a unit of attention there, where one of a feed-forward network has 1: 36 in the BLIP and
             CLIP searches, 12 in those of DeiT and Segmenter.
         first_step: masks are set after step 0, too, as in the BLIP and CLIP searches; not in the others.
+        schedule: p_t as the published code has it, or as the paper does (laconic.compress.structured.progress).
         penalty: weight of the mean of the learned masks' absolute values, by kind, in the loss.
         rate: learning rate of learned masks (Adam).
     """
@@ -40,6 +42,7 @@ class Method:
     published: bool = False
     attention_weight: int = 36
     first_step: bool = True
+    schedule: Literal["code", "paper"] = "code"
     penalty: float = 1.0
     rate: float = 5e-3
 

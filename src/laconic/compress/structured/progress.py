@@ -21,6 +21,9 @@ def ratio_on_paper(step: int, steps: int, ratio: float) -> float:
     return ratio * math.sqrt(0.5 * (1 - math.cos(math.pi * step / (steps - 1))))
 
 
+SCHEDULES = {"code": ratio_at, "paper": ratio_on_paper}
+
+
 def updates_at(step: int, steps: int, interval: int, first: bool = True) -> bool:
     """Whether masks are set after step t of T: every `interval` steps, after the last, and `first`: after step 0."""
     return step == steps - 1 or (step % interval == 0 and (first or step > 0))

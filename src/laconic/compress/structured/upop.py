@@ -12,7 +12,7 @@ before the activation, one number a unit; they are tensors of UPop's own, which 
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,12 @@ from torch.utils.hooks import RemovableHandle
 from laconic.compress.attaching import Attachment
 from laconic.compress.structured.evidence import Evidence
 from laconic.compress.structured.groups import Group, Groups, Kind
-from laconic.compress.structured.methods import UPOP, Method
-from laconic.compress.structured.progress import check_search, ratio_at, updates_at, usual_interval
+from laconic.compress.structured.methods import UPOP, Budget, Method
+from laconic.compress.structured.progress import SCHEDULES, check_search, updates_at, usual_interval
 from laconic.compress.structured.ranking import KINDS, Scores, choose, published_choice, z_scores
 from laconic.compress.structured.shrink import shrink
 from laconic.compress.structured.widths import allowed_widths, round_widths
 from laconic.errors import PruningError
-
-Budget = Literal["parameters", "macs", "mask-count"]
 
 
 class UPop:
@@ -72,7 +70,7 @@ class UPop:
         self.multiple, self.remove = multiple, remove
         self.steps_done = 0
         self.optimizer: torch.optim.Optimizer | None = None
-        self.costs = {group.name: _cost(group, budget) for group in groups}
+        self.costs = {group.name: group.cost(budget) for group in groups}
         self.total = sum(self.costs[group.name] * group.size for group in groups)
         self._by_name: dict[str, Group] = {group.name: group for group in groups}
         self._order = [group.name for kind in KINDS for group in groups if group.kind == kind]  # settles ties
@@ -243,7 +241,7 @@ class UPop:
         if last:
             self._update(self.ratio)  # exactly, whatever the sine rounds to
         elif self._evidence.known and self._due(at):
-            self._update(ratio_at(at, self.steps, self.ratio))
+            self._update(SCHEDULES[self.method.schedule](at, self.steps, self.ratio))
         self.steps_done += 1
 
     def _due(self, at: int) -> bool:
@@ -335,17 +333,3 @@ def _ones(model: nn.Module, group: Group) -> Tensor:
     """A mask that lets all through, where the units are computed."""
     device = model.get_submodule(group.producers[0]).get_parameter("weight").device
     return torch.ones(group.size, device=device, requires_grad=True)
-
-
-def _cost(group: Group, budget: Budget) -> int:
-    if budget == "mask-count":
-        return 1
-    if budget == "parameters":
-        return group.parameters
-    if budget != "macs":
-        raise PruningError(f'budget={budget!r}; give "parameters", "macs" or "mask-count"')
-    if not group.macs:
-        raise PruningError(
-            f"{group.name} tells no multiply-adds; give find_groups(model, inputs) inputs that reach all of the model"
-        )
-    return group.macs
