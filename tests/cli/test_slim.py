@@ -8,7 +8,7 @@ import pytest
 
 from laconic.cli import main
 from laconic.recipes import kinds
-from laconic.tasks.settings import SlimRecipe, Stage
+from laconic.tasks.settings import Search, SlimRecipe, Stage
 
 RECIPE = """task = "classify"
 [data]
@@ -70,7 +70,7 @@ def test_options_that_are_not_given_leave_the_recipe_as_it_is(calls: list[Any]) 
     recipe, folder, _ = calls[0]
     assert folder == Path("runs/my_vit")
     assert (recipe.slim.method, recipe.slim.ratio, recipe.slim.interval) == ("taylor", 0.3, 7)
-    assert recipe.search == Stage(2, 1e-4)
+    assert recipe.search == Search(2, 1e-4)
     assert (recipe.training.epochs, recipe.training.batch) == (9, 4)
 
 
@@ -80,7 +80,7 @@ def test_a_recipe_with_a_task_is_trained(calls: list[Any]) -> None:
     assert (folder, resume) == (Path("runs/r"), True)
     assert (recipe.task, recipe.slim.method, recipe.slim.ratio) == ("classify", "taylor", 0.6)
     assert recipe == replace(
-        recipe, search=Stage(2, 1e-4), training=replace(recipe.training, epochs=9, batch=8, seed=4)
+        recipe, search=Search(2, 1e-4), training=replace(recipe.training, epochs=9, batch=8, seed=4)
     )
 
 

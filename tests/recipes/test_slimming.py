@@ -23,7 +23,7 @@ from laconic.errors import ConfigError, PruningError, TrainingError
 from laconic.recipes import slimming
 from laconic.recipes.slimming import run_slim
 from laconic.tasks import table
-from laconic.tasks.settings import ModelRecipe, Slim, SlimRecipe, Stage
+from laconic.tasks.settings import ModelRecipe, Search, Slim, SlimRecipe, Stage
 from laconic.tasks.supply import Shuffled, moved
 from laconic.tasks.task import Learner
 from laconic.training.settings import Distillation, Training
@@ -95,7 +95,7 @@ RECIPE = SlimRecipe(
     "classify",
     dense=Stage(2, 1e-2),
     slim=Slim("upop", 0.5),
-    search=Stage(2, 1e-3, "constant"),
+    search=Search(2, 1e-3),
     training=Training(epochs=2, batch=10, learning_rate=1e-3, precision="float32", warmup=1),
 )
 
@@ -215,7 +215,7 @@ def test_a_teacher_changes_what_is_learned(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"search": Stage()}, "needs a search"),
+        ({"search": Search()}, "needs a search"),
         ({"model": ModelRecipe(initial="x")}, "dense.epochs"),
         ({"distillation": Distillation("other.safetensors")}, "distillation.teacher"),
         ({"distillation": Distillation("dense"), "slim": Slim()}, "leave it out"),

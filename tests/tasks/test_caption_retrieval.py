@@ -14,7 +14,7 @@ from laconic import hf
 from laconic.errors import ConfigError
 from laconic.recipes.slimming import run_slim
 from laconic.tasks import caption, matching, retrieval
-from laconic.tasks.settings import ModelRecipe, Slim, SlimData, SlimRecipe, Stage, TaskOptions, Tower
+from laconic.tasks.settings import ModelRecipe, Search, Slim, SlimData, SlimRecipe, Stage, TaskOptions, Tower
 from laconic.tasks.table import open_task
 from laconic.training.settings import Training
 
@@ -202,7 +202,7 @@ def test_a_whole_recipe_leaves_a_slim_folder_that_does_what_was_scored(
     tmp_path: Path, task: str, kind: str, options: dict[str, Any]
 ) -> None:
     whole = replace(
-        recipe(task, kind, **options), dense=Stage(1), slim=Slim("upop", 0.5), search=Stage(1, schedule="constant")
+        recipe(task, kind, **options), dense=Stage(1), slim=Slim("upop", 0.5), search=Search(1, schedule="constant")
     )
     result = run_slim(whole, tmp_path / "run", tmp_path / "cache")
     assert result["parameters"]["now"] < result["parameters"]["dense"]

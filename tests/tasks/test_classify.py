@@ -16,7 +16,7 @@ from laconic.errors import ConfigError
 from laconic.recipes.slimming import run_slim
 from laconic.tasks.classify import Classification, ImageBatch, open_task
 from laconic.tasks.mixing import cutmix, mix, mixup, one_hot
-from laconic.tasks.settings import ModelRecipe, Slim, SlimData, SlimRecipe, Stage, TaskOptions, Tower
+from laconic.tasks.settings import ModelRecipe, Search, Slim, SlimData, SlimRecipe, Stage, TaskOptions, Tower
 from laconic.training.settings import Training
 
 MODEL = ModelRecipe(image=16, patch=8, vision=Tower(width=16, layers=1, heads=2))
@@ -96,7 +96,7 @@ def test_a_recipe_from_dense_to_slim(recipe: SlimRecipe, tmp_path: Path, kind: s
         model=replace(MODEL, kind=kind),
         dense=Stage(epochs=1),
         slim=Slim(method="upop", ratio=0.5),
-        search=Stage(epochs=1, schedule="constant"),
+        search=Search(epochs=1),
         options=TaskOptions(mixup=0.8, cutmix=1.0),
     )
     found = run_slim(wanted, tmp_path / "run", tmp_path / "cache")

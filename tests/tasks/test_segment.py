@@ -18,7 +18,7 @@ from laconic.metrics.segmentation import VOID
 from laconic.recipes.slimming import run_slim
 from laconic.tasks.guesses import count_classes
 from laconic.tasks.segment import MaskedBatch, Segmentation, open_task, over_scales, sampled
-from laconic.tasks.settings import ModelRecipe, Slim, SlimData, SlimRecipe, Stage, TaskOptions, Tower
+from laconic.tasks.settings import ModelRecipe, Search, Slim, SlimData, SlimRecipe, Stage, TaskOptions, Tower
 from laconic.training.settings import Training
 
 MODEL = ModelRecipe(image=32, patch=8, vision=Tower(width=16, layers=1, heads=2))
@@ -127,7 +127,7 @@ def test_a_recipe_from_dense_to_slim(recipe: SlimRecipe, tmp_path: Path) -> None
         recipe,
         dense=Stage(epochs=1),
         slim=Slim(method="upop", ratio=0.5),
-        search=Stage(epochs=1, schedule="constant"),
+        search=Search(epochs=1),
         options=TaskOptions(multi_scale=True),
     )
     found = run_slim(wanted, tmp_path / "run", tmp_path / "cache")

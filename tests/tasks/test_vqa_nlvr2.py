@@ -18,7 +18,7 @@ from laconic import hf
 from laconic.errors import ConfigError, DataError
 from laconic.recipes.slimming import run_slim
 from laconic.tasks import nlvr2, vqa
-from laconic.tasks.settings import ModelRecipe, Slim, SlimData, SlimRecipe, Stage, TaskOptions, Tower
+from laconic.tasks.settings import ModelRecipe, Search, Slim, SlimData, SlimRecipe, Stage, TaskOptions, Tower
 from laconic.training.settings import Training
 
 TOWER = Tower(width=16, layers=2, heads=2)
@@ -198,7 +198,7 @@ def test_the_baseline_of_pairs_knows_the_sentence_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["vqa", "nlvr2"])
 def test_a_recipe_from_fresh_to_slim_and_on_from_its_folder(tmp_path: Path, task: str) -> None:
-    asked = replace(recipe(task), dense=Stage(1), search=Stage(1), slim=Slim("upop", 0.5))
+    asked = replace(recipe(task), dense=Stage(1), search=Search(1), slim=Slim("upop", 0.5))
     result = run_slim(asked, tmp_path / "run", tmp_path / "cache")
     parameters = result["parameters"]
     assert parameters["dense"] - parameters["now"] == pytest.approx(parameters["prunable"] / 2, rel=0.05)

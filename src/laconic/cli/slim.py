@@ -19,14 +19,14 @@ from laconic.compress.structured.methods import METHODS, Budget
 from laconic.config import read_toml
 from laconic.errors import ConfigError
 from laconic.spec.manifest import NET
-from laconic.tasks.settings import NONE, Slim, SlimRecipe, Stage, TaskName
+from laconic.tasks.settings import NONE, Search, Slim, SlimRecipe, Stage, TaskName
 from laconic.training.settings import Training
 
 T = TypeVar("T")
 USUAL = SlimRecipe(
     "caption",
     slim=Slim("upop"),
-    search=Stage(5, 1e-5, "constant"),
+    search=Search(5, 1e-5),
     training=Training(epochs=5, learning_rate=1e-5, precision="float32", weight_decay=0.05),
 )
 if TYPE_CHECKING:

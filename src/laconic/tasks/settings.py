@@ -140,6 +140,21 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Search(Stage):
+    """The training while which units are chosen; batches, precision and seed are those of [training].
+
+    Attributes:
+        epochs: of the search.
+        learning_rate: of the search.
+        schedule: of the learning rate; constant as published, so that late steps tell as much of the units as early
+            ones.
+    """
+
+    learning_rate: float = 3e-4
+    schedule: Literal["cosine", "constant"] = "constant"
+
+
+@dataclass(frozen=True)
 class TaskOptions:
     """Options of the tasks' losses and searches; what a task does not have must be left at its default.
 
@@ -187,7 +202,7 @@ class SlimRecipe:
     data: SlimData = field(default_factory=SlimData)
     dense: Stage = field(default_factory=Stage)
     slim: Slim = field(default_factory=Slim)
-    search: Stage = field(default_factory=lambda: Stage(learning_rate=3e-4, schedule="constant"))
+    search: Search = field(default_factory=Search)
     training: Training = field(default_factory=Training)
     distillation: Distillation = field(default_factory=Distillation)
     options: TaskOptions = field(default_factory=TaskOptions)
