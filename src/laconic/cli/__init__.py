@@ -213,10 +213,11 @@ VERBS: dict[str, Verb] = {
         _done("pack", "pack"),
     ),
     "convert": Verb(
-        "convert a published checkpoint into one small file",
+        "convert a published checkpoint into one small file, or into a Hugging Face folder",
         "laconic convert updown_tiny3 -o tiny3.safetensors",
         _made("convert", "convert_options"),
         _done("convert", "convert"),
+        _done("convert", "convert_defaults"),
     ),
     "inspect": Verb(
         "show what a packed file holds and costs",

@@ -190,6 +190,11 @@ DenseFile = Annotated[
     Output("file of `laconic unpack`", _safetensors_with("config", "provenance", format="pt")),
     arg(aliases=("-o",), metavar="OUT"),
 ]
+ModelFolder = Annotated[
+    Path,
+    Output("folder of a model", _folder_with("config.json", b"{", "model.safetensors"), folder=True),
+    arg(aliases=("-o",), metavar="DIR"),
+]
 PlanFile = Annotated[
     Path,
     Output("plan", lambda path: _begins_with(path, b"LACOPLAN")),

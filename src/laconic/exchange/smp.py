@@ -8,7 +8,6 @@ Knows nothing of images or search.
 
 import json
 import math
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from torch import Tensor
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import outline
 from laconic.errors import ConfigError, FormatError
+from laconic.exchange.states import read_state
 from laconic.spec.model import REGIONS, DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import PIECE_START, SPECIALS, Vocabulary
-from laconic.training.checkpoint import load_tensors
 
 CHECKPOINTS = ("model_best_pruned_sparse.pth", "model_best_pruned.pth", "model_best.pth")  # the first one there
 MAX_BYTES = 2**31  # of a checkpoint; the largest published has 0.23 GB
@@ -67,7 +66,7 @@ def convert(folder: Path) -> ImageCaptioner:
     names = [folder / name for name in CHECKPOINTS if (folder / name).is_file()]
     if not names:
         raise FormatError(f"{folder}: no checkpoint in it; there should be {' or '.join(CHECKPOINTS)}")
-    weights = _fitting(names[0], read_state(names[0]), captioner.decoder.state_dict())
+    weights = _fitting(names[0], read_state(names[0], MAX_BYTES), captioner.decoder.state_dict())
     captioner.decoder.load_state_dict(weights, assign=True)
     return captioner.eval()
 
@@ -85,28 +84,6 @@ def read_vocabulary(path: Path) -> Vocabulary:
         return Vocabulary((*SPECIALS, *(piece.removeprefix(PIECE_START) for piece in words)), "sentencepiece")
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from None
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict as it lies in the file, sparse tensors still sparse. Runs no code that the file may hold."""
-    try:
-        with torch.sparse.check_sparse_tensor_invariants(False):
-            state = load_tensors(path, MAX_BYTES)
-    except pickle.UnpicklingError as error:
-        raise FormatError(f"{path}: holds more than tensors, or is damaged; laconic runs nothing of it") from error
-    except Exception as error:  # hostile bytes raise anything: UnpicklingError, KeyError, RuntimeError ...
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FormatError(f"{path}: not a sound PyTorch checkpoint ({reason:.200}); copy it again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise FormatError(f"{path}: holds something other than named tensors")
-    for name, tensor in state.items():
-        if tensor.is_nested or tensor.is_meta:
-            raise FormatError(f"{path}: {str(name)!r:.99} is no tensor of numbers in one array")
-        if tensor.layout not in (torch.strided, torch.sparse_coo):
-            raise FormatError(f"{path}: {str(name)!r:.99} is stored as {tensor.layout}; only dense and COO are read")
-        if tensor.is_sparse and tensor._nnz() > tensor.numel():  # one stored number may claim to be any number of them
-            raise FormatError(f"{path}: {str(name)!r:.99} has more entries than places")
-    return state
 
 
 def _fitting(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

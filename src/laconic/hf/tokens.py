@@ -38,14 +38,24 @@ def make_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     if len(vocabulary) > size:
         raise ConfigError(f"a vocabulary of {size} is too small: the characters alone are {len(vocabulary)}")
     tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
-    tokenizer.add_special_tokens(list(SPECIALS))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, SPECIALS.index(token)) for token in ("[CLS]", "[SEP]")],
+    return blip_tokenizer(tokenizer)
+
+
+def blip_tokenizer(words: Tokenizer, first: str = "[CLS]") -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer as BLIP uses it: with SPECIALS, those it lacks added at the end of its vocabulary.
+
+    Args:
+        words: changed by this.
+        first: the special token that begins a text; the last one is [SEP].
+    """
+    words.add_special_tokens(list(SPECIALS))
+    words.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A [SEP]",
+        pair=f"{first} $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, words.token_to_id(token)) for token in (first, "[SEP]")],
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=words,
         pad_token="[PAD]",
         unk_token="[UNK]",
         cls_token="[CLS]",
