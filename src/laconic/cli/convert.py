@@ -70,10 +70,11 @@ def _convert_original(options: ConvertOriginal) -> None:
     from laconic import hf
     from laconic.exchange.originals.models import read_original
     from laconic.exchange.originals.words import words_of
+    from laconic.hf.pixels import image_processor
 
     found = read_original(options.checkpoint)
     tokenizer = words_of(found, options.tokenizer)
-    hf.save_pretrained(found.net, options.out, tokenizer)
+    hf.save_pretrained(found.net, options.out, tokenizer, image_processor(found.side, found.pixels))
     count = sum(parameter.numel() for parameter in found.net.parameters())
     show(f"{options.out}: {found.family}, {count / 1e6:.3f} M parameters")
     if found.left_out:

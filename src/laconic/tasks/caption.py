@@ -192,4 +192,4 @@ class Captioning:
         }
 
     def save(self, net: nn.Module, folder: Path) -> None:
-        save_folder(net, folder, self.val.images.shape, self.tokenizer)
+        save_folder(net, folder, self.val.images, self.tokenizer)

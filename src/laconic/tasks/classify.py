@@ -120,7 +120,7 @@ class Classification:
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """Model with the names of its classes, and image processor where it reads pixels."""
-        save_folder(net, folder, self.images["train"].shape)
+        save_folder(net, folder, self.images["train"])
 
 
 def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> Classification:

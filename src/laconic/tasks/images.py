@@ -4,6 +4,7 @@ A small Transformer learns little about seeing from a few thousand photos. With 
 laconic's encoders stand in the place of pixels, one cell a patch, computed once and cached.
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from laconic.config import expand
 from laconic.data import Dataset, Skipped
-from laconic.errors import ConfigError
+from laconic.errors import ConfigError, LaconicWarning, printable
+from laconic.hf.pixels import read_normalization
 from laconic.models.encoders import build_encoder, load_imagenet, normalize
 from laconic.models.layers import Features
 from laconic.spec.encoders import ENCODERS, channels_of, check_encoder
@@ -23,7 +25,7 @@ from laconic.training.batches import Source
 from laconic.training.features import cache_features, cache_pixels
 from laconic.training.image_cache import Progress
 
-PIXELS = Normalization()  # of a tower that reads pixels
+USUAL = Normalization()  # of a fresh tower that reads pixels, and of a folder that tells no other
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,17 @@ class Shape:
 
 @dataclass(frozen=True)
 class Images:
-    """Images of a data set by row: cached features or pixels."""
+    """Images of a data set by row: cached features or pixels.
+
+    Attributes:
+        source: where they come from.
+        shape: of what the tower reads.
+        pixels: how they are normalised, where they are no features.
+    """
 
     source: Source
     shape: Shape
+    pixels: Normalization = USUAL
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -63,7 +72,7 @@ class Images:
         if isinstance(found, Features):
             grid: Tensor = found.grid.transpose(1, 2).unflatten(2, (self.shape.side, self.shape.side))
             return grid.contiguous()
-        return normalize(found, PIXELS)
+        return normalize(found, self.pixels)
 
 
 def open_images(
@@ -76,12 +85,27 @@ def open_images(
         progress: called with (images done, images).
     """
     if not model.encoder:
-        return Images(cache_pixels(examples, model.image, cache, progress), Shape.of(model))
+        return Images(cache_pixels(examples, model.image, cache, progress), Shape.of(model), _pixels_of(model))
     config = _encoder_of(model)
     encoder = build_encoder(config)
     load_imagenet(encoder, expand(model.imagenet))
     source = cache_features(encoder, config, examples, cache, mirror=mirror, progress=progress)
     return Images(source, Shape.of(model))
+
+
+def _pixels_of(model: ModelRecipe) -> Normalization:
+    """As the folder's own image processor does; ours where there is no folder, or it holds none, which is said."""
+    if not model.initial:
+        return USUAL
+    found = read_normalization(expand(model.initial))
+    if found is None:
+        warnings.warn(
+            f"{printable(model.initial)}: holds no preprocessor_config.json, so pixels are mapped to -1..1; save the "
+            "model's image processor there if it was trained on others",
+            LaconicWarning,
+            stacklevel=2,
+        )
+    return found or USUAL
 
 
 def _encoder_of(model: ModelRecipe) -> EncoderConfig:

@@ -10,7 +10,8 @@ from torch import nn
 from laconic import hf
 from laconic.config import expand
 from laconic.errors import ConfigError, FormatError, printable
-from laconic.tasks.images import PIXELS, Shape
+from laconic.hf.pixels import image_processor
+from laconic.tasks.images import Images, Shape
 from laconic.tasks.settings import ModelRecipe, SlimRecipe, TaskOptions
 
 Tokenizer = Any  # of transformers, whose types say little
@@ -88,18 +89,10 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         ) from error
 
 
-def save_folder(net: nn.Module, folder: Path, shape: Shape, tokenizer: Tokenizer | None = None) -> None:
+def save_folder(net: nn.Module, folder: Path, images: Images, tokenizer: Tokenizer | None = None) -> None:
     """Writes a Hugging Face folder with its tokenizer, and an image processor where the model reads pixels."""
-    processor = pixel_processor(shape.side) if shape.channels == 3 else None
+    processor = image_processor(images.shape.side, images.pixels) if images.shape.channels == 3 else None
     hf.save_pretrained(net, folder, tokenizer=tokenizer, processor=processor)
-
-
-def pixel_processor(side: int) -> Any:
-    """An image processor that does as laconic.tasks.images does: a square of `side`, mapped to -1..1."""
-    from transformers import BlipImageProcessorPil
-
-    mean, scale = ([value / 255 for value in values] for values in (PIXELS.mean, PIXELS.scale))
-    return BlipImageProcessorPil(size={"height": side, "width": side}, image_mean=mean, image_std=scale)
 
 
 def _vision(net: nn.Module) -> Any:

@@ -174,7 +174,7 @@ class VisualReasoning:
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """Model, tokenizer, and image processor where it reads pixels."""
-        save_folder(net, folder, self.train.images.shape, self.train.words.tokenizer)
+        save_folder(net, folder, self.train.images, self.train.words.tokenizer)
 
 
 def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> VisualReasoning:

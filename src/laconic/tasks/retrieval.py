@@ -188,7 +188,7 @@ class Retrieval:
         return {"pixel_values": batch.pixels, "input_ids": batch.tokens, "attention_mask": batch.mask}
 
     def save(self, net: nn.Module, folder: Path) -> None:
-        save_folder(net, folder, self.val.images.shape, self.tokenizer)
+        save_folder(net, folder, self.val.images, self.tokenizer)
 
 
 class RetrievalLearner(Learner):

@@ -154,7 +154,7 @@ class Segmentation:
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """Model with the names of its classes, and image processor where it reads pixels."""
-        save_folder(net, folder, self.images["train"].shape)
+        save_folder(net, folder, self.images["train"])
 
 
 def sampled(labels: Labels, side: int) -> Labels:

@@ -210,7 +210,7 @@ class QuestionAnswering:
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """Model, tokenizer, and image processor where it reads pixels."""
-        save_folder(net, folder, self.train.images.shape, self.train.words.tokenizer)
+        save_folder(net, folder, self.train.images, self.train.words.tokenizer)
 
     # Ranking
 

@@ -19,6 +19,7 @@ from laconic import hf
 from laconic.cli import main
 from laconic.errors import FormatError
 from laconic.exchange.originals.models import read_original
+from laconic.hf.pixels import read_normalization
 from laconic.tasks.nets import read_tokenizer
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -184,6 +185,7 @@ def test_a_checkpoint_becomes_a_folder_with_its_tokenizer(kind, first, tmp_path,
     assert all(part in said for part in ("BLIP for", "M parameters", "position_ids"))
     tokenizer = read_tokenizer(out)
     assert tokenizer.convert_ids_to_tokens(tokenizer("a dog")["input_ids"]) == [first, "a", "dog", "[SEP]"]
+    assert read_normalization(out).mean == pytest.approx((122.771, 116.746, 104.094), abs=1e-3)
     assert tokenizer.bos_token_id == hf.from_pretrained(out).config.text_config.bos_token_id == 40
 
 

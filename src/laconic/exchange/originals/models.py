@@ -27,6 +27,7 @@ from laconic.exchange.states import read_state
 from laconic.hf.nlvr2 import BlipForVisualReasoning
 from laconic.hf.padding import honour_padding
 from laconic.hf.segmenter import Segmenter, SegmenterConfig
+from laconic.spec.pixels import Normalization
 
 MAX_BYTES = 2**33  # of a checkpoint; CLIP-L with its momentum copy and its optimizer has 5 * 10^9
 MAX_WIDTH, MAX_LAYERS = 4096, 64
@@ -37,6 +38,15 @@ BERT_SPECIALS = {"pad_token_id": 0, "sep_token_id": 102, "eos_token_id": 102}  #
 State = Mapping[str, Tensor]
 
 
+def _of_shares(mean: tuple[float, ...], deviation: tuple[float, ...]) -> Normalization:
+    """From the mean and deviation of numbers 0 to 1."""
+    return Normalization(tuple(255 * value for value in mean), tuple(255 * value for value in deviation))
+
+
+OF_CLIP = _of_shares((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+OF_IMAGENET = _of_shares((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
 @dataclass(frozen=True)
 class Original:
     """A published checkpoint as a model.
@@ -45,6 +55,7 @@ class Original:
         family: in words.
         net: of transformers or of laconic.hf, in evaluation mode.
         left_out: names in the file of what the model has no place for: momentum copies, queues, temperature.
+        pixels: how it wants them normalised.
         words: whose tokenizer it reads, "BERT" or "CLIP"; "": it reads no text.
         first: token that begins what is asked about an image; the published programs set [ENC] in the place of [CLS].
     """
@@ -52,8 +63,16 @@ class Original:
     family: str
     net: nn.Module
     left_out: tuple[str, ...]
+    pixels: Normalization
     words: str = ""
     first: str = "[CLS]"
+
+    @property
+    def side(self) -> int:
+        """Of the square images that it reads, in pixels."""
+        config: Any = self.net.config
+        side: int = getattr(config, "vision_config", config).image_size
+        return side
 
 
 @dataclass(frozen=True)
@@ -65,6 +84,7 @@ class Family:
         marks: names of tensors that tell it from those after it in FAMILIES.
         rules: for names.
         make: the dense model for a state.
+        pixels: as in Original.
         root_of_width: attention divides its scores by the root of a pruned head's width where transformers keeps 64's.
         words, first: as in Original.
     """
@@ -73,6 +93,7 @@ class Family:
     marks: tuple[str, ...]
     rules: tuple[Rule, ...]
     make: Callable[[State], nn.Module]
+    pixels: Normalization
     root_of_width: bool = False
     words: str = ""
     first: str = "[CLS]"
@@ -101,7 +122,8 @@ def read_original(path: Path) -> Original:
     except (LaconicError, RuntimeError, ValueError, ArithmeticError) as error:
         reason = " ".join(str(error).split())
         raise FormatError(f"{path}: cannot be read as {family.name}: {reason:.300}") from None
-    return Original(family.name, honour_padding(net.eval()), renamed.left_out, family.words, family.first)
+    return Original(family.name, honour_padding(net.eval()), renamed.left_out, family.pixels, family.words,
+                    family.first)  # fmt: skip
 
 
 def _filled(family: Family, state: State, renamed: State) -> nn.Module:
@@ -273,15 +295,16 @@ _ENCODER, _DECODER = "text_encoder", "text_decoder.bert"
 _TWIN = "text_encoder.encoder.layer.0.crossattention.self0.query.weight"
 FAMILIES = (  # the first one whose marks are all there
     Family("BLIP for visual reasoning (NLVR2)", (_SEEN, _TWIN), BLIP, _blip(BlipForVisualReasoning, _ENCODER),
-           words="BERT", first="[ENC]"),
+           OF_CLIP, words="BERT", first="[ENC]"),
     Family("BLIP for question answering",
            (_SEEN, f"{_ENCODER}.embeddings.word_embeddings.weight", f"{_DECODER}.embeddings.word_embeddings.weight"),
-           BLIP, _blip(transformers.BlipForQuestionAnswering, _ENCODER), words="BERT", first="[ENC]"),
+           BLIP, _blip(transformers.BlipForQuestionAnswering, _ENCODER), OF_CLIP, words="BERT", first="[ENC]"),
     Family("BLIP for retrieval", (_SEEN, "itm_head.weight"), BLIP,
-           _blip(transformers.BlipForImageTextRetrieval, _ENCODER), words="BERT"),
+           _blip(transformers.BlipForImageTextRetrieval, _ENCODER), OF_CLIP, words="BERT"),
     Family("BLIP for captioning", (_SEEN, f"{_DECODER}.embeddings.word_embeddings.weight"), BLIP,
-           _blip(transformers.BlipForConditionalGeneration, _DECODER), words="BERT"),
-    Family("CLIP", ("visual.conv1.weight", "token_embedding.weight"), CLIP, _clip, root_of_width=True, words="CLIP"),
-    Family("Segmenter", ("decoder.cls_emb", "encoder.cls_token"), SEGMENTER, _segmenter),
-    Family("DeiT without distillation", ("cls_token", "head.weight"), DEIT, _deit),
+           _blip(transformers.BlipForConditionalGeneration, _DECODER), OF_CLIP, words="BERT"),
+    Family("CLIP", ("visual.conv1.weight", "token_embedding.weight"), CLIP, _clip, OF_CLIP, root_of_width=True,
+           words="CLIP"),
+    Family("Segmenter", ("decoder.cls_emb", "encoder.cls_token"), SEGMENTER, _segmenter, Normalization()),
+    Family("DeiT without distillation", ("cls_token", "head.weight"), DEIT, _deit, OF_IMAGENET),
 )  # fmt: skip
