@@ -3,7 +3,8 @@
     python benchmarks/keep.py runs/flickr8k_methods -o results/flickr8k_methods/runs --captions dense --captions smp_0.8
 
 A report can be written from the copies (`laconic report results/flickr8k_methods/runs -o report`). Captions are kept of
-runs that docs/ cites; the result of every run says what they are like.
+runs that docs/ cites; the result of every run says what they are like. Of runs that slim a Transformer the measured
+latency is kept, too; runs that have not finished are passed over, and named.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from laconic.machine.files import write_text
 from laconic.report.keeping import keep
+from laconic.spec.manifest import RESULT
 
 
 def main() -> None:
@@ -28,6 +30,9 @@ def main() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         write_text(options.out / study.name, json.dumps(json.loads(study.read_text(encoding="utf8"))) + "\n")
     for folder in folders:
+        if not (folder / RESULT).is_file():
+            print(f"{folder.name}: has not finished, not kept")
+            continue
         keep(folder, options.out / folder.name, captions=folder.name in options.captions)
         print(folder.name)
 

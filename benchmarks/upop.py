@@ -24,6 +24,7 @@ from laconic.machine.files import write_text
 from laconic.report.runs import run_folders
 from laconic.report.slim_runs import TIMING, SlimRun, control_of, is_slim, read_slim_runs
 from laconic.report.slim_tables import csv_text
+from laconic.spec.manifest import NET
 from laconic.tasks.settings import SlimRecipe, Stage
 from laconic.tasks.table import open_task
 
@@ -33,7 +34,7 @@ BATCH = 8
 def open_finished(run: SlimRun, cache_folder: Path) -> Any:
     """The task of a finished run, with the final model as its `net`."""
     recipe = from_mapping(dict(run.recipe), SlimRecipe, str(run.folder))
-    model = replace(recipe.model, initial=str((run.folder / "model").resolve()))
+    model = replace(recipe.model, initial=str((run.folder / NET).resolve()))
     return open_task(replace(recipe, model=model, dense=Stage()), cache_folder)
 
 
@@ -53,6 +54,9 @@ def measure(runs: Sequence[SlimRun], cache_folder: Path, rounds: int, again: boo
     for run in runs:
         control = control_of(run, runs)
         if run.is_dense or (run.timing and not again):
+            continue
+        if not (run.folder / NET).is_dir():
+            notes.append(f"{run.folder}: not timed, a copy without its model")
             continue
         if control is None:
             notes.append(f"{run.folder}: not timed, no dense run with {run.epochs} epochs of training")

@@ -47,7 +47,7 @@ def finish_slim_run(
         "widths": {} if method == "none" else widths,
         **changed,
     }
-    folder.mkdir(parents=True)
+    (folder / "model").mkdir(parents=True)
     (folder / "recipe.json").write_text(json.dumps(recipe))
     (folder / "result.json").write_text(json.dumps(result))
     if latency is not None:

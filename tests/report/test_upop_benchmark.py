@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from laconic.errors import ConfigError
+from laconic.report.keeping import keep
 from laconic.tasks import table
 
 from .slim_runs import finish_slim_run, finish_slim_study
@@ -71,3 +73,25 @@ def test_a_run_without_a_control_is_not_timed_and_named(benchmark, tmp_path, cap
     assert (rows["upop"]["dense"], rows["upop"]["latency_ratio"], ToyTask.opened) == ("", "", [])
     (note,) = said["notes"]
     assert "not timed, no dense run with 10 epochs" in note
+
+
+def test_what_is_kept_gives_the_same_rows_and_is_not_timed(benchmark, tmp_path, capsys):
+    study = finish_slim_study(tmp_path / "runs")
+    before, _ = benchmark(capsys, study)
+    for name in before:
+        keep(study / name, tmp_path / "kept" / name)
+    names = {path.name for path in (tmp_path / "kept" / "upop").iterdir()}
+    assert names == {"recipe.json", "result.json", "latency.json"}
+    after, said = benchmark(capsys, tmp_path / "kept", "--again")
+    assert ToyTask.opened == []
+    assert len(said["notes"]) == 3
+    assert all("a copy without its model" in note for note in said["notes"])
+    columns = set(after["upop"]) - {"command"}
+    assert [{key: row[key] for key in columns} for row in after.values()] == [
+        {key: row[key] for key in columns} for row in before.values()
+    ]
+
+
+def test_captions_of_a_slim_run_are_not_kept(tmp_path):
+    with pytest.raises(ConfigError, match="keeps no captions"):
+        keep(finish_slim_run(tmp_path / "upop", 70.0, method="upop"), tmp_path / "out", captions=True)

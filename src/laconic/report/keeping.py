@@ -16,17 +16,23 @@ from laconic.metrics import caption_quality
 from laconic.report.files import read_text, stored, write_compressed
 from laconic.report.gallery import open_source
 from laconic.report.runs import FinishedRun, read_runs
+from laconic.report.slim_runs import TIMING, is_slim, read_slim_runs
 from laconic.spec.manifest import CAPTIONS, LOG, RECIPE, RESULT
 
 
 def keep(folder: Path, out: Path, *, captions: bool = False) -> None:
     """Writes into `out` what is kept of the run in `folder`; captions only where asked for.
 
+    Of a run that slimmed a Transformer, recipe, result and measured latency.
+
     Raises:
         ConfigError, DataError: where the folder holds no finished run; where its captions are to be kept but are gone;
             or where its result does not say what they are like, and the captions or the data set are gone.
         OSError: where `out` cannot be written.
     """
+    if is_slim(folder):
+        _keep_slim(folder, out, captions)
+        return
     found, notes = read_runs([folder])
     if notes or len(found) > 1:
         raise ConfigError("; ".join(notes) or f"{folder}: {len(found)} runs; give the folder of one")
@@ -42,6 +48,19 @@ def keep(folder: Path, out: Path, *, captions: bool = False) -> None:
         write_compressed(out / f"{CAPTIONS}.gz", "[\n" + ",\n".join(rows) + "\n]\n")
     write_text(out / RECIPE, _by_lines(run.recipe))
     write_text(out / RESULT, _by_lines(result))
+
+
+def _keep_slim(folder: Path, out: Path, captions: bool) -> None:
+    if captions:
+        raise ConfigError(f"{folder}: a run that slims keeps no captions; leave them out")
+    found, notes = read_slim_runs([folder])
+    if notes or len(found) != 1:
+        raise ConfigError("; ".join(notes) or f"{folder}: holds no finished run")
+    (run,) = found
+    out.mkdir(parents=True, exist_ok=True)
+    for name, table in ((RECIPE, run.recipe), (RESULT, run.result), (TIMING, run.timing)):
+        if table:
+            write_text(out / name, _by_lines(table))
 
 
 def _quality(run: FinishedRun) -> dict[str, Any]:
