@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from laconic.captioner.ensemble import Ensemble
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import load, save
 from laconic.decode.search import Decoding
@@ -19,7 +20,7 @@ from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
 from laconic.recipes.run import run_recipe
 from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
-from laconic.training.batches import make_batches
+from laconic.training.batches import Batch, make_batches
 from laconic.training.distillation import Distillation, KnowledgeDistillation, distillation_loss, load_teacher
 from laconic.training.loop import Run, cross_entropy
 from laconic.training.settings import Training
@@ -88,11 +89,16 @@ def test_a_student_learns_what_its_teacher_says_and_leaves_it_alone(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weight": 0.0}, "weight = 0.0; give 0 < weight <= 1"),
+        ({"weight": 0.0}, "weight = 0.0; give 0 < weight <= 1, or 0 beside"),
         ({"weight": 1.5}, "weight = 1.5; give 0 < weight <= 1"),
         ({"temperature": 0.0}, "temperature = 0.0; give more than 0"),
         ({"temperature": float("nan")}, "temperature = nan; give more than 0"),
-        ({"teacher": "", "weight": 0.7}, "are for a teacher"),
+        ({"teacher": "", "weight": 0.7}, "weight is for a teacher"),
+        ({"teacher": "", "ensemble": ("y",)}, "ensemble is for a teacher"),
+        ({"choice": "nearest"}, "give sequences"),
+        ({"alone": True}, "give sequences"),
+        ({"sequences": -1}, "sequences = -1; give 0 to"),
+        ({"features": -1.0}, "features = -1.0; give at least 0"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
@@ -151,7 +157,7 @@ def student_of(captioner: ImageCaptioner, words: int | None = None, **encoder) -
 def test_a_teacher_in_half_precision_is_as_good(teacher, tmp_path):
     captioner = load(teacher)
     save(load(teacher), tmp_path / "half.safetensors", "half")
-    load_teacher(tmp_path / "half.safetensors", student_of(captioner), reads_features=True)
+    load_teacher(Distillation(str(tmp_path / "half.safetensors")), student_of(captioner), reads_features=True)
 
 
 def test_a_teacher_packed_from_an_encoder_with_batch_norm_is_that_encoder(tmp_path):
@@ -165,29 +171,31 @@ def test_a_teacher_packed_from_an_encoder_with_batch_norm_is_that_encoder(tmp_pa
             module.running_var.uniform_(0.5, 2)
     save(copy.deepcopy(student), tmp_path / "packed.safetensors", "half")
     before = copy.deepcopy(student.encoder.state_dict())
-    load_teacher(tmp_path / "packed.safetensors", student, reads_features=True)
+    load_teacher(Distillation(str(tmp_path / "packed.safetensors")), student, reads_features=True)
     after = student.encoder.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     with torch.no_grad():
         next(m for m in student.encoder.modules() if isinstance(m, nn.BatchNorm2d)).weight.mul_(1.1)
     with pytest.raises(ConfigError, match="other weights than the recipe's frozen one"):
-        load_teacher(tmp_path / "packed.safetensors", student, reads_features=True)
+        load_teacher(Distillation(str(tmp_path / "packed.safetensors")), student, reads_features=True)
 
 
 def test_teachers_that_do_not_fit_are_refused(teacher):
     captioner = load(teacher)
     with pytest.raises(ConfigError, match="another vocabulary"):
-        load_teacher(teacher, student_of(captioner, -1), reads_features=True)
+        load_teacher(Distillation(str(teacher)), student_of(captioner, -1), reads_features=True)
     with pytest.raises(ConfigError, match=r"stride=16.*asks for.*stride=32"):
-        load_teacher(teacher, student_of(captioner, stride=32), reads_features=True)
+        load_teacher(Distillation(str(teacher)), student_of(captioner, stride=32), reads_features=True)
     with pytest.raises(ConfigError, match=r"size=32.*asks for.*size=64"):
-        load_teacher(teacher, student_of(captioner, size=64), reads_features=False)
-    load_teacher(teacher, student_of(captioner, stride=32), reads_features=False)  # it looks for itself
+        load_teacher(Distillation(str(teacher)), student_of(captioner, size=64), reads_features=False)
+    load_teacher(
+        Distillation(str(teacher)), student_of(captioner, stride=32), reads_features=False
+    )  # it looks for itself
     other = student_of(captioner)
     with torch.no_grad():
         next(other.encoder.parameters()).mul_(1.1)
     with pytest.raises(ConfigError, match="other weights than the recipe's frozen one"):
-        load_teacher(teacher, other, reads_features=True)
+        load_teacher(Distillation(str(teacher)), other, reads_features=True)
 
 
 def test_a_teacher_that_does_not_fit_is_refused_before_features_are_computed(teacher, tmp_path):
@@ -200,3 +208,82 @@ def test_a_teacher_that_does_not_fit_is_refused_before_features_are_computed(tea
 def test_a_teacher_is_for_cross_entropy(teacher):
     with pytest.raises(ConfigError, match=r"leave distillation\.teacher out"):
         replace(with_teacher(teacher), objective="scst", initial=str(teacher))
+
+
+# Several teachers
+
+
+def ensemble_of(*files) -> Distillation:
+    return Distillation(str(files[0]), ensemble=tuple(map(str, files[1:])))
+
+
+def test_an_ensemble_teaches_the_mean_of_its_probabilities(teacher, tmp_path):
+    captioner = load(teacher)
+    other = load(teacher)
+    with torch.no_grad():
+        other.decoder.output.bias.normal_()
+    save(other, tmp_path / "other.safetensors", "exact")
+    found = load_teacher(ensemble_of(teacher, tmp_path / "other.safetensors"), captioner, reads_features=True)
+    pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    tokens = torch.tensor([[[2, 5, 6, 3]], [[2, 7, 3, 0]], [[2, 3, 0, 0]]])
+    both = [torch.softmax(one(pixels, tokens), -1) for one in (captioner, other)]
+    torch.testing.assert_close(found(pixels, tokens).exp(), (both[0] + both[1]) / 2)
+
+
+def test_an_ensemble_of_one_captioner_twice_says_what_it_says(teacher):
+    captioner, pixels = load(teacher), torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    twice = Ensemble([captioner, load(teacher)])
+    for beam in (1, 3):
+        for alone, together in zip(
+            captioner.search(pixels, Decoding(beam)), twice.search(pixels, Decoding(beam)), strict=True
+        ):
+            assert [one.tokens for one in together] == [one.tokens for one in alone]
+            assert [one.score for one in together] == pytest.approx([one.score for one in alone], abs=1e-4)
+
+
+def test_ensembles_that_cannot_be_are_refused(teacher):
+    captioner = load(teacher)
+    with pytest.raises(ConfigError, match="at least two"):
+        Ensemble([captioner])
+    with pytest.raises(ConfigError, match="one vocabulary"):
+        Ensemble([captioner, student_of(captioner, -1)])
+    with pytest.raises(ConfigError, match="not of 32 and 64"):
+        Ensemble([captioner, student_of(captioner, size=64)])
+
+
+# Features
+
+
+def test_what_an_encoder_sees_is_compared_with_the_teachers(teacher):
+    student, pixels = load(teacher).train(), torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        next(student.encoder.parameters()).mul_(0.5)
+    batch = Batch(pixels, torch.tensor([[[2, 5, 3]], [[2, 6, 3]]]), np.arange(2))
+    mine, theirs = student.encode(pixels).grid, load(teacher).encode(pixels).grid
+    expected = ((mine - theirs) ** 2).mean() / (theirs**2).mean()
+    options = Distillation("x", weight=0.0, features=0.3)
+    loss = KnowledgeDistillation(options, load(teacher))(student, batch)
+    assert loss.facts["features"] == pytest.approx(expected.item(), rel=1e-4)
+    assert loss.mean.item() == pytest.approx(loss.facts["cross_entropy"] + 0.3 * expected.item(), rel=1e-4)
+    assert not student.encoder._forward_hooks
+    loss.mean.backward()
+    assert next(student.encoder.parameters()).grad.abs().sum() > 0
+
+
+def test_grids_that_cannot_be_compared_are_refused(teacher):
+    captioner = load(teacher)
+    options = Distillation(str(teacher), features=1.0)
+    with pytest.raises(ConfigError, match="compares encoders"):
+        load_teacher(options, captioner, reads_features=True)
+    with pytest.raises(ConfigError, match=r"4 cells of .* the recipe's 1 of"):
+        load_teacher(options, student_of(captioner, stride=32), reads_features=False)
+
+
+def test_a_recipe_with_all_of_it(teacher, tmp_path):
+    options = {"ensemble": (str(teacher),), "features": 0.5, "sequences": 2, "choice": "nearest", "alone": True}
+    recipe = with_teacher(teacher, **options)
+    recipe = replace(recipe, training=replace(recipe.training, encoder_learning_rate=1e-3))
+    run_recipe(recipe, tmp_path / "run", tmp_path / "cache")
+    (row, *_) = (json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    assert {"cross_entropy", "divergence", "features"} <= row.keys()
+    assert not (tmp_path / "run" / "taught.json").exists()

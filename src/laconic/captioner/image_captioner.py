@@ -102,7 +102,7 @@ class ImageCaptioner(nn.Module):
             view = evaluated(self)
             return [
                 best
-                for some in _a_few_at_a_time(images, self.config.encoder.size)
+                for some in a_few_at_a_time(images, self.config.encoder.size)
                 for best in decode(view.decoder, view.features(some), decoding, SPECIAL)
             ]
 
@@ -127,7 +127,7 @@ class ImageCaptioner(nn.Module):
         return torch.from_numpy(stack_pixels(self.spec, images))
 
 
-def _a_few_at_a_time(images: Tensor | Features, size: int) -> Iterator[Tensor | Features]:
+def a_few_at_a_time(images: Tensor | Features, size: int) -> Iterator[Tensor | Features]:
     """A batch in parts of bounded memory: pixels of `size` x `size`, or features."""
     if isinstance(images, Features):
         pairs = PAIRS if images.boxes is None else LOCATED_PAIRS

@@ -13,6 +13,7 @@ import torch
 
 from laconic import data
 from laconic.captioner.accounting import non_zeros
+from laconic.captioner.ensemble import Ensemble
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import load, outline
 from laconic.compress.masked.method import Method
@@ -67,6 +68,7 @@ class Plan:
         regions: of a captioner that reads a detector's features.
         captioner: as it is before training, on its device.
         objective: what it is to learn.
+        teacher: who teaches it; None where nobody does.
         masks: how it is pruned; None leaves it dense.
         encoder_changes: by its weights or by masks, so that its features cannot be kept.
         origin: digests of what a checkpoint belongs to.
@@ -79,6 +81,7 @@ class Plan:
     regions: RegionStore | None
     captioner: ImageCaptioner
     objective: Objective
+    teacher: ImageCaptioner | Ensemble | None
     masks: Masks | None
     encoder_changes: bool
     origin: dict[str, str]
@@ -101,7 +104,7 @@ def plan(recipe: Recipe, place: Place) -> Plan:
     torch.manual_seed(recipe.training.seed)
     train, val = splits(recipe.data)
     captioner = build(recipe, train).to(best_device())
-    objective = _objective(captioner, recipe, train, reads_features=not changes)
+    teacher = load_teacher(recipe.distillation, captioner, reads_features=not changes)
     return Plan(
         recipe=recipe,
         place=place,
@@ -109,7 +112,8 @@ def plan(recipe: Recipe, place: Place) -> Plan:
         val=val,
         regions=_regions(captioner, recipe.data),
         captioner=captioner,
-        objective=objective,
+        objective=_objective(captioner, recipe, train, teacher),
+        teacher=teacher,
         masks=None if chosen is None else _masks(chosen, captioner, recipe),
         encoder_changes=changes,
         origin=_origin(captioner, train),
@@ -206,15 +210,16 @@ def encoder_changes(recipe: Recipe, method: Method | None) -> bool:
     return recipe.training.encoder_learning_rate > 0 or (method is not None and method.moves_masks and masked)
 
 
-def _objective(captioner: ImageCaptioner, recipe: Recipe, train: Dataset, *, reads_features: bool) -> Objective:
-    """What the recipe has the captioner learn; a teacher is read from its file."""
+def _objective(
+    captioner: ImageCaptioner, recipe: Recipe, train: Dataset, teacher: ImageCaptioner | Ensemble | None
+) -> Objective:
+    """What the recipe has the captioner learn."""
     if recipe.objective == "scst":
         return SelfCritical(recipe.scst, [train[i].captions for i in range(len(train))], captioner.vocabulary)
-    smoothing, options = recipe.training.label_smoothing, recipe.distillation
-    if not options.teacher:
+    smoothing = recipe.training.label_smoothing
+    if teacher is None:
         return CrossEntropy(smoothing)
-    teacher = load_teacher(expand(options.teacher), captioner, reads_features=reads_features)
-    return KnowledgeDistillation(options, teacher, smoothing)
+    return KnowledgeDistillation(recipe.distillation, teacher, smoothing)
 
 
 def _regions(captioner: ImageCaptioner, recipe: DataRecipe) -> RegionStore | None:

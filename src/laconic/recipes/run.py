@@ -9,7 +9,7 @@ when it is done. What runs sees what the plan has built; no path, name or option
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ from laconic.metrics import caption_quality
 from laconic.recipes.folders import claim, write_json
 from laconic.recipes.plan import Place, Plan, plan
 from laconic.recipes.recipe import Recipe
-from laconic.spec.manifest import CAPTIONS, GATES, MODEL, RESULT
+from laconic.spec.manifest import CAPTIONS, GATES, MODEL, RESULT, TAUGHT
 from laconic.training.batches import Batches, Source, make_batches
 from laconic.training.checkpoint import save_checkpoint
 from laconic.training.evaluation import Validator, evaluate
 from laconic.training.features import RegionSource, cache_features, cache_pixels
 from laconic.training.given import Progress
 from laconic.training.loop import Run, best_device, cross_entropy
+from laconic.training.taught import read_captions, written_by
 
 SLOW = (
     "note: this processor has no instructions for bfloat16, in which training is many times slower here; "
@@ -118,7 +119,7 @@ def prepare(plan: Plan, sources: Mapping[str, Source], watch: Watcher) -> Run:
     settings = plan.training
     batches = make_batches(
         sources["train"],
-        [plan.train[i].captions for i in range(len(plan.train))],
+        learned_captions(plan, sources["train"], watch),
         plan.captioner.vocabulary,
         max_length=plan.recipe.data.max_length,
         size=settings.batch,
@@ -137,6 +138,29 @@ def prepare(plan: Plan, sources: Mapping[str, Source], watch: Watcher) -> Run:
         show=watch.progress,
         origin=plan.origin,
     )
+
+
+def learned_captions(plan: Plan, source: Source, watch: Watcher) -> list[tuple[str, ...]]:
+    """What the captioner learns, by row: the images' own captions, and those that a teacher writes where it is asked.
+
+    The teacher's stay in the run's folder while it lasts, so that a run goes on with the same ones.
+    """
+    own = [tuple(plan.train[i].captions) for i in range(len(plan.train))]
+    options, teacher = plan.recipe.distillation, plan.teacher
+    if teacher is None or not options.sequences:
+        return own
+    path = plan.place.folder / TAUGHT
+    with writer_first():
+        if not (plan.place.resume and path.is_file()):
+            decoding = replace(plan.recipe.decoding, beam=max(plan.recipe.decoding.beam, options.sequences))
+            taught = written_by(
+                teacher.to(best_device()), source, own, decoding, count=options.sequences, choice=options.choice,
+                progress=partial(watch.stage, "captions of the teacher"),
+            )  # fmt: skip
+            if is_writer():
+                write_json(path, taught)
+        taught = read_captions(path, len(own))
+    return taught if options.alone else [first + second for first, second in zip(own, taught, strict=True)]
 
 
 def make_pruner(plan: Plan, batches: Batches) -> Pruner | None:
@@ -186,8 +210,8 @@ def conclude(
         "skipped": [skipped.reason for source in sources.values() for skipped in source.skipped],
     }
     write_json(folder / RESULT, result)
-    for checkpoint in (training.last, training.best_path):  # model.safetensors replaces them
-        checkpoint.unlink(missing_ok=True)
+    for passing in (training.last, training.best_path, folder / TAUGHT):  # model.safetensors replaces them
+        passing.unlink(missing_ok=True)
     return result
 
 

@@ -287,6 +287,9 @@ def _complete(draft: _Draft, base: Settings, folder: Path, names: frozenset[str]
     for table, key in ((settings, "initial"), (settings.get("distillation", {}), "teacher")):
         if isinstance(table, dict) and table.get(key) in runs:
             table[key] = str(Path(table[key]) / MODEL)
+    taught = settings.get("distillation", {})
+    if isinstance(taught, dict) and isinstance(taught.get("ensemble"), list):
+        taught["ensemble"] = [str(Path(one) / MODEL) if one in runs else one for one in taught["ensemble"]]
     model = settings.get("model", {})
     if isinstance(model, dict) and model.get("initial") in runs:
         model["initial"] = str(Path(model["initial"]) / NET)

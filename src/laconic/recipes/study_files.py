@@ -44,6 +44,7 @@ def _files(recipe: AnyRecipe) -> dict[str, str]:
         "imagenet": recipe.imagenet,
         "pruning.options.ticket": str(recipe.pruning.options.get("ticket", "")),
         "distillation.teacher": recipe.distillation.teacher,
+        **{f"distillation.ensemble[{at}]": file for at, file in enumerate(recipe.distillation.ensemble)},
         "data.regions": recipe.data.regions,
     }
 

@@ -7,11 +7,23 @@ RESULT = "result.json"  # what came out: there once a run is finished
 CAPTIONS = "captions.json"  # of the validation images
 LOG = "log.jsonl"  # one line per logged step and per epoch
 GATES = "gates.pt"  # of a supermask
+TAUGHT = "taught.json"  # captions that a teacher has written, while a run lasts
 LAST = "last.pt"  # the checkpoint to go on from
 BESTS = "best-*.pt"  # checkpoints to ship, each with its step in its name
 LOCK = "lock"  # held by the process that trains in the folder
 STUDY = "study.json"  # beside the folders of a study's runs
-OF_RUN = (MODEL, RECIPE, RESULT, CAPTIONS, LOG, GATES, LAST, BESTS, LOCK)  # all that lies in the folder of a run
+OF_RUN = (
+    MODEL,
+    RECIPE,
+    RESULT,
+    CAPTIONS,
+    LOG,
+    GATES,
+    TAUGHT,
+    LAST,
+    BESTS,
+    LOCK,
+)  # all that lies in the folder of a run
 
 
 def best(step: int) -> str:

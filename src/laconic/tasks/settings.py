@@ -220,5 +220,8 @@ class SlimRecipe:
             raise ConfigError(f'distillation.teacher = {teacher!r}; "dense" is the model before the search, "" none')
         if teacher and not slims:
             raise ConfigError(f'distillation.teacher teaches a slim model, and slim.method = "{NONE}": leave it out')
+        for name in ("ensemble", "sequences", "features"):
+            if getattr(self.distillation, name):
+                raise ConfigError(f"distillation.{name} is for captioners with an encoder of laconic's: leave it out")
         if self.training.encoder_learning_rate:
             raise ConfigError("training.encoder_learning_rate is for captioners, whose encoder may learn: leave it out")

@@ -4,7 +4,7 @@ Plain values, read and compared without torch.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from laconic.decode.search import MOST_BEAMS, check_length
@@ -122,27 +122,55 @@ class Scst:
             raise ConfigError(f"scst: cider = {self.cider}, bleu = {self.bleu}; give weights of 0 or more, not both 0")
 
 
+Choice = Literal["best", "nearest"]
+
+
 @dataclass(frozen=True)
 class Distillation:
     """Options of knowledge distillation: a trained captioner teaches the one being trained.
 
     Attributes:
         teacher: a packed captioner with the same vocabulary, most often the dense one; empty for no teacher.
-        weight: share of the teacher in the loss; the captions themselves have the rest.
+        weight: share of the teacher's words in the loss; the captions themselves have the rest. 0 where only its
+            sequences or features are to teach.
         temperature: divides the logits of teacher and student; above 1, unlikely words count for more.
+        ensemble: further teachers; all of them together teach the mean of their probabilities.
+        sequences: captions that the teacher writes for each training image before the training, which are learned
+            like the image's own.
+        choice: of the teacher's beam search, "best" takes the likeliest captions, "nearest" those nearest to the
+            image's own.
+        alone: the teacher's captions take the place of the images' own.
+        features: weight of the squared difference between the grids that the encoders of student and teacher see,
+            relative to the teacher's.
     """
 
     teacher: str = ""
     weight: float = 0.5
     temperature: float = 1.0
+    ensemble: tuple[str, ...] = ()
+    sequences: int = 0
+    choice: Choice = "best"
+    alone: bool = False
+    features: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.teacher and (self.weight, self.temperature) != (0.5, 1.0):
-            raise ConfigError("distillation: weight and temperature are for a teacher: give its packed file as teacher")
-        if not 0 < self.weight <= 1:
-            raise ConfigError(f"distillation: weight = {self.weight}; give 0 < weight <= 1")
+        if not self.teacher:
+            for option in fields(self):
+                if getattr(self, option.name) != option.default:
+                    raise ConfigError(f"distillation: {option.name} is for a teacher: give its packed file as teacher")
+            return
+        if not 0 <= self.weight <= 1 or not (self.weight or self.sequences or self.features):
+            raise ConfigError(
+                f"distillation: weight = {self.weight}; give 0 < weight <= 1, or 0 beside sequences or features"
+            )
         if not 0 < self.temperature < math.inf:
             raise ConfigError(f"distillation: temperature = {self.temperature}; give more than 0")
+        if not 0 <= self.sequences <= MOST_BEAMS:
+            raise ConfigError(f"distillation: sequences = {self.sequences}; give 0 to {MOST_BEAMS}")
+        if not self.sequences and (self.choice != "best" or self.alone):
+            raise ConfigError("distillation: choice and alone are for captions of the teacher: give sequences")
+        if not 0 <= self.features < math.inf:
+            raise ConfigError(f"distillation: features = {self.features}; give at least 0")
 
 
 def constant(step: int, steps: int, warmup: int) -> float:

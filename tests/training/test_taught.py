@@ -1,0 +1,89 @@
+"""Captions that a teacher writes: those of its own search, in the order asked for, the same after a stop."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.decode.search import Decoding
+from laconic.errors import FormatError
+from laconic.metrics.bleu import Bleu
+from laconic.recipes.plan import Place, plan
+from laconic.recipes.recipe import DataRecipe, Recipe
+from laconic.recipes.run import Watcher, learned_captions, open_sources, run_recipe
+from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
+from laconic.text import Vocabulary
+from laconic.training.settings import Distillation, Training
+from laconic.training.taught import read_captions, written_by
+
+OWN = [("a red dog runs",), ("a dog sleeps", "a dog runs on grass"), (), ("two birds fly over a lake",)]
+VOCABULARY = Vocabulary.build((caption for some in OWN for caption in some), 1)
+
+
+class Pixels:
+    """Noise, with one image that cannot be read."""
+
+    valid, skipped = np.array([True, True, True, False]), ()
+
+    def batch(self, rows, mirrored=None):
+        pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+        return torch.from_numpy(pixels[rows])
+
+
+@pytest.fixture(scope="module")
+def teacher() -> ImageCaptioner:
+    torch.manual_seed(0)
+    model = ModelConfig(EncoderConfig("toy", size=32, stride=16), DecoderConfig(options={"word": 12, "hidden": 16}))
+    return ImageCaptioner(model, VOCABULARY).eval()
+
+
+def beams(teacher: ImageCaptioner) -> list[list[str]]:
+    found = teacher.search(Pixels().batch([0, 1]), Decoding(5))
+    return [[VOCABULARY.decode(each.tokens) for each in some] for some in found]
+
+
+def test_the_likeliest_captions_of_readable_images(teacher):
+    written = written_by(teacher, Pixels(), OWN, Decoding(5), count=2, choice="best")
+    first, second = beams(teacher)
+    assert written == [tuple(first[:2]), tuple(second[:2]), (), ()]
+
+
+def test_those_nearest_to_what_people_wrote(teacher):
+    (_, written, *_) = written_by(teacher, Pixels(), OWN, Decoding(5), count=3, choice="nearest")
+    found = beams(teacher)[1]
+    near = Bleu([OWN[1]] * len(found)).sentences(found)[:, -1]
+    assert written == tuple(found[index] for index in np.argsort(-near, kind="stable")[:3])
+
+
+@pytest.mark.parametrize("text", ["", "[", "{}", "[[]]", "[" * 100_000])
+def test_a_damaged_file_is_named(text, tmp_path):
+    (tmp_path / "taught.json").write_text(text)
+    with pytest.raises(FormatError, match=r"taught\.json.*--resume"):
+        read_captions(tmp_path / "taught.json", 2)
+
+
+RECIPE = Recipe(
+    data=DataRecipe("scenes", min_count=1, train=24, val=4),
+    encoder=EncoderConfig("toy", size=32, stride=16),
+    decoder=DecoderConfig(options={"word": 12, "hidden": 16}),
+    training=Training(epochs=1, batch=8, learning_rate=5e-3, precision="float32", mirror=False),
+    decoding=Decoding(beam=1),
+)
+
+
+def test_they_join_the_images_own_and_stay_the_same_after_a_stop(tmp_path):
+    run_recipe(RECIPE, tmp_path / "teacher", tmp_path / "cache")
+    options = Distillation(str(tmp_path / "teacher" / "model.safetensors"), sequences=2)
+    planned = plan(replace(RECIPE, distillation=options), Place(tmp_path / "run", tmp_path / "cache"))
+    (tmp_path / "run").mkdir()
+    source = open_sources(planned, Watcher())["train"]
+    own = [tuple(planned.train[row].captions) for row in range(24)]
+    learned = learned_captions(planned, source, Watcher())
+    assert [some[: len(mine)] for some, mine in zip(learned, own, strict=True)] == own
+    assert {len(some) - len(mine) for some, mine in zip(learned, own, strict=True)} == {2}
+    (tmp_path / "run" / "taught.json").write_text(json.dumps([["x"]] * 24))
+    again = learned_captions(replace(planned, place=replace(planned.place, resume=True)), source, Watcher())
+    assert again[0] == (*own[0], "x")
