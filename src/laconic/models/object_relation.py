@@ -22,8 +22,10 @@ from laconic.models.layers import Features, cell_boxes
 from laconic.models.torch_captioner import TorchCaptioner
 from laconic.models.transformer import (
     MASKED,
+    Attention,
     DecoderLayer,
     EncoderLayer,
+    FeedForward,
     KeysValues,
     LayerNorm,
     Packing,
@@ -67,13 +69,13 @@ class ObjectRelation(TorchCaptioner[State]):
     def __init__(self, config: ObjectRelationConfig) -> None:
         super().__init__()
         c = self.config = config
-        layer = (c.width, c.heads, c.feed_forward, c.dropout)
         self.region = nn.Linear(c.grid_channels, c.width)
         self.relation = nn.ModuleList(nn.Linear(EMBEDDING, c.heads) for _ in range(c.layers))
-        self.encoder = nn.ModuleList(EncoderLayer(*layer) for _ in range(c.layers))
+        self.encoder = nn.ModuleList(_encoder_layer(c) for _ in range(c.layers))
         self.encoder_norm = LayerNorm(c.width)
         self.embedding = nn.Embedding(c.vocabulary, c.width)
-        self.decoder = nn.ModuleList(DecoderLayer(*layer) for _ in range(c.layers))
+        sizes = (c.width, c.heads, c.feed_forward, c.dropout)
+        self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(c.layers))
         self.decoder_norm = LayerNorm(c.width)
         self.output = nn.Linear(c.width, c.vocabulary)
         self.reset_parameters()
@@ -100,18 +102,12 @@ class ObjectRelation(TorchCaptioner[State]):
 
     def fold(self) -> None:
         """At full size this empties 34,816 of 110,913 biases and norm parameters, of which 16,384 gains become 1."""
-        encoders = cast(Iterable[EncoderLayer], self.encoder)
         decoders = list(cast(Iterable[DecoderLayer], self.decoder))
-        layers: list[EncoderLayer | DecoderLayer] = [*encoders, *decoders]
-        for layer in layers:
-            own = layer.attention
-            fold_layer_norm(layer.attention_norm, [own.query, own.key, own.value])
-            fold_layer_norm(layer.feed_forward_norm, [layer.feed_forward.inner])
-            fold_attention_biases(own.key, own.value, own.output)
+        for layer in (*cast(Iterable[EncoderLayer], self.encoder), *decoders):
+            layer.fold()
         memories = [layer.memory_attention for layer in decoders]
         fold_layer_norm(self.encoder_norm, [part for memory in memories for part in (memory.key, memory.value)])
-        for layer, memory in zip(decoders, memories, strict=True):
-            fold_layer_norm(layer.memory_norm, [memory.query])
+        for memory in memories:
             fold_attention_biases(memory.key, memory.value, memory.output)
         fold_layer_norm(self.decoder_norm, [self.output])
 
@@ -169,6 +165,11 @@ class ObjectRelation(TorchCaptioner[State]):
     @property
     def _no_words(self) -> tuple[None, ...]:
         return (None,) * self.config.layers
+
+
+def _encoder_layer(c: ObjectRelationConfig) -> EncoderLayer:
+    attention, feed_forward = Attention(c.width, c.heads, c.dropout), FeedForward(c.width, c.feed_forward, c.dropout)
+    return EncoderLayer(c.width, attention, feed_forward, c.dropout)
 
 
 def log_relation(relation: nn.Module, geometry: Tensor) -> Tensor:
