@@ -28,6 +28,10 @@ OPTIONS = {
     "aoanet": ("aoanet", AOANET),
     "aoanet-feed-forward": ("aoanet", {**AOANET, "layers": 1, "feed_forward": 12}),
     "aoanet-no-refiner": ("aoanet", {**AOANET, "layers": 0}),
+    "soft_attention-tied": ("soft_attention", {**SOFT_ATTENTION, "tied": True}),
+    "up_down-rank": ("up_down", {**UP_DOWN, "rank": 12}),
+    "object_relation-tied": ("object_relation", {**OBJECT_RELATION, "tied": True}),
+    "aoanet-tied": ("aoanet", {**AOANET, "tied": True}),
 }
 VOCABULARY = 30
 

@@ -37,6 +37,7 @@ from laconic.models.transformer import (
     split_heads,
 )
 from laconic.models.unrolled import Order, UnrolledLinear, UnrolledMix, lstm_cell
+from laconic.models.words import scores_of, table_of
 from laconic.spec.captioners import AoANetConfig
 
 
@@ -117,7 +118,7 @@ class AoANet(TorchCaptioner[State]):
     def __init__(self, config: AoANetConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.embedding = nn.Embedding(c.vocabulary, c.width)
+        self.embedding, self.widen = table_of(c, c.width)
         self.region = nn.Linear(c.grid_channels, c.width)
         self.refiner = nn.ModuleList(_refiner_layer(c) for _ in range(c.layers))
         self.refiner_norm = LayerNorm(c.width) if c.layers else None
@@ -128,7 +129,7 @@ class AoANet(TorchCaptioner[State]):
         self.query = nn.Linear(c.width, c.width)
         self.found = nn.Linear(c.width, 2 * c.width)
         self.own = nn.Linear(c.width, 2 * c.width, bias=False)
-        self.output = nn.Linear(c.width, c.vocabulary)
+        self.reduce, self.output = scores_of(c, c.width, self.embedding)
         reset_as_one(self.found, self.own)
 
     def forward(self, features: Features, tokens: Tensor) -> Tensor:
@@ -141,7 +142,7 @@ class AoANet(TorchCaptioner[State]):
         for from_word in from_words.split(order.live):
             recurrent = step(from_word, recurrent.select(slice(len(from_word))))
             contexts.append(recurrent.context)
-        return self.output(self._dropout(torch.cat(contexts))).index_select(0, order.row_major)  # type: ignore[no-any-return]
+        return self.logits(self._dropout(torch.cat(contexts))).index_select(0, order.row_major)  # type: ignore[no-any-return]
 
     def fold(self) -> None:
         """All of it is exact. At full size this empties 26,624 of 63,760 biases and norm parameters, of which 7,168
@@ -165,7 +166,7 @@ class AoANet(TorchCaptioner[State]):
         """See TorchCaptioner."""
         from_words, step = self._recurrence(ids, state.memory.of(state.image))
         recurrent = step(from_words, state.recurrent)
-        return self.output(self._dropout(recurrent.context)), state._replace(recurrent=recurrent)
+        return self.logits(self._dropout(recurrent.context)), state._replace(recurrent=recurrent)
 
     def select_rows(self, state: State, rows: Tensor) -> State:
         """See TorchCaptioner."""
@@ -198,7 +199,7 @@ class AoANet(TorchCaptioner[State]):
         c, cell = self.config, self.lstm
         # split, not slices: its gradient is put together in one pass over the matrix
         from_word, from_context = cell.weight_ih.split([c.width, c.width], 1)
-        embedded = self._dropout(F.relu(self.embedding(words)))
+        embedded = self._dropout(F.relu(self.embed(words)))
         given = F.linear(embedded, from_word, cell.bias_ih + cell.bias_hh)
         return given, Recurrence(self, memory, from_context)
 

@@ -31,6 +31,7 @@ from laconic.models.transformer import (
     Packing,
     sinusoids,
 )
+from laconic.models.words import fold_into_scores, scores_of, table_of
 from laconic.spec.captioners import ObjectRelationConfig
 from laconic.spec.tokens import PAD
 
@@ -73,11 +74,11 @@ class ObjectRelation(TorchCaptioner[State]):
         self.relation = nn.ModuleList(nn.Linear(EMBEDDING, c.heads) for _ in range(c.layers))
         self.encoder = nn.ModuleList(_encoder_layer(c) for _ in range(c.layers))
         self.encoder_norm = LayerNorm(c.width)
-        self.embedding = nn.Embedding(c.vocabulary, c.width)
+        self.embedding, self.widen = table_of(c, c.width)
         sizes = (c.width, c.heads, c.feed_forward, c.dropout)
         self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(c.layers))
         self.decoder_norm = LayerNorm(c.width)
-        self.output = nn.Linear(c.width, c.vocabulary)
+        self.reduce, self.output = scores_of(c, c.width, self.embedding)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -98,7 +99,7 @@ class ObjectRelation(TorchCaptioner[State]):
         positions = torch.arange(length - 1, device=tokens.device).expand(images * captions, -1)
         x = self._embed(words.pack(tokens[..., :-1].flatten(0, 1)), words.pack(positions))
         x, _ = self._decode(x, words, (), words.regrouped(images), self._encode(features))
-        return self.output(x)  # type: ignore[no-any-return]
+        return self.logits(x)
 
     def fold(self) -> None:
         """At full size this empties 34,816 of 110,913 biases and norm parameters, of which 16,384 gains become 1."""
@@ -109,7 +110,7 @@ class ObjectRelation(TorchCaptioner[State]):
         fold_layer_norm(self.encoder_norm, [part for memory in memories for part in (memory.key, memory.value)])
         for memory in memories:
             fold_attention_biases(memory.key, memory.value, memory.output)
-        fold_layer_norm(self.decoder_norm, [self.output])
+        fold_into_scores(self.decoder_norm, self.reduce, self.output, tied=self.config.tied)
 
     # The steps of a search
 
@@ -123,7 +124,7 @@ class ObjectRelation(TorchCaptioner[State]):
         x = self._embed(ids, torch.full_like(ids, read))
         images = by_image(state.image, state.memory.images)
         x, words = self._decode(x, Packing(len(ids), 1), state.words, images, state.memory)
-        return self.output(x), state._replace(words=words)
+        return self.logits(x), state._replace(words=words)
 
     def select_rows(self, state: State, rows: Tensor) -> State:
         """See TorchCaptioner."""
@@ -149,7 +150,7 @@ class ObjectRelation(TorchCaptioner[State]):
         return Memory(tuple(reader.memory_attention.remember(x, regions) for reader in readers), padding)
 
     def _embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        x = self.embedding(ids) * math.sqrt(self.config.width) + sinusoids(positions, self.config.width)
+        x = self.embed(ids) * math.sqrt(self.config.width) + sinusoids(positions, self.config.width)
         return dropout(x, self.config.dropout, self.training)
 
     def _decode(

@@ -38,6 +38,12 @@ class CaptionerConfig(Protocol):
     @property
     def pooled_channels(self) -> int: ...
 
+    @property
+    def tied(self) -> bool: ...
+
+    @property
+    def rank(self) -> int: ...
+
 
 SIZES = ("vocabulary", "grid_channels", "pooled_channels")
 
@@ -54,6 +60,8 @@ class SoftAttentionConfig:
         cell: kind of recurrent cell.
         dropout: of the cell's input and output; the paper has 0.35 for dense captioners, 0.11 for sparse ones.
         attention_dropout: of the attention map; the paper has 0.1 for dense captioners, 0.03 for sparse ones.
+        tied: the output reads the table of word vectors; laconic.models.words has a picture.
+        rank: columns of that table, factorised; 0: as many as a word vector has.
     """
 
     reads_boxes: ClassVar[bool] = False
@@ -68,10 +76,13 @@ class SoftAttentionConfig:
     cell: Literal["lstm", "gru"] = "lstm"
     dropout: float = 0.35
     attention_dropout: float = 0.1
+    tied: bool = False
+    rank: int = 0
 
     def __post_init__(self) -> None:
         _check_sizes("soft_attention", self, *SIZES, "word", "hidden")
         _check_dropouts("soft_attention", self, "dropout", "attention_dropout")
+        _check_sizes("soft_attention", self, "rank", least=0)
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,8 @@ class UpDownConfig:
         attention: size of the attention.
         dropout: of embedded words, embedded regions and the output; the paper has 0.5 for dense captioners, 0.1 for
             sparse ones.
+        tied: the output reads the table of word vectors; laconic.models.words has a picture.
+        rank: columns of that table, factorised; 0: as many as a word vector has.
     """
 
     reads_boxes: ClassVar[bool] = False
@@ -99,10 +112,13 @@ class UpDownConfig:
     hidden: int = 1000
     attention: int = 512
     dropout: float = 0.5
+    tied: bool = False
+    rank: int = 0
 
     def __post_init__(self) -> None:
         _check_sizes("up_down", self, *SIZES, "word", "hidden", "attention")
         _check_dropouts("up_down", self, "dropout")
+        _check_sizes("up_down", self, "rank", least=0)
 
 
 @dataclass(frozen=True)
@@ -121,6 +137,8 @@ class ObjectRelationConfig:
             ones.
         plus_one: sides of relative boxes grow by 1 before they are compared, as published; see
             laconic.models.box_geometry.
+        tied: the output reads the table of word vectors; laconic.models.words has a picture.
+        rank: columns of that table, factorised; 0: as many as a word vector has.
     """
 
     reads_boxes: ClassVar[bool] = True
@@ -137,12 +155,15 @@ class ObjectRelationConfig:
     input_dropout: float = 0.5
     dropout: float = 0.1
     plus_one: bool = True
+    tied: bool = False
+    rank: int = 0
 
     def __post_init__(self) -> None:
         _check_sizes("object_relation", self, *SIZES, "layers", "width", "feed_forward", "heads")
         _check_layers("object_relation", self.layers)
         _check_width("object_relation", self.width, self.heads, 2 * self.heads)
         _check_dropouts("object_relation", self, "input_dropout", "dropout")
+        _check_sizes("object_relation", self, "rank", least=0)
 
 
 @dataclass(frozen=True)
@@ -161,6 +182,8 @@ class AoANetConfig:
         attention_dropout: of all attention maps.
         gate_dropout: of what attention on attention reads, in the refiner.
         refiner_dropout: of what a layer of the refiner adds, and inside its feed-forward part.
+        tied: the output reads the table of word vectors; laconic.models.words has a picture.
+        rank: columns of that table, factorised; 0: as many as a word vector has.
     """
 
     reads_boxes: ClassVar[bool] = False
@@ -178,6 +201,8 @@ class AoANetConfig:
     attention_dropout: float = 0.1
     gate_dropout: float = 0.3
     refiner_dropout: float = 0.1
+    tied: bool = False
+    rank: int = 0
 
     def __post_init__(self) -> None:
         _check_sizes("aoanet", self, *SIZES, "width", "heads")
@@ -185,6 +210,7 @@ class AoANetConfig:
         _check_layers("aoanet", self.layers)
         _check_width("aoanet", self.width, self.heads, self.heads)
         _check_dropouts("aoanet", self, "dropout", "attention_dropout", "gate_dropout", "refiner_dropout")
+        _check_sizes("aoanet", self, "rank", least=0)
 
 
 CAPTIONERS: dict[str, type[CaptionerConfig]] = {
