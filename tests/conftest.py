@@ -79,20 +79,26 @@ SMALL = {  # options of captioners that are small, and odd enough to have rows a
     "soft_attention": {"word": 24, "hidden": 40},
     "up_down": {"word": 24, "hidden": 40, "attention": 24},
     "object_relation": {"layers": 2, "width": 32, "feed_forward": 48, "heads": 4},
+    "aoanet": {"layers": 2, "width": 36, "feed_forward": 48, "heads": 4},
 }
 
 
-LOUDNESS = {"soft_attention": 4.0, "up_down": 6, "object_relation": 4.0}  # factor of weights that says many things
+LOUDNESS = {
+    "soft_attention": 4.0,
+    "up_down": 6,
+    "object_relation": 4.0,
+    "aoanet": 4.0,
+}  # factor of weights that says many things
 
 
 @pytest.fixture(scope="session")
 def random_captioner(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Packs a small captioner whose random weights are mostly zero, and large enough to say many things; the same file
-    for the same arguments: random_captioner("up_down", EncoderConfig("regions", channels=12))."""
+    for the same arguments: random_captioner("up_down", EncoderConfig("regions", channels=12), tied=True)."""
     from laconic.spec.model import EncoderConfig
 
     @functools.cache
-    def make(decoder: str, encoder: EncoderConfig, values: str = "exact") -> Path:
+    def make(decoder: str, encoder: EncoderConfig, values: str = "exact", **options: object) -> Path:
         import torch
 
         from laconic.captioner.image_captioner import ImageCaptioner
@@ -103,7 +109,9 @@ def random_captioner(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
         words = Vocabulary.build([f"word{i} thing{i}" for i in range(40)], 1)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            captioner = ImageCaptioner(ModelConfig(encoder, DecoderConfig(decoder, SMALL[decoder])), words)
+            captioner = ImageCaptioner(
+                ModelConfig(encoder, DecoderConfig(decoder, {**SMALL[decoder], **options})), words
+            )
             with torch.no_grad():
                 for name, weight in captioner.decoder.named_parameters():
                     if weight.ndim > 1:

@@ -16,11 +16,22 @@ from laconic.spec.tokens import SPECIAL
 SOFT_ATTENTION = {"word": 8, "hidden": 12, "dropout": 0.0, "attention_dropout": 0.0}
 UP_DOWN = {"word": 8, "hidden": 12, "attention": 6, "dropout": 0.0}
 OBJECT_RELATION = {"layers": 2, "width": 8, "feed_forward": 12, "heads": 2, "input_dropout": 0.0, "dropout": 0.0}
+AOANET = {
+    "layers": 2, "width": 8, "heads": 2, "dropout": 0.0, "attention_dropout": 0.0, "gate_dropout": 0.0,
+    "refiner_dropout": 0.0,
+}  # fmt: skip
 OPTIONS = {
     "soft_attention-lstm": ("soft_attention", {**SOFT_ATTENTION, "cell": "lstm"}),
     "soft_attention-gru": ("soft_attention", {**SOFT_ATTENTION, "cell": "gru"}),
     "up_down": ("up_down", UP_DOWN),
     "object_relation": ("object_relation", OBJECT_RELATION),
+    "aoanet": ("aoanet", AOANET),
+    "aoanet-feed-forward": ("aoanet", {**AOANET, "layers": 1, "feed_forward": 12}),
+    "aoanet-no-refiner": ("aoanet", {**AOANET, "layers": 0}),
+    "soft_attention-tied": ("soft_attention", {**SOFT_ATTENTION, "tied": True}),
+    "up_down-rank": ("up_down", {**UP_DOWN, "rank": 12}),
+    "object_relation-tied": ("object_relation", {**OBJECT_RELATION, "tied": True}),
+    "aoanet-tied": ("aoanet", {**AOANET, "tied": True}),
 }
 VOCABULARY = 30
 

@@ -22,11 +22,12 @@ from laconic.models.soft_attention import SoftAttention
 from laconic.models.transformer import Attention, DecoderLayer, sinusoids
 from laconic.models.unrolled import lstm_cell
 from laconic.models.up_down import UpDown
+from laconic.models.words import WordLayers
 
 Tensors = tuple[Tensor, ...]
 
 
-class Step(nn.Module):
+class Step(WordLayers):
     """`forward(ids, image, word, *tensors)` -> (logits, *tensors of the captions).
 
     ids (rows,) the words just said; image (rows,) which image each caption is of; word (1,) how many words came before.
@@ -38,6 +39,10 @@ class Step(nn.Module):
 
     memory: int
     plain: ClassVar[tuple[str, ...]] = ("output",)
+
+    def words(self, model: WordLayers) -> None:
+        """Takes over the layers between words and vectors."""
+        self.embedding, self.widen, self.reduce, self.output = model.embedding, model.widen, model.reduce, model.output
 
     def empty(self, images: int) -> Tensors:
         """Tensors of the captions that hold nothing before the first word, behind those that `Start` gives."""
@@ -71,25 +76,25 @@ class UpDownStep(Step):
         first, second = model.attention_lstm, model.language_lstm
         size = model.config.hidden
         language, _, word = first.weight_ih.split([size, size, model.config.word], 1)
-        self.embedding = model.embedding
+        self.words(model)
         self.attention_gates = linear(torch.cat([language, word, first.weight_hh], 1))
         self.language_gates = linear(
             torch.cat([second.weight_ih, second.weight_hh], 1), second.bias_ih + second.bias_hh
         )
-        self.query, self.score, self.output = model.query, model.score, model.output
+        self.query, self.score = model.query, model.score
 
     def forward(self, ids: Tensor, image: Tensor, word: Tensor, *tensors: Tensor) -> Tensors:
         keys, values, gates, *others = tensors
         valid = others.pop(0).index_select(0, image) if self.masked else None
         attention, attention_cell, language, language_cell = others
-        read = torch.cat([language, F.relu(self.embedding(ids)), attention], -1)
+        read = torch.cat([language, F.relu(self.embed(ids)), attention], -1)
         now = self.attention_gates(read) + gates.index_select(0, image)
         attention, attention_cell = lstm_cell(now, attention_cell)
         energy = keys.index_select(0, image) + self.query(attention).unsqueeze(1)
         context = attend(energy, self.score, values.index_select(0, image), valid)
         now = self.language_gates(torch.cat([context, attention, language], -1))
         language, language_cell = lstm_cell(now, language_cell)
-        return self.output(language), attention, attention_cell, language, language_cell
+        return self.logits(language), attention, attention_cell, language, language_cell
 
     @staticmethod
     def tensors(state: up_down.State) -> Tensors:
@@ -104,14 +109,15 @@ class SoftAttentionStep(Step):
     def __init__(self, model: SoftAttention, images: int, masked: bool) -> None:
         super().__init__()
         self.masked, self.memory = masked, 2 + masked
-        self.embedding, self.query, self.score = model.embedding, model.query, model.score
-        self.gates, self.candidate, self.output = model.gates, model.candidate, model.output
+        self.words(model)
+        self.query, self.score = model.query, model.score
+        self.gates, self.candidate = model.gates, model.candidate
 
     def forward(self, ids: Tensor, image: Tensor, word: Tensor, *tensors: Tensor) -> Tensors:
         keys, values, *others = tensors
         valid = others.pop(0).index_select(0, image) if self.masked else None
         hidden, cell, context = others
-        words = self.embedding(ids)
+        words = self.embed(ids)
         gates = self.gates(torch.cat([words, context, hidden], -1))
         if self.candidate is None:
             hidden, cell = lstm_cell(gates, cell)
@@ -121,7 +127,7 @@ class SoftAttentionStep(Step):
             hidden, cell = update * hidden + (1 - update) * new, cell + 0  # an output of its own
         energy = keys.index_select(0, image) + self.query(hidden).unsqueeze(1)
         context = attend(energy, self.score, values.index_select(0, image), valid)
-        return self.output(hidden), hidden, cell, context
+        return self.logits(hidden), hidden, cell, context
 
     @staticmethod
     def tensors(state: soft_attention.State) -> Tensors:
@@ -140,7 +146,8 @@ class ObjectRelationStep(Step):
         super().__init__()
         layers = model.config.layers
         self.masked, self.memory, self.single = masked, 2 * layers + masked, images == 1
-        self.embedding, self.norm, self.output = model.embedding, model.decoder_norm, model.output
+        self.words(model)
+        self.norm = model.decoder_norm
         self.layers, self.sides = model.decoder, (model.config.heads, 0, model.config.width // model.config.heads)
         self.factor = math.sqrt(model.config.width)
         self.register_buffer("places", sinusoids(torch.arange(MOST_TOKENS), model.config.width), persistent=False)
@@ -148,7 +155,7 @@ class ObjectRelationStep(Step):
     def forward(self, ids: Tensor, image: Tensor, word: Tensor, *tensors: Tensor) -> Tensors:
         regions, words, said = tensors[: self.memory], tensors[self.memory :], []
         padding = regions[-1] if self.masked else None
-        x = self.embedding(ids) * self.factor + cast(Tensor, self.places).index_select(0, word)
+        x = self.embed(ids) * self.factor + cast(Tensor, self.places).index_select(0, word)
         for i, layer in enumerate(cast("list[DecoderLayer]", self.layers)):
             own, other = layer.attention, layer.memory_attention
             normed = layer.attention_norm(x)
@@ -160,7 +167,7 @@ class ObjectRelationStep(Step):
             found = self._look(queries, regions[2 * i], regions[2 * i + 1], padding, image)
             x = x + other.output(found.flatten(1))
             x = x + layer.feed_forward.outer(F.relu(layer.feed_forward.inner(layer.feed_forward_norm(x))))
-        return (self.output(self.norm(x)), *said)
+        return (self.logits(self.norm(x)), *said)
 
     def _look(self, queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None, image: Tensor) -> Tensor:
         """Attention to the regions, queries (rows, heads, 1, size); those of a single image are not copied."""

@@ -119,6 +119,7 @@ def load(path: Path, max_weights: int = MAX_WEIGHTS) -> ImageCaptioner:
     except RuntimeError:
         size = 4 * sum(parameter.numel() for parameter in captioner.parameters())
         raise FormatError(f"{path}: needs {size:,} bytes of memory, more than can be had; free some") from None
+    captioner.decoder.tie_weights()
     for name, weight in captioner.state_dict().items():  # one at a time, so that memory holds no second copy
         weight.copy_(torch.from_numpy(packed[name]))
     return captioner.eval()

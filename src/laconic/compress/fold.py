@@ -27,10 +27,15 @@ def merge_lstm_biases(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def fold_layer_norm(norm: nn.LayerNorm, readers: Sequence[nn.Linear]) -> None:
-    """Moves gain and bias of a layer norm into the linear layers, with biases, that are all that read it."""
+def fold_layer_norm(norm: nn.LayerNorm, readers: Sequence[nn.Linear], unbiased: Sequence[nn.Linear] = ()) -> None:
+    """Moves gain and bias of a layer norm into the linear layers that are all that read it.
+
+    `readers` have biases. Those that are `unbiased` take over the gain alone: what the norm's bias makes of them does
+    not count, as in the keys of a softmax attention, or the caller has added it elsewhere.
+    """
     for reader in readers:
         reader.bias.add_(reader.weight @ norm.bias)
+    for reader in (*readers, *unbiased):
         reader.weight.mul_(norm.weight)
     norm.bias.zero_()
     norm.weight.fill_(1.0)
@@ -38,8 +43,9 @@ def fold_layer_norm(norm: nn.LayerNorm, readers: Sequence[nn.Linear]) -> None:
 
 @torch.no_grad()
 def fold_attention_biases(key: nn.Linear, value: nn.Linear, output: nn.Linear) -> None:
-    """Drops the key's bias of a softmax attention, which adds the same to all logits of a query, and moves the value's
-    through the output layer: weights of attention add up to one."""
-    key.bias.zero_()
+    """Drops the key's bias, where it has one, of a softmax attention, which adds the same to all logits of a query, and
+    moves the value's through the output layer: weights of attention add up to one."""
+    if key.bias is not None:
+        key.bias.zero_()
     output.bias.add_(output.weight @ value.bias)
     value.bias.zero_()

@@ -7,6 +7,7 @@ row of laconic.spec.captioners.
 from collections.abc import Callable
 from typing import Any
 
+from laconic.models.aoanet import AoANet
 from laconic.models.object_relation import ObjectRelation
 from laconic.models.soft_attention import SoftAttention
 from laconic.models.torch_captioner import TorchCaptioner
@@ -17,6 +18,7 @@ CAPTIONERS: dict[str, Callable[[Any], TorchCaptioner[Any]]] = {
     "soft_attention": SoftAttention,
     "up_down": UpDown,
     "object_relation": ObjectRelation,
+    "aoanet": AoANet,
 }
 
 

@@ -22,13 +22,16 @@ from laconic.models.layers import Features, cell_boxes
 from laconic.models.torch_captioner import TorchCaptioner
 from laconic.models.transformer import (
     MASKED,
+    Attention,
     DecoderLayer,
     EncoderLayer,
+    FeedForward,
     KeysValues,
     LayerNorm,
     Packing,
     sinusoids,
 )
+from laconic.models.words import fold_into_scores, scores_of, table_of
 from laconic.spec.captioners import ObjectRelationConfig
 from laconic.spec.tokens import PAD
 
@@ -67,15 +70,15 @@ class ObjectRelation(TorchCaptioner[State]):
     def __init__(self, config: ObjectRelationConfig) -> None:
         super().__init__()
         c = self.config = config
-        layer = (c.width, c.heads, c.feed_forward, c.dropout)
         self.region = nn.Linear(c.grid_channels, c.width)
         self.relation = nn.ModuleList(nn.Linear(EMBEDDING, c.heads) for _ in range(c.layers))
-        self.encoder = nn.ModuleList(EncoderLayer(*layer) for _ in range(c.layers))
+        self.encoder = nn.ModuleList(_encoder_layer(c) for _ in range(c.layers))
         self.encoder_norm = LayerNorm(c.width)
-        self.embedding = nn.Embedding(c.vocabulary, c.width)
-        self.decoder = nn.ModuleList(DecoderLayer(*layer) for _ in range(c.layers))
+        self.embedding, self.widen = table_of(c, c.width)
+        sizes = (c.width, c.heads, c.feed_forward, c.dropout)
+        self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(c.layers))
         self.decoder_norm = LayerNorm(c.width)
-        self.output = nn.Linear(c.width, c.vocabulary)
+        self.reduce, self.output = scores_of(c, c.width, self.embedding)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -96,24 +99,18 @@ class ObjectRelation(TorchCaptioner[State]):
         positions = torch.arange(length - 1, device=tokens.device).expand(images * captions, -1)
         x = self._embed(words.pack(tokens[..., :-1].flatten(0, 1)), words.pack(positions))
         x, _ = self._decode(x, words, (), words.regrouped(images), self._encode(features))
-        return self.output(x)  # type: ignore[no-any-return]
+        return self.logits(x)
 
     def fold(self) -> None:
         """At full size this empties 34,816 of 110,913 biases and norm parameters, of which 16,384 gains become 1."""
-        encoders = cast(Iterable[EncoderLayer], self.encoder)
         decoders = list(cast(Iterable[DecoderLayer], self.decoder))
-        layers: list[EncoderLayer | DecoderLayer] = [*encoders, *decoders]
-        for layer in layers:
-            own = layer.attention
-            fold_layer_norm(layer.attention_norm, [own.query, own.key, own.value])
-            fold_layer_norm(layer.feed_forward_norm, [layer.feed_forward.inner])
-            fold_attention_biases(own.key, own.value, own.output)
+        for layer in (*cast(Iterable[EncoderLayer], self.encoder), *decoders):
+            layer.fold()
         memories = [layer.memory_attention for layer in decoders]
         fold_layer_norm(self.encoder_norm, [part for memory in memories for part in (memory.key, memory.value)])
-        for layer, memory in zip(decoders, memories, strict=True):
-            fold_layer_norm(layer.memory_norm, [memory.query])
+        for memory in memories:
             fold_attention_biases(memory.key, memory.value, memory.output)
-        fold_layer_norm(self.decoder_norm, [self.output])
+        fold_into_scores(self.decoder_norm, self.reduce, self.output, tied=self.config.tied)
 
     # The steps of a search
 
@@ -127,7 +124,7 @@ class ObjectRelation(TorchCaptioner[State]):
         x = self._embed(ids, torch.full_like(ids, read))
         images = by_image(state.image, state.memory.images)
         x, words = self._decode(x, Packing(len(ids), 1), state.words, images, state.memory)
-        return self.output(x), state._replace(words=words)
+        return self.logits(x), state._replace(words=words)
 
     def select_rows(self, state: State, rows: Tensor) -> State:
         """See TorchCaptioner."""
@@ -153,7 +150,7 @@ class ObjectRelation(TorchCaptioner[State]):
         return Memory(tuple(reader.memory_attention.remember(x, regions) for reader in readers), padding)
 
     def _embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        x = self.embedding(ids) * math.sqrt(self.config.width) + sinusoids(positions, self.config.width)
+        x = self.embed(ids) * math.sqrt(self.config.width) + sinusoids(positions, self.config.width)
         return dropout(x, self.config.dropout, self.training)
 
     def _decode(
@@ -169,6 +166,11 @@ class ObjectRelation(TorchCaptioner[State]):
     @property
     def _no_words(self) -> tuple[None, ...]:
         return (None,) * self.config.layers
+
+
+def _encoder_layer(c: ObjectRelationConfig) -> EncoderLayer:
+    attention, feed_forward = Attention(c.width, c.heads, c.dropout), FeedForward(c.width, c.feed_forward, c.dropout)
+    return EncoderLayer(c.width, attention, feed_forward, c.dropout)
 
 
 def log_relation(relation: nn.Module, geometry: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from laconic.models.dropout import dropout
 from laconic.models.layers import Features
 from laconic.models.torch_captioner import TorchCaptioner
 from laconic.models.unrolled import Order, UnrolledAttention, UnrolledLinear, UnrolledMix, lstm_cell
+from laconic.models.words import scores_of, table_of
 from laconic.spec.captioners import SoftAttentionConfig
 
 
@@ -58,7 +59,7 @@ class SoftAttention(TorchCaptioner[State]):
     def __init__(self, config: SoftAttentionConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.embedding = nn.Embedding(c.vocabulary, c.word)
+        self.embedding, self.widen = table_of(c, c.word)
         self.initial = nn.Linear(c.pooled_channels, c.hidden, bias=False)
         self.key = nn.Linear(c.grid_channels, c.hidden, bias=False)
         self.value = nn.Linear(c.grid_channels, c.hidden, bias=False)
@@ -68,7 +69,7 @@ class SoftAttention(TorchCaptioner[State]):
         gates = 4 if c.cell == "lstm" else 2
         self.gates = nn.Linear(inputs, gates * c.hidden)
         self.candidate = nn.Linear(inputs, c.hidden) if c.cell == "gru" else None
-        self.output = nn.Linear(c.hidden, c.vocabulary)
+        self.reduce, self.output = scores_of(c, c.hidden, self.embedding)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -94,7 +95,7 @@ class SoftAttention(TorchCaptioner[State]):
         attention = UnrolledAttention(memory.keys[order.image], self.score.weight)
         mix = UnrolledMix(memory.values[order.image])
         query = UnrolledLinear(self.query.weight)
-        words = dropout(self.embedding(order.inputs), self.config.dropout, self.training)
+        words = dropout(self.embed(order.inputs), self.config.dropout, self.training)
         from_words, step = self._recurrence(words)
         context = torch.zeros_like(hidden)
         outputs = []
@@ -108,7 +109,7 @@ class SoftAttention(TorchCaptioner[State]):
                 weights = memory.attend(attention(query(output[:rows])), order.image[:rows])
                 weights = dropout(weights, self.config.attention_dropout, self.training)
                 context = dropout(mix(weights), self.config.dropout, self.training)
-        return self.output(torch.cat(outputs)).index_select(0, order.row_major)  # type: ignore[no-any-return]
+        return self.logits(torch.cat(outputs)).index_select(0, order.row_major)  # type: ignore[no-any-return]
 
     def fold(self) -> None:
         """There is nothing that another parameter could take over."""
@@ -123,12 +124,12 @@ class SoftAttention(TorchCaptioner[State]):
 
     def next_logits(self, state: State, ids: Tensor) -> tuple[Tensor, State]:
         """See TorchCaptioner."""
-        from_words, step = self._recurrence(self.embedding(ids))
+        from_words, step = self._recurrence(self.embed(ids))
         hidden, cell = step(from_words, state.context, state.hidden, state.cell)
         energy = torch.tanh_(state.memory.keys[state.image] + self.query(hidden).unsqueeze(1))
         weights = state.memory.attend(self.score(energy).squeeze(-1), state.image)
         context = torch.bmm(weights.unsqueeze(1), state.memory.values[state.image]).squeeze(1)
-        return self.output(hidden), state._replace(hidden=hidden, cell=cell, context=context)
+        return self.logits(hidden), state._replace(hidden=hidden, cell=cell, context=context)
 
     def select_rows(self, state: State, rows: Tensor) -> State:
         """See TorchCaptioner."""

@@ -11,15 +11,16 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from laconic.models.layers import Features
+from laconic.models.words import WordLayers
 from laconic.spec.captioners import CaptionerConfig
 
 S = TypeVar("S")
 
 
-class TorchCaptioner(nn.Module, ABC, Generic[S]):
+class TorchCaptioner(WordLayers, ABC, Generic[S]):
     """A captioner over an encoder's Features, made with its configuration alone.
 
     A state S is a NamedTuple of tensors, or of such tuples. It has rows, one caption in the making each, and holds what
@@ -61,6 +62,11 @@ class TorchCaptioner(nn.Module, ABC, Generic[S]):
     @abstractmethod
     def select_rows(self, state: S, rows: Tensor) -> S:
         """The state made of `rows` (any,) of this one: repeats, drops or reorders."""
+
+    def tie_weights(self) -> None:
+        """Makes tied tables one parameter again, after what gave each place a parameter of its own (`to_empty`)."""
+        if self.config.tied:
+            self.output.weight = self.embedding.weight
 
     @property
     def reads_pooled(self) -> bool:

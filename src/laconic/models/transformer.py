@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from laconic.compress.fold import fold_attention_biases, fold_layer_norm
 from laconic.models.dropout import dropout
 
 MASKED = -1e9  # logit of a key that is padding
@@ -103,43 +104,61 @@ def attend(queries: Tensor, seen: KeysValues, bias: Tensor | None, causal: bool,
     return dropout(torch.softmax(logits, -1), p) @ seen.values
 
 
+def split_heads(rows: Tensor, packing: Packing, heads: int) -> Tensor:
+    """Packed rows (rows, width) -> (groups, heads, length, width / heads)."""
+    parts = packing.pad(rows).unflatten(-1, (heads, rows.shape[-1] // heads))
+    return parts.transpose(1, 2)  # type: ignore[no-any-return]
+
+
 class Attention(nn.Module):
     """Multi-head attention in three parts, since keys and values often outlive the queries.
 
     Structured pruning may leave its layers fewer outputs than `width`, or none: then it is the bias of `output`.
+    A bias of the keys adds the same to all logits of a query: published models have one, which learns nothing.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, heads: int, dropout: float, *, outputs: int | None = None, key_bias: bool = True
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
         self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
+        self.key = nn.Linear(width, width, bias=key_bias)
         self.value = nn.Linear(width, width)
-        self.output = nn.Linear(width, width)
+        self.output = nn.Linear(width, outputs or width)
 
     def remember(self, rows: Tensor, packing: Packing) -> KeysValues:
         """Keys and values of packed rows."""
-        return KeysValues(self._split(self.key(rows), packing), self._split(self.value(rows), packing))
+        return KeysValues(*(split_heads(part(rows), packing, self.heads) for part in (self.key, self.value)))
 
     def forward(
         self, rows: Tensor, packing: Packing, seen: KeysValues, bias: Tensor | None = None, causal: bool = False
     ) -> Tensor:
-        """What packed rows (rows, width) find in `seen`, whose groups are those of `packing`.
+        """What packed rows (rows, width) find in `seen`, whose groups are those of `packing`; (rows, outputs).
 
         Args:
             bias: added to the logits; broadcasts to (groups, heads, length, positions).
             causal: position i sees positions 0 to i.
         """
-        if not self.output.in_features:
-            return self.output(rows[:, :0])  # type: ignore[no-any-return]
-        queries = self._split(self.query(rows), packing)
-        found = attend(queries, seen, bias, causal, self.dropout if self.training else 0.0)
-        return self.output(packing.pack(found.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
+        return self.output(self.find(rows, packing, seen, bias, causal))  # type: ignore[no-any-return]
 
-    def _split(self, rows: Tensor, packing: Packing) -> Tensor:
-        parts = packing.pad(rows).unflatten(-1, (self.heads, rows.shape[-1] // self.heads))
-        return parts.transpose(1, 2)  # type: ignore[no-any-return]
+    def find(
+        self, rows: Tensor, packing: Packing, seen: KeysValues, bias: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """What `output` reads: all heads' means of values, side by side; arguments as above."""
+        if not self.output.in_features:
+            return rows[:, :0]
+        queries = split_heads(self.query(rows), packing, self.heads)
+        found = attend(queries, seen, bias, causal, self.dropout if self.training else 0.0)
+        return packing.pack(found.transpose(1, 2).flatten(2))
+
+
+    def fold(self, norm: LayerNorm) -> None:
+        """Takes over `norm`, which nothing else reads, and does without the biases of keys and values; see
+        laconic.compress.fold."""
+        fold_layer_norm(norm, [self.query, self.key, self.value])
+        fold_attention_biases(self.key, self.value, self.output)
 
 
 class FeedForward(nn.Module):
@@ -156,14 +175,14 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, then a feed-forward net, each as x + dropout(f(norm(x)))."""
+    """Self-attention, then a feed-forward net where there is one, each as x + dropout(f(norm(x)))."""
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
+    def __init__(self, width: int, attention: Attention, feed_forward: FeedForward | None, dropout: float) -> None:
         super().__init__()
         self.attention_norm = LayerNorm(width)
-        self.attention = Attention(width, heads, dropout)
-        self.feed_forward_norm = LayerNorm(width)
-        self.feed_forward = FeedForward(width, feed_forward, dropout)
+        self.attention = attention
+        self.feed_forward_norm = LayerNorm(width) if feed_forward else None
+        self.feed_forward = feed_forward
         self.dropout = dropout
 
     def forward(self, x: Tensor, packing: Packing, bias: Tensor | None) -> Tensor:
@@ -171,7 +190,15 @@ class EncoderLayer(nn.Module):
         normed = self.attention_norm(x)
         found = self.attention(normed, packing, self.attention.remember(normed, packing), bias)
         x = x + dropout(found, self.dropout, self.training)
+        if self.feed_forward is None or self.feed_forward_norm is None:
+            return x
         return x + dropout(self.feed_forward(self.feed_forward_norm(x)), self.dropout, self.training)
+
+    def fold(self) -> None:
+        """Moves gains and biases of the norms on; see laconic.compress.fold."""
+        self.attention.fold(self.attention_norm)
+        if self.feed_forward is not None and self.feed_forward_norm is not None:
+            fold_layer_norm(self.feed_forward_norm, [self.feed_forward.inner])
 
 
 class DecoderLayer(nn.Module):
@@ -214,3 +241,9 @@ class DecoderLayer(nn.Module):
         found = self.memory_attention(self.memory_norm(x), memories, memory, bias)
         x = x + dropout(found, self.dropout, self.training)
         return x + dropout(self.feed_forward(self.feed_forward_norm(x)), self.dropout, self.training), seen
+
+    def fold(self) -> None:
+        """Moves gains and biases of the norms on, but for what is made of the memory; see laconic.compress.fold."""
+        self.attention.fold(self.attention_norm)
+        fold_layer_norm(self.memory_norm, [self.memory_attention.query])
+        fold_layer_norm(self.feed_forward_norm, [self.feed_forward.inner])

@@ -19,6 +19,7 @@ from laconic.models.dropout import dropout
 from laconic.models.layers import Features
 from laconic.models.torch_captioner import TorchCaptioner
 from laconic.models.unrolled import Order, UnrolledAttention, UnrolledLinear, UnrolledMix, lstm_cell
+from laconic.models.words import scores_of, table_of
 from laconic.spec.captioners import UpDownConfig
 
 
@@ -72,7 +73,7 @@ class UpDown(TorchCaptioner[State]):
     def __init__(self, config: UpDownConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.embedding = nn.Embedding(c.vocabulary, c.word)
+        self.embedding, self.widen = table_of(c, c.word)
         self.pooled = nn.Linear(c.pooled_channels, c.hidden)
         self.region = nn.Linear(c.grid_channels, c.hidden)
         self.key = nn.Linear(c.hidden, c.attention)
@@ -80,7 +81,7 @@ class UpDown(TorchCaptioner[State]):
         self.score = nn.Linear(c.attention, 1)
         self.attention_lstm = nn.LSTMCell(2 * c.hidden + c.word, c.hidden)
         self.language_lstm = nn.LSTMCell(2 * c.hidden, c.hidden)
-        self.output = nn.Linear(c.hidden, c.vocabulary)
+        self.reduce, self.output = scores_of(c, c.hidden, self.embedding)
 
     def forward(self, features: Features, tokens: Tensor) -> Tensor:
         """See TorchCaptioner."""
@@ -97,7 +98,7 @@ class UpDown(TorchCaptioner[State]):
             language = LSTMState(*(part[:rows] for part in language))
             attention, language = step(given_now, attention, language)
             outputs.append(language.hidden)
-        return self.output(self._dropout(torch.cat(outputs))).index_select(0, order.row_major)  # type: ignore[no-any-return]
+        return self.logits(self._dropout(torch.cat(outputs))).index_select(0, order.row_major)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -120,7 +121,7 @@ class UpDown(TorchCaptioner[State]):
         memory = state.memory.of(state.image)
         given = F.linear(self._words(ids), inputs.word) + memory.gates
         attention, language = Recurrence(self, memory, inputs)(given, state.attention, state.language)
-        logits = self.output(self._dropout(language.hidden))
+        logits = self.logits(self._dropout(language.hidden))
         return logits, state._replace(attention=attention, language=language)
 
     def select_rows(self, state: State, rows: Tensor) -> State:
@@ -135,7 +136,7 @@ class UpDown(TorchCaptioner[State]):
         return dropout(x, self.config.dropout, self.training)
 
     def _words(self, ids: Tensor) -> Tensor:
-        return self._dropout(F.relu(self.embedding(ids)))
+        return self._dropout(F.relu(self.embed(ids)))
 
     def _attention_inputs(self) -> AttentionInputs:
         c = self.config

@@ -100,6 +100,11 @@ class Builder:
         """LINEAR, with its usual arguments filled in."""
         self.add(program, "LINEAR", x=x, y=y, matrix=matrix, activation=activation, start=start, image=image)
 
+    def embed(self, program: str, y: Place, table: int, *, scale: float = 1.0, positions: int = NONE) -> None:
+        """EMBED: rows of a table of words times `scale`, and what the constant `positions` has for their places."""
+        number = int(np.float32(scale).view(np.uint32))
+        self.add(program, "EMBED", y=y, matrix=table, activation="LINEARLY", scale=number, positions=positions)
+
     def finish(self, facts: dict[str, Any], words: list[str]) -> Plan:
         """The plan. `facts` are the fields of the header that are not layout; those not given are NONE for buffers."""
         operations = [entry for name in PROGRAMS for entry in self.programs[name]]

@@ -92,7 +92,7 @@ def plan_soft_attention(
     parts = builder.buffer(rows, "ROWS", kept=range(2 * size))
     hidden, context, words = Place(parts), Place(parts, size), Place(parts, 2 * size)
     builder.add("step", "INITIAL", x=Place(initial), y=hidden)
-    _embed(builder, file, config.vocabulary, word, words, relu=False)
+    _embed(builder, file, config, words, relu=False)
     (_add_gru if config.cell == "gru" else _add_lstm)(builder, file, config, hidden)
     key = file.matrix("key.weight", size, config.grid_channels)
     attention = _Attention(
@@ -101,7 +101,7 @@ def plan_soft_attention(
         key_step=file.step("key.weight"),
     )  # fmt: skip
     attention.without_idle_units().add(builder, Place(grid), values, hidden, context)
-    return _predict(builder, file, config.vocabulary, hidden, size)
+    return _predict(builder, file, config, hidden)
 
 
 def plan_up_down(builder: Builder, packed: Packed, spec: CaptionerSpec, grid: int, pooled: int) -> dict[str, int]:
@@ -118,7 +118,7 @@ def plan_up_down(builder: Builder, packed: Packed, spec: CaptionerSpec, grid: in
     parts = builder.buffer(word + 3 * size, "ROWS", kept=range(word, word + 2 * size))
     words, language, attention = Place(parts), Place(parts, word), Place(parts, word + size)
     context = Place(parts, word + 2 * size)
-    _embed(builder, file, config.vocabulary, word, words, relu=True)
+    _embed(builder, file, config, words, relu=True)
     given = file.matrix("attention_lstm.weight_ih", 4 * size, 2 * size + word)
     own = file.matrix("attention_lstm.weight_hh", 4 * size, size)
     pieces = [columns_of(given, 2 * size, 2 * size + word), columns_of(given, 0, size)]
@@ -133,7 +133,7 @@ def plan_up_down(builder: Builder, packed: Packed, spec: CaptionerSpec, grid: in
     pieces = [columns_of(given, size, 2 * size), columns_of(given, 0, size)]
     gates = [(own, file.step("language_lstm.weight_hh")), (side_by_side(pieces), file.step("language_lstm.weight_ih"))]
     _lstm(builder, gates, _lstm_bias(file, "language_lstm", size), language, language)
-    return _predict(builder, file, config.vocabulary, language, size)
+    return _predict(builder, file, config, language)
 
 
 def _add_pooled_share(builder: Builder, file: _File, config: UpDownConfig, pooled: int) -> int:
@@ -223,19 +223,34 @@ def _lstm_bias(file: _File, name: str, size: int) -> NDArray[np.float32]:
     return file.vector(f"{name}.bias_ih", 4 * size) + file.vector(f"{name}.bias_hh", 4 * size)
 
 
-def _embed(builder: Builder, file: _File, vocabulary: int, size: int, y: Place, *, relu: bool) -> None:
-    """Adds the look-up of the last word; of a table that is rectified once and for all."""
-    name = "embedding.weight"
-    weight = file.matrix(name, vocabulary, size)
-    matrix = builder.table(rectified(weight) if relu else weight, step=file.step(name))
-    one = int(np.float32(1.0).view(np.uint32))
-    builder.add("step", "EMBED", y=y, matrix=matrix, activation="LINEARLY", scale=one, positions=NONE)
+def _embed(builder: Builder, file: _File, config: SoftAttentionConfig | UpDownConfig, y: Place, *, relu: bool) -> None:
+    """Adds the look-up of the last word: of a table that is rectified once and for all, unless it is factorised."""
+    name, size = "embedding.weight", config.word
+    if not config.rank:
+        weight = file.matrix(name, config.vocabulary, size)
+        builder.embed("step", y, builder.table(rectified(weight) if relu else weight, step=file.step(name)))
+        return
+    few = Place(builder.buffer(config.rank, "ROWS"))
+    weight = file.matrix(name, config.vocabulary, config.rank)
+    builder.embed("step", few, builder.table(weight, step=file.step(name)))
+    wide = builder.matrix(file.matrix("widen.weight", size, config.rank), step=file.step("widen.weight"))
+    builder.linear("step", few, y, wide, "RELU" if relu else "LINEARLY")
 
 
-def _predict(builder: Builder, file: _File, vocabulary: int, hidden: Place, size: int) -> dict[str, int]:
-    logits = builder.buffer(vocabulary, "ROWS")
-    weight, bias = file.matrix("output.weight", vocabulary, size), file.vector("output.bias", vocabulary)
-    builder.linear("step", hidden, Place(logits), builder.matrix(weight, bias, step=file.step("output.weight")))
+def _predict(
+    builder: Builder, file: _File, config: SoftAttentionConfig | UpDownConfig, hidden: Place
+) -> dict[str, int]:
+    size, word = config.hidden, config.word
+    columns = config.rank or (word if config.tied else size)
+    if config.rank or columns != size:
+        reduce = builder.matrix(file.matrix("reduce.weight", columns, size), step=file.step("reduce.weight"))
+        few = Place(builder.buffer(columns, "ROWS"))
+        builder.linear("step", hidden, few, reduce)
+        hidden = few
+    logits = builder.buffer(config.vocabulary, "ROWS")
+    name = "embedding.weight" if config.tied else "output.weight"
+    weight, bias = file.matrix(name, config.vocabulary, columns), file.vector("output.bias", config.vocabulary)
+    builder.linear("step", hidden, Place(logits), builder.matrix(weight, bias, step=file.step(name)))
     return {"logits": logits}
 
 

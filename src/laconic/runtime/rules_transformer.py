@@ -21,7 +21,7 @@ from laconic.spec.captioners import ObjectRelationConfig
 from laconic.spec.encoders import cells_of
 from laconic.spec.model import REGIONS
 from laconic.spec.packed import CaptionerSpec
-from laconic.store import Packed
+from laconic.store import Csr, Packed
 
 MOST_WORDS = 500  # of a caption: as laconic.decode.search.MOST_TOKENS
 MOST_HEAD = 1024  # numbers per word of one head: as native/word_attention.h
@@ -84,6 +84,8 @@ class _Writer:
 
     def vector(self, name: str, idle: float = 0.0) -> NDArray[np.float32] | None:
         """A parameter; None where all of it is `idle`, and changes nothing."""
+        if f"decoder.{name}" not in self.packed:  # a layer without bias
+            return None
         found: NDArray[np.float32] = self.packed[f"decoder.{name}"]
         return None if (found == idle).all() else found
 
@@ -151,7 +153,7 @@ def _decode(w: _Writer, memory: list[int]) -> int:
     """One word of each caption. Returns the buffer of logits."""
     c = w.config
     x, normed, query, found = (w.buffer(c.width) for _ in range(4))
-    now, inner, logits = w.buffer(2 * c.width), w.buffer(c.feed_forward), w.buffer(c.vocabulary)
+    now, inner = w.buffer(2 * c.width), w.buffer(c.feed_forward)
     _embed(w, x)
     for i, seen in enumerate(memory):
         name = f"decoder.{i}"
@@ -169,16 +171,37 @@ def _decode(w: _Writer, memory: list[int]) -> int:
         w.linear(f"{name}.memory_attention.output", Place(found), Place(x), start="FROM_SELF")
         w.feed_forward(name, x, normed, inner)
     w.layer_norm("decoder_norm", x, normed)
-    w.linear("output", Place(normed), Place(logits))
-    return logits
+    return _predict(w, Place(normed))
 
 
 def _embed(w: _Writer, x: int) -> None:
-    name = "decoder.embedding.weight"
-    table = w.builder.table(w.packed.csr(name), step=w.packed.step(name))
-    scale = int(np.float32(math.sqrt(w.config.width)).view(np.uint32))
-    positions = w.builder.constant(sinusoids(MOST_WORDS, w.config.width))
-    w.builder.add(w.program, "EMBED", y=Place(x), matrix=table, activation="LINEARLY", scale=scale, positions=positions)
+    c, builder = w.config, w.builder
+    table = builder.table(w.packed.csr("decoder.embedding.weight"), step=w.packed.step("decoder.embedding.weight"))
+    scale, positions = math.sqrt(c.width), builder.constant(sinusoids(MOST_WORDS, c.width))
+    if not c.rank:
+        builder.embed(w.program, Place(x), table, scale=scale, positions=positions)
+        return
+    few = Place(w.buffer(c.rank))
+    builder.embed(w.program, few, table, scale=scale)
+    starts, none = np.zeros(c.vocabulary + 1, np.int32), np.zeros(0, np.int32)
+    nothing = Csr((c.vocabulary, c.width), starts, none, none.astype(np.float32))
+    builder.embed(w.program, Place(x), builder.table(nothing), positions=positions)
+    w.linear("widen", few, Place(x), start="FROM_SELF")
+
+
+def _predict(w: _Writer, x: Place) -> int:
+    """Adds the scores of words; returns the buffer of logits."""
+    c = w.config
+    if c.rank:
+        few = Place(w.buffer(c.rank))
+        w.linear("reduce", x, few)
+        x = few
+    logits = w.buffer(c.vocabulary)
+    name = "embedding" if c.tied else "output"
+    weights, step = w.packed.csr(f"decoder.{name}.weight"), w.packed.step(f"decoder.{name}.weight")
+    matrix = w.builder.matrix(weights, w.vector("output.bias"), step=step)
+    w.builder.linear(w.program, x, Place(logits), matrix)
+    return logits
 
 
 def sinusoids(words: int, width: int) -> NDArray[np.float32]:

@@ -38,6 +38,12 @@ class CaptionerConfig(Protocol):
     @property
     def pooled_channels(self) -> int: ...
 
+    @property
+    def tied(self) -> bool: ...
+
+    @property
+    def rank(self) -> int: ...
+
 
 SIZES = ("vocabulary", "grid_channels", "pooled_channels")
 
@@ -54,6 +60,8 @@ class SoftAttentionConfig:
         cell: kind of recurrent cell.
         dropout: of the cell's input and output; the paper has 0.35 for dense captioners, 0.11 for sparse ones.
         attention_dropout: of the attention map; the paper has 0.1 for dense captioners, 0.03 for sparse ones.
+        tied: the output reads the table of word vectors; laconic.models.words has a picture.
+        rank: columns of that table, factorised; 0: as many as a word vector has.
     """
 
     reads_boxes: ClassVar[bool] = False
@@ -68,10 +76,13 @@ class SoftAttentionConfig:
     cell: Literal["lstm", "gru"] = "lstm"
     dropout: float = 0.35
     attention_dropout: float = 0.1
+    tied: bool = False
+    rank: int = 0
 
     def __post_init__(self) -> None:
         _check_sizes("soft_attention", self, *SIZES, "word", "hidden")
         _check_dropouts("soft_attention", self, "dropout", "attention_dropout")
+        _check_sizes("soft_attention", self, "rank", least=0)
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,8 @@ class UpDownConfig:
         attention: size of the attention.
         dropout: of embedded words, embedded regions and the output; the paper has 0.5 for dense captioners, 0.1 for
             sparse ones.
+        tied: the output reads the table of word vectors; laconic.models.words has a picture.
+        rank: columns of that table, factorised; 0: as many as a word vector has.
     """
 
     reads_boxes: ClassVar[bool] = False
@@ -99,10 +112,13 @@ class UpDownConfig:
     hidden: int = 1000
     attention: int = 512
     dropout: float = 0.5
+    tied: bool = False
+    rank: int = 0
 
     def __post_init__(self) -> None:
         _check_sizes("up_down", self, *SIZES, "word", "hidden", "attention")
         _check_dropouts("up_down", self, "dropout")
+        _check_sizes("up_down", self, "rank", least=0)
 
 
 @dataclass(frozen=True)
@@ -121,6 +137,8 @@ class ObjectRelationConfig:
             ones.
         plus_one: sides of relative boxes grow by 1 before they are compared, as published; see
             laconic.models.box_geometry.
+        tied: the output reads the table of word vectors; laconic.models.words has a picture.
+        rank: columns of that table, factorised; 0: as many as a word vector has.
     """
 
     reads_boxes: ClassVar[bool] = True
@@ -137,22 +155,69 @@ class ObjectRelationConfig:
     input_dropout: float = 0.5
     dropout: float = 0.1
     plus_one: bool = True
+    tied: bool = False
+    rank: int = 0
 
     def __post_init__(self) -> None:
         _check_sizes("object_relation", self, *SIZES, "layers", "width", "feed_forward", "heads")
-        if self.layers > MOST_LAYERS:
-            raise ConfigError(f"object_relation: layers = {self.layers}; give at most {MOST_LAYERS}")
-        if self.width % (2 * self.heads):
-            raise ConfigError(
-                f"object_relation: width = {self.width} with heads = {self.heads}; give a multiple of {2 * self.heads}"
-            )
+        _check_layers("object_relation", self.layers)
+        _check_width("object_relation", self.width, self.heads, 2 * self.heads)
         _check_dropouts("object_relation", self, "input_dropout", "dropout")
+        _check_sizes("object_relation", self, "rank", least=0)
+
+
+@dataclass(frozen=True)
+class AoANetConfig:
+    """Sizes and regularisation. The defaults are for some thousand photos; the paper's dense model has a width of 1024
+    and 6 layers, for COCO.
+
+    Attributes:
+        vocabulary: number of words, specials included.
+        grid_channels, pooled_channels: of the encoder's Features; the pooled ones are not used.
+        width: numbers per word, per region and of the recurrent state; a multiple of the heads.
+        heads: attention heads, of the refiner's layers and of the decoder.
+        layers: of the refiner, in which regions look at each other; 0: regions stay as they are embedded.
+        feed_forward: width of a feed-forward part of every layer of the refiner; 0, as published: there is none.
+        dropout: of embedded words, embedded regions, and the context where it is read.
+        attention_dropout: of all attention maps.
+        gate_dropout: of what attention on attention reads, in the refiner.
+        refiner_dropout: of what a layer of the refiner adds, and inside its feed-forward part.
+        tied: the output reads the table of word vectors; laconic.models.words has a picture.
+        rank: columns of that table, factorised; 0: as many as a word vector has.
+    """
+
+    reads_boxes: ClassVar[bool] = False
+    reads_pooled: ClassVar[bool] = False
+    most_positions: ClassVar[int | None] = 1024  # as many as the engine takes where positions look at each other
+
+    vocabulary: int
+    grid_channels: int
+    pooled_channels: int
+    width: int = 512
+    heads: int = 8
+    layers: int = 2
+    feed_forward: int = 0
+    dropout: float = 0.5
+    attention_dropout: float = 0.1
+    gate_dropout: float = 0.3
+    refiner_dropout: float = 0.1
+    tied: bool = False
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        _check_sizes("aoanet", self, *SIZES, "width", "heads")
+        _check_sizes("aoanet", self, "layers", "feed_forward", least=0)
+        _check_layers("aoanet", self.layers)
+        _check_width("aoanet", self.width, self.heads, self.heads)
+        _check_dropouts("aoanet", self, "dropout", "attention_dropout", "gate_dropout", "refiner_dropout")
+        _check_sizes("aoanet", self, "rank", least=0)
 
 
 CAPTIONERS: dict[str, type[CaptionerConfig]] = {
     "soft_attention": SoftAttentionConfig,
     "up_down": UpDownConfig,
     "object_relation": ObjectRelationConfig,
+    "aoanet": AoANetConfig,
 }
 
 
@@ -194,10 +259,20 @@ def _row(name: str) -> type[CaptionerConfig]:
     return CAPTIONERS[name]
 
 
-def _check_sizes(captioner: str, config: Any, *names: str) -> None:
+def _check_sizes(captioner: str, config: Any, *names: str, least: int = 1) -> None:
     for name in names:
-        if getattr(config, name) < 1:
-            raise ConfigError(f"{captioner}: {name} = {getattr(config, name)}; give at least 1")
+        if getattr(config, name) < least:
+            raise ConfigError(f"{captioner}: {name} = {getattr(config, name)}; give at least {least}")
+
+
+def _check_layers(captioner: str, layers: int) -> None:
+    if layers > MOST_LAYERS:
+        raise ConfigError(f"{captioner}: layers = {layers}; give at most {MOST_LAYERS}")
+
+
+def _check_width(captioner: str, width: int, heads: int, unit: int) -> None:
+    if width % unit:
+        raise ConfigError(f"{captioner}: width = {width} with heads = {heads}; give a multiple of {unit}")
 
 
 def _check_dropouts(captioner: str, config: Any, *names: str) -> None:
