@@ -19,10 +19,12 @@ from laconic.errors import ConfigError, FormatError
 from laconic.machine.files import atomically, npy_header
 from laconic.models.convnet import ConvNet
 from laconic.models.inception_v1 import InceptionV1
+from laconic.models.inverted import InvertedNet
 from laconic.models.layers import Features
-from laconic.models.mobilenet import MobileNetV1, MobileNetV2
+from laconic.models.mobilenet import MobileNetV1
 from laconic.models.vgg import SmallVGG
 from laconic.spec.encoders import check_encoder
+from laconic.spec.inverted import INVERTED
 from laconic.spec.model import REGIONS, EncoderConfig
 from laconic.spec.pixels import Normalization
 
@@ -30,7 +32,10 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v1_050": partial(MobileNetV1, 0.5),
     "mobilenet_v1_025": partial(MobileNetV1, 0.25),
-    "mobilenet_v2": MobileNetV2,
+    "mobilenet_v2": partial(InvertedNet, INVERTED["mobilenet_v2"]),
+    "efficientnet_lite0": partial(InvertedNet, INVERTED["efficientnet_lite0"]),
+    "efficientnet_lite1": partial(InvertedNet, INVERTED["efficientnet_lite1"]),
+    "efficientnet_lite2": partial(InvertedNet, INVERTED["efficientnet_lite2"]),
     "inception_v1": InceptionV1,
     "vgg_small": SmallVGG,
     "convnet": ConvNet,
@@ -67,9 +72,9 @@ def _factor(values: tuple[float, ...], planes: Tensor) -> float | Tensor:
 
 
 def load_imagenet(encoder: nn.Module, path: Path) -> None:
-    """Loads folded ImageNet weights from a .npz file of float32 arrays named like the encoder's parameters.
+    """Loads folded ImageNet weights from a .npz file of float arrays named like the encoder's parameters.
 
-    Names of a classifier are passed over. Raises FormatError where the file cannot be read or does not fit.
+    They may be float16, too. Names of a classifier are passed over. Raises FormatError where the file cannot be read or does not fit.
     """
     state = encoder.state_dict()
     try:

@@ -77,6 +77,16 @@ def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
     return F.pad(x, (left, right, top, bottom), value=value)
 
 
+def pool(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C), mean over positions."""
+    return x.mean(dim=(2, 3))
+
+
+def flatten(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H * W, C), positions row by row."""
+    return x.flatten(2).transpose(1, 2)
+
+
 class Conv(nn.Conv2d):
     """Convolution, batch norm unless folded, activation.
 

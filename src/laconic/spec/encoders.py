@@ -30,11 +30,16 @@ class EncoderFacts:
     normalization: Normalization = field(default_factory=Normalization)
 
 
+LITE = Normalization(mean=(127.0,) * 3, scale=(128.0,) * 3)  # as EfficientNet-Lite was trained
+
 ENCODERS: dict[str, EncoderFacts] = {
     "mobilenet_v1": EncoderFacts({16: 512, 32: 1024}, 1024),
     "mobilenet_v1_050": EncoderFacts({16: 256, 32: 512}, 512),
     "mobilenet_v1_025": EncoderFacts({16: 128, 32: 256}, 256),
     "mobilenet_v2": EncoderFacts({16: 576, 32: 1280}, 1280),
+    "efficientnet_lite0": EncoderFacts({16: 672, 32: 1280}, 1280, LITE),
+    "efficientnet_lite1": EncoderFacts({16: 672, 32: 1280}, 1280, LITE),
+    "efficientnet_lite2": EncoderFacts({16: 720, 32: 1280}, 1280, LITE),
     "inception_v1": EncoderFacts({16: 832, 32: 1024}, 1024),
     "vgg_small": EncoderFacts({16: 128, 32: 128}, 128),
     "convnet": EncoderFacts({16: 128, 32: 128}, 128),
