@@ -74,7 +74,8 @@ def _factor(values: tuple[float, ...], planes: Tensor) -> float | Tensor:
 def load_imagenet(encoder: nn.Module, path: Path) -> None:
     """Loads folded ImageNet weights from a .npz file of float arrays named like the encoder's parameters.
 
-    They may be float16, too. Names of a classifier are passed over. Raises FormatError where the file cannot be read or does not fit.
+    They may be float16, too. Names of a classifier are passed over. Raises FormatError where the file cannot be read
+    or does not fit.
     """
     state = encoder.state_dict()
     try:
