@@ -1,6 +1,6 @@
 """The table of encoders, and loading of published ImageNet weights.
 
-An encoder is an nn.Module made with `stride=` and `norm=`: images (N, 3, H, W), normalised as its row of
+An encoder is an nn.Module made with `stride=` and `norm=`, a detector also with `regions=`: images (N, 3, H, W), normalised as its row of
 laconic.spec.encoders says, to Features of the channels that stand there. `Regions` stands where a detector's features
 come from files and nothing is left to encode.
 """
@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from laconic.errors import ConfigError, FormatError
 from laconic.machine.files import atomically, npy_header
 from laconic.models.convnet import ConvNet
+from laconic.models.detector import Detector
 from laconic.models.inception_v1 import InceptionV1
 from laconic.models.inverted import InvertedNet
 from laconic.models.layers import Features
 from laconic.models.mobilenet import MobileNetV1
 from laconic.models.vgg import SmallVGG
-from laconic.spec.encoders import check_encoder
+from laconic.spec.detectors import DETECTORS
+from laconic.spec.encoders import check_encoder, detects
 from laconic.spec.inverted import INVERTED
 from laconic.spec.model import REGIONS, EncoderConfig
 from laconic.spec.pixels import Normalization
@@ -39,6 +41,8 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "inception_v1": InceptionV1,
     "vgg_small": SmallVGG,
     "convnet": ConvNet,
+    "nanodet_plus_m": partial(Detector, DETECTORS["nanodet_plus_m"]),
+    "picodet_s_416": partial(Detector, DETECTORS["picodet_s_416"]),
 }
 
 # What numpy and zipfile raise on damaged, encrypted, lying or altogether different files.
@@ -57,7 +61,10 @@ class Regions(nn.Module):
 def build_encoder(config: EncoderConfig) -> nn.Module:
     """The encoder of that name with initial weights; ConfigError where there is no such one."""
     check_encoder(config)
-    return Regions() if config.name == REGIONS else ENCODERS[config.name](stride=config.stride, norm=config.norm)
+    if config.name == REGIONS:
+        return Regions()
+    options = {"regions": config.regions} if detects(config) else {}
+    return ENCODERS[config.name](stride=config.stride, norm=config.norm, **options)
 
 
 def normalize(pixels: Tensor, how: Normalization) -> Tensor:

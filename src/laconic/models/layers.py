@@ -7,6 +7,7 @@ row or column of an odd padding goes after the image, whereas PyTorch pads both 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from laconic.models.depthwise import strided_depthwise
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu6": F.relu6,
     "relu": F.relu,
+    "leaky": partial(F.leaky_relu, negative_slope=0.1),
+    "hardswish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid,
     "none": lambda x: x,
 }
 
