@@ -41,8 +41,8 @@ def toy_encoder() -> Iterator[None]:
     from torch import Tensor, nn
 
     from laconic.models import encoders
-    from laconic.models.layers import Conv, Features
-    from laconic.models.mobilenet import SeparableBlock, flatten, pool
+    from laconic.models.layers import Conv, Features, flatten, pool
+    from laconic.models.mobilenet import SeparableBlock
     from laconic.runtime import rules_encoders
     from laconic.runtime.encoder_maps import Map, Maps
 

@@ -1,20 +1,23 @@
 """Encoders: sizes of the paper, ImageNet weights against a direct evaluation, wrong weight files."""
 
+import json
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.data import preprocess, read_image
+from laconic.data import preprocess, read_image, resize
 from laconic.errors import ConfigError, FormatError
-from laconic.models.encoders import ENCODERS, build_encoder, load_imagenet
+from laconic.models.encoders import ENCODERS, build_encoder, load_imagenet, normalize
 from laconic.models.inception_v1 import InceptionV1
 from laconic.models.layers import fold_batch_norm
 from laconic.models.mobilenet import MobileNetV1
 from laconic.models.soft_attention import SoftAttention
 from laconic.spec.captioners import SoftAttentionConfig
-from laconic.spec.encoders import channels_of
+from laconic.spec.encoders import channels_of, normalization_of
 from laconic.spec.model import EncoderConfig
 
 CHANNELS = {  # grid at stride 16, grid at stride 32, pooled
@@ -22,6 +25,9 @@ CHANNELS = {  # grid at stride 16, grid at stride 32, pooled
     "mobilenet_v1_050": (256, 512, 512),
     "mobilenet_v1_025": (128, 256, 256),
     "mobilenet_v2": (576, 1280, 1280),
+    "efficientnet_lite0": (672, 1280, 1280),
+    "efficientnet_lite1": (672, 1280, 1280),
+    "efficientnet_lite2": (720, 1280, 1280),
     "inception_v1": (832, 1024, 1024),
     "vgg_small": (128, 128, 128),
     "convnet": (128, 128, 128),
@@ -51,6 +57,14 @@ def test_mobilenet_captioners_have_the_sizes_of_table_4(width, word, hidden, mil
     assert round((count(encoder) + count(decoder)) / 1e6, 2) == millions
 
 
+@pytest.mark.parametrize(
+    ("name", "published"),  # without their classifiers, 1280 x 1000 and 1000 biases
+    [("efficientnet_lite0", 4_652_008), ("efficientnet_lite1", 5_416_680), ("efficientnet_lite2", 6_092_072)],
+)
+def test_efficientnet_lite_has_the_published_numbers(name, published):
+    assert count(build_encoder(EncoderConfig(name, norm=True))) == published - 1_281_000
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize(("stride", "side"), [(16, 14), (32, 7)])
 def test_grids(name, stride, side):
@@ -73,7 +87,9 @@ def test_coarse_grid_averages_to_the_pooled_feature(name):
     torch.testing.assert_close(features.grid.mean(1), features.pooled)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v1_025", "mobilenet_v2", "inception_v1", "vgg_small"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v1_025", "mobilenet_v2", "efficientnet_lite0", "inception_v1", "vgg_small"]
+)
 def test_folding_a_whole_encoder_keeps_its_features(name):
     torch.manual_seed(0)
     encoder = build_encoder(EncoderConfig(name, stride=16, norm=True))
@@ -114,18 +130,26 @@ def direct_v1(x: Tensor, arrays: dict[str, Tensor]) -> dict[int, Tensor]:
     return {16: middle, 32: x}
 
 
-def direct_v2(x: Tensor, arrays: dict[str, Tensor]) -> dict[int, Tensor]:
+def direct_inverted(x: Tensor, arrays: dict[str, Tensor], strides: tuple[int, ...]) -> dict[int, Tensor]:
+    """MobileNet-V2 and EfficientNet-Lite, by the stride of each block."""
     middle = x = direct(x, arrays, "conv0", 2)
-    for i, stride in enumerate((1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1)):
+    for i, stride in enumerate(strides):
         block, y = f"block{i}", x
         if f"{block}.expand.weight" in arrays:
             y = direct(y, arrays, f"{block}.expand")
-        if i == 13:
+        if 2 not in strides[i + 1 :] and stride == 2:
             middle = y
         y = direct(y, arrays, f"{block}.depthwise", stride)
         y = direct(y, arrays, f"{block}.project", linear=True)
         x = x + y if y.shape == x.shape else y
     return {16: middle, 32: direct(x, arrays, "head")}
+
+
+def strides_of(*stages: int) -> partial[dict[int, Tensor]]:
+    """`direct_inverted` with so many blocks a stage, as published: all but the first, fifth and last begin with 2."""
+    firsts = (1, 2, 2, 2, 1, 2, 1)
+    strides = [stride for n, first in zip(stages, firsts, strict=True) for stride in (first, *[1] * (n - 1))]
+    return partial(direct_inverted, strides=tuple(strides))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +163,8 @@ def photos(shared):
     ("name", "file", "reference"),
     [
         ("mobilenet_v1", "mobilenet_v1_1.0_224.npz", direct_v1),
-        ("mobilenet_v2", "mobilenet_v2_1.0_224.npz", direct_v2),
+        ("mobilenet_v2", "mobilenet_v2_1.0_224.npz", strides_of(1, 2, 3, 4, 3, 3, 1)),
+        ("efficientnet_lite1", "efficientnet_lite1.npz", strides_of(1, 3, 3, 4, 4, 5, 1)),
     ],
 )
 def test_imagenet_weights_agree_with_a_direct_evaluation(name, file, reference, photos, shared):
@@ -158,6 +183,38 @@ def test_imagenet_weights_agree_with_a_direct_evaluation(name, file, reference, 
             torch.testing.assert_close(features.grid.double(), grid, rtol=0, atol=1e-4)
             pooled = expected[32].mean((2, 3))
             torch.testing.assert_close(features.pooled.double(), pooled, rtol=0, atol=1e-4)
+
+
+def summary(values: Tensor) -> dict[str, object]:
+    """As the golden values are given."""
+    flat = values.flatten()
+    named = {"mean_abs": flat.abs().mean(), "max": flat.max(), "first": flat[0], "last": flat[-1]}
+    return {"shape": tuple(values.shape), **{key: pytest.approx(float(v), 1e-3, 1e-3) for key, v in named.items()}}
+
+
+@pytest.mark.parametrize(("name", "size"), [("efficientnet_lite0", 224), ("efficientnet_lite1", 240)])
+def test_efficientnet_lite_sees_what_the_published_networks_see(name, size, golden, shared):
+    """Features and classes of photos, computed elsewhere from the same weights."""
+    path = shared / f"data/encoders/{name}.npz"
+    config = EncoderConfig(name, size=size)
+    encoder = build_encoder(config).eval()
+    load_imagenet(encoder, path)
+    with np.load(path) as arrays:
+        weight, bias = arrays["classifier.weight"].astype(np.float32), arrays["classifier.bias"].astype(np.float32)
+    expected = json.loads((golden / "encoders/efficientnet_lite.json").read_text())[name]
+    folder = shared / "data/coco_sample"
+    pixels = np.stack([resize(read_image(folder / photo.split("_")[1] / photo), size) for photo in expected])
+    with torch.inference_mode():
+        features = encoder(normalize(torch.from_numpy(pixels), normalization_of(config)))
+    side = size // 32 + (size % 32 > 0)
+    for i, wanted in enumerate(expected.values()):
+        grid, pooled = features.grid[i : i + 1].mT.reshape(1, -1, side, side), features.pooled[i : i + 1]
+        for part, found in (("grid", grid), ("pooled", pooled)):
+            assert {**wanted[part], "shape": tuple(wanted[part]["shape"])} == summary(found), part
+        logits = (pooled.numpy() @ weight.T + bias)[0]
+        classes = np.argsort(-logits)[:3]
+        assert classes.tolist() == [number for number, _ in wanted["top3"]]
+        assert logits[classes] == pytest.approx([logit for _, logit in wanted["top3"]], rel=1e-3, abs=1e-3)
 
 
 # Wrong weight files
@@ -233,11 +290,13 @@ def test_an_array_of_another_size_is_refused_before_memory_is_taken(small, tmp_p
     assert not read
 
 
-def test_wrong_dtype_does_not_slip_in(small, tmp_path):
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_precisions_are_read_as_float32(small, tmp_path, dtype):
     arrays = arrays_of(build_encoder(EncoderConfig("mobilenet_v1_025", stride=32, norm=False)))
-    np.savez(tmp_path / "w.npz", **{name: a.astype(np.float64) for name, a in arrays.items()})
+    np.savez(tmp_path / "w.npz", **{name: a.astype(dtype) for name, a in arrays.items()})
     load_imagenet(small, tmp_path / "w.npz")
     assert {p.dtype for p in small.parameters()} == {torch.float32}
+    np.testing.assert_allclose(arrays_of(small)["conv0.weight"], arrays["conv0.weight"], rtol=1e-3, atol=1e-6)
 
 
 def test_unknown_names_and_strides_are_refused():

@@ -39,6 +39,7 @@ KINDS: list[tuple[EncoderConfig, DecoderConfig, float, str]] = [
     (pixels("convnet"), TRANSFORMER, 1.0, "FLOAT32"),
     (pixels("mobilenet_v1_025"), LSTM, 0.3, "INT8"),
     (pixels("mobilenet_v2"), GRU, 0.02, "BFLOAT16"),
+    (pixels("efficientnet_lite0"), LSTM, 0.02, "FLOAT32"),
     (pixels("inception_v1"), UP_DOWN, 0.02, "FLOAT32"),
     (pixels("vgg_small"), LSTM, 0.1, "FLOAT32"),
 ]

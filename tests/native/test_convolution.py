@@ -79,7 +79,7 @@ def check(plan: Plan, side: int, expected: torch.Tensor) -> None:
 SIZES = [
     (side, kernel, stride)
     for side in (1, 2, 3, 7, 9, 16, 33)
-    for kernel, stride in ((1, 1), (1, 2), (2, 2), (3, 1), (3, 2), (3, 4), (5, 1), (7, 2), (7, 7))
+    for kernel, stride in ((1, 1), (1, 2), (2, 2), (3, 1), (3, 2), (3, 4), (5, 1), (5, 2), (5, 3), (7, 2), (7, 7))
 ]
 
 

@@ -12,10 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+import laconic
 from laconic import data, store
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import load, save
 from laconic.cli import main
+from laconic.compress.masked.magnitude import Magnitude
+from laconic.compress.masked.pruner import Pruner
 from laconic.config import to_mapping
 from laconic.data.regions import Regions, write_regions
 from laconic.decode.search import Decoding
@@ -159,6 +162,25 @@ def test_every_captioner_is_saved_as_it_was_calibrated(name: str, values: str, t
     assert steps
     for weight in steps:
         torch.testing.assert_close(back[weight], before[weight], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "encoder", ["toy", pytest.param("efficientnet_lite0", marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
+def test_a_pruned_encoder_is_calibrated_and_the_engine_says_what_torch_says(encoder: str, tmp_path: Path) -> None:
+    captioner = captioner_of(replace(CONFIG, encoder=EncoderConfig(encoder, 64, 16)))
+    pruner = Pruner(captioner.encoder, Magnitude(0.8), steps=1)
+    pruner.attach(torch.optim.SGD(captioner.encoder.parameters(), 0.0)).step()
+    pruner.finalize()
+    images = [SCENES[i].pixels() for i in range(8)]
+    steps = calibrate(captioner, "compact", own_batches(captioner, images))
+    assert {name.split(".")[0] for name in steps} == {"encoder", "decoder"}
+    save(captioner, tmp_path / "file", "compact", steps=steps)
+    engine, module = laconic.load(tmp_path / "file"), load(tmp_path / "file")
+    kernels = [weight for name, weight in module.encoder.named_parameters() if weight.ndim > 1]
+    kept = sum(int(torch.count_nonzero(weight)) for weight in kernels) / sum(weight.numel() for weight in kernels)
+    assert 0.1 < kept < 0.201
+    assert engine.caption(images) == module.caption(images)
 
 
 def test_region_features_calibrate_too(tmp_path: Path) -> None:

@@ -21,7 +21,10 @@ from laconic.spec.encoders import ENCODERS, cells_of, channels_of, normalization
 from laconic.spec.model import EncoderConfig
 from laconic.store import Packed, load, save
 
-NETWORKS = ["toy", "mobilenet_v1_025", "mobilenet_v2", "inception_v1", "vgg_small", "convnet"]
+NETWORKS = [
+    "toy", "mobilenet_v1_025", "mobilenet_v2", "efficientnet_lite0", "efficientnet_lite2", "inception_v1", "vgg_small",
+    "convnet",
+]  # fmt: skip
 HELD = runpy.run_path(str(Path(__file__).parents[1] / "held.py"))
 PATHS = [NativePath, NumpyPath] if library() else [NumpyPath]
 
@@ -101,17 +104,21 @@ def test_every_encoder_has_a_rule():
     assert set(ENCODERS) <= set(RULES)
 
 
-def test_published_weights_on_a_large_picture(shared):
-    weights = shared / "data/encoders/mobilenet_v2_1.0_224.npz"
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("mobilenet_v2", "mobilenet_v2_1.0_224.npz"), ("efficientnet_lite0", "efficientnet_lite0.npz")],
+)
+def test_published_weights_on_a_large_picture(name, file, shared):
+    weights = shared / "data/encoders" / file
     if not weights.exists():
         pytest.skip(f"no weights at {weights}")
-    config = EncoderConfig("mobilenet_v2", size=224, stride=16)
+    config = EncoderConfig(name, size=224, stride=16)
     encoder = build_encoder(config).eval()
     load_imagenet(encoder, weights)
     check_features(encoder, held(encoder), config)
 
 
-@pytest.mark.parametrize("name", ["toy", "mobilenet_v1_025", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["toy", "mobilenet_v1_025", "mobilenet_v2", "efficientnet_lite0"])
 def test_what_nobody_reads_is_not_computed(name):
     config = EncoderConfig(name, size=64, stride=16)
     packed = held(random_encoder(name, 16))

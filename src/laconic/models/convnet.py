@@ -6,8 +6,7 @@ images before anything comes through; this one is for small pictures and short r
 
 from torch import Tensor, nn
 
-from laconic.models.layers import Conv, Features
-from laconic.models.mobilenet import flatten, pool
+from laconic.models.layers import Conv, Features, flatten, pool
 
 CHANNELS = (24, 48, 96, 128)
 

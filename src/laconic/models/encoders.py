@@ -1,6 +1,6 @@
 """The table of encoders, and loading of published ImageNet weights.
 
-An encoder is an nn.Module made with `stride=` and `norm=`: images (N, 3, H, W), normalised as its row of
+An encoder is an nn.Module made with `stride=` and `norm=`, a detector also with `regions=`: images (N, 3, H, W), normalised as its row of
 laconic.spec.encoders says, to Features of the channels that stand there. `Regions` stands where a detector's features
 come from files and nothing is left to encode.
 """
@@ -18,11 +18,15 @@ from torch import Tensor, nn
 from laconic.errors import ConfigError, FormatError
 from laconic.machine.files import atomically, npy_header
 from laconic.models.convnet import ConvNet
+from laconic.models.detector import Detector
 from laconic.models.inception_v1 import InceptionV1
+from laconic.models.inverted import InvertedNet
 from laconic.models.layers import Features
-from laconic.models.mobilenet import MobileNetV1, MobileNetV2
+from laconic.models.mobilenet import MobileNetV1
 from laconic.models.vgg import SmallVGG
-from laconic.spec.encoders import check_encoder
+from laconic.spec.detectors import DETECTORS
+from laconic.spec.encoders import check_encoder, detects
+from laconic.spec.inverted import INVERTED
 from laconic.spec.model import REGIONS, EncoderConfig
 from laconic.spec.pixels import Normalization
 
@@ -30,10 +34,15 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v1_050": partial(MobileNetV1, 0.5),
     "mobilenet_v1_025": partial(MobileNetV1, 0.25),
-    "mobilenet_v2": MobileNetV2,
+    "mobilenet_v2": partial(InvertedNet, INVERTED["mobilenet_v2"]),
+    "efficientnet_lite0": partial(InvertedNet, INVERTED["efficientnet_lite0"]),
+    "efficientnet_lite1": partial(InvertedNet, INVERTED["efficientnet_lite1"]),
+    "efficientnet_lite2": partial(InvertedNet, INVERTED["efficientnet_lite2"]),
     "inception_v1": InceptionV1,
     "vgg_small": SmallVGG,
     "convnet": ConvNet,
+    "nanodet_plus_m": partial(Detector, DETECTORS["nanodet_plus_m"]),
+    "picodet_s_416": partial(Detector, DETECTORS["picodet_s_416"]),
 }
 
 # What numpy and zipfile raise on damaged, encrypted, lying or altogether different files.
@@ -52,7 +61,10 @@ class Regions(nn.Module):
 def build_encoder(config: EncoderConfig) -> nn.Module:
     """The encoder of that name with initial weights; ConfigError where there is no such one."""
     check_encoder(config)
-    return Regions() if config.name == REGIONS else ENCODERS[config.name](stride=config.stride, norm=config.norm)
+    if config.name == REGIONS:
+        return Regions()
+    options = {"regions": config.regions} if detects(config) else {}
+    return ENCODERS[config.name](stride=config.stride, norm=config.norm, **options)
 
 
 def normalize(pixels: Tensor, how: Normalization) -> Tensor:
@@ -67,9 +79,10 @@ def _factor(values: tuple[float, ...], planes: Tensor) -> float | Tensor:
 
 
 def load_imagenet(encoder: nn.Module, path: Path) -> None:
-    """Loads folded ImageNet weights from a .npz file of float32 arrays named like the encoder's parameters.
+    """Loads folded ImageNet weights from a .npz file of float arrays named like the encoder's parameters.
 
-    Names of a classifier are passed over. Raises FormatError where the file cannot be read or does not fit.
+    They may be float16, too. Names of a classifier are passed over. Raises FormatError where the file cannot be read
+    or does not fit.
     """
     state = encoder.state_dict()
     try:

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.models.layers import Conv, Features, pad_same
-from laconic.models.mobilenet import flatten, pool
+from laconic.models.layers import Conv, Features, flatten, pad_same, pool
 
 # 1x1 | 3x3 reduce, 3x3 | second 3x3 reduce, 3x3 | pool projection
 MIXED = {

@@ -7,6 +7,7 @@ row or column of an odd padding goes after the image, whereas PyTorch pads both 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from laconic.models.depthwise import strided_depthwise
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu6": F.relu6,
     "relu": F.relu,
+    "leaky": partial(F.leaky_relu, negative_slope=0.1),
+    "hardswish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid,
     "none": lambda x: x,
 }
 
@@ -75,6 +79,16 @@ def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
     if not (top or bottom or left or right):
         return x
     return F.pad(x, (left, right, top, bottom), value=value)
+
+
+def pool(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C), mean over positions."""
+    return x.mean(dim=(2, 3))
+
+
+def flatten(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H * W, C), positions row by row."""
+    return x.flatten(2).transpose(1, 2)
 
 
 class Conv(nn.Conv2d):

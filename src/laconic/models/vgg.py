@@ -7,8 +7,7 @@ On generated scenes it names shapes far sooner than convolutions that stride (do
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.models.layers import Conv, Features
-from laconic.models.mobilenet import flatten, pool
+from laconic.models.layers import Conv, Features, flatten, pool
 
 CHANNELS = (16, 32, 64, 128)
 

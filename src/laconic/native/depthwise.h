@@ -17,25 +17,28 @@ INLINE finish finish_of(uint32_t activation, float bias) {
 /* In this order NaN stays. */
 INLINE void put_finished(float *to, vec sum, finish f) { store(to, least(f.high, most(f.low, sum))); }
 
-INLINE vec three(vec sum, const vec *weights, vec a, vec b, vec c) {
-  return sum + weights[0] * a + weights[1] * b + weights[2] * c;
+/* A row of weights times what each of its taps sees: 3 or 5 of them, known when compiled. */
+INLINE vec weighted(vec sum, const vec *weights, const vec *seen, uint32_t kernel) {
+  sum = sum + weights[0] * seen[0] + weights[1] * seen[1] + weights[2] * seen[2];
+  return kernel == 5 ? sum + weights[3] * seen[3] + weights[4] * seen[4] : sum;
 }
 
-/* `count` rows of windows of 3 x 3, at most 4 of stride 1 or 2 of stride 2, known when compiled: each row of the band
-   is loaded once for all of them. From the last vector to the first: what a vector writes beyond its row is written
-   again. */
-INLINE void filter_3x3(const band *b, uint32_t row, uint32_t count, uint32_t stride, const vec *weights, finish f,
-                       float *y) {
-  uint32_t columns = b->of.columns, pitch = b->pitch, middle = stride == 1 ? 1 : pitch, last = stride == 1 ? 2 : 1;
+/* `count` rows of windows of `kernel` x `kernel`, 3 or 5, at most 4 of stride 1 or 2 of stride 2, known when compiled:
+   each row of the band is loaded once for all of them. From the last vector to the first: what a vector writes beyond
+   its row is written again. */
+INLINE void filter_rows(const band *b, uint32_t row, uint32_t count, uint32_t kernel, uint32_t stride,
+                        const vec *weights, finish f, float *y) {
+  uint32_t columns = b->of.columns, pitch = b->pitch;
   const float *from = b->at + (size_t)row * stride * stride * pitch;
   for (uint32_t x = (columns - 1) / LANES * LANES;; x -= LANES) {
     vec sums[4] = {f.bias, f.bias, f.bias, f.bias};
     const float *at = from + x;
-    for (uint32_t r = 0; r < (count - 1) * stride + 3; r++, at += stride * pitch) {
-      vec left = load(at), centre = load(at + middle), right = load(at + last);
+    for (uint32_t r = 0; r < (count - 1) * stride + kernel; r++, at += stride * pitch) {
+      vec seen[5];
+      for (uint32_t j = 0; j < kernel; j++) seen[j] = load(at + j % stride * pitch + j / stride);
       for (uint32_t i = 0; i < count; i++)
-        if (r >= i * stride && r < i * stride + 3)
-          sums[i] = three(sums[i], weights + 3 * (r - i * stride), left, centre, right);
+        if (r >= i * stride && r < i * stride + kernel)
+          sums[i] = weighted(sums[i], weights + kernel * (r - i * stride), seen, kernel);
     }
     for (uint32_t i = 0; i < count; i++) put_finished(y + i * columns + x, sums[i], f);
     if (!x) break;
@@ -53,17 +56,24 @@ INLINE void filter_any(const band *b, uint32_t row, const float *weights, finish
   }
 }
 
-static void filter_rows_3x3(const band *b, uint32_t rows, const float *weights, finish f, float *y) {
-  vec w[9];
+/* All rows of a band, `most` at a time; kernel and stride are known when compiled. */
+INLINE void filter_band(const band *b, uint32_t rows, uint32_t most, uint32_t kernel, uint32_t stride,
+                        const float *weights, finish f, float *y) {
+  vec w[25];
   uint32_t row = 0, columns = b->of.columns;
-  for (uint32_t i = 0; i < 9; i++) w[i] = splat(weights[i]);
-  if (b->of.stride == 1) {
-    for (; row + 4 <= rows; row += 4) filter_3x3(b, row, 4, 1, w, f, y + (size_t)row * columns);
-    for (; row < rows; row++) filter_3x3(b, row, 1, 1, w, f, y + (size_t)row * columns);
-  } else {
-    for (; row + 2 <= rows; row += 2) filter_3x3(b, row, 2, 2, w, f, y + (size_t)row * columns);
-    for (; row < rows; row++) filter_3x3(b, row, 1, 2, w, f, y + (size_t)row * columns);
-  }
+  for (uint32_t i = 0; i < kernel * kernel; i++) w[i] = splat(weights[i]);
+  for (; row + most <= rows; row += most) filter_rows(b, row, most, kernel, stride, w, f, y + (size_t)row * columns);
+  for (; row < rows; row++) filter_rows(b, row, 1, kernel, stride, w, f, y + (size_t)row * columns);
+}
+
+static void filter(const band *b, uint32_t rows, const float *weights, finish f, float *y) {
+  uint32_t kernel = b->of.kernel, stride = b->of.stride;
+  if (kernel == 3 && stride == 1) filter_band(b, rows, 4, 3, 1, weights, f, y);
+  else if (kernel == 3 && stride == 2) filter_band(b, rows, 2, 3, 2, weights, f, y);
+  else if (kernel == 5 && stride == 1) filter_band(b, rows, 4, 5, 1, weights, f, y);
+  else if (kernel == 5 && stride == 2) filter_band(b, rows, 2, 5, 2, weights, f, y);
+  else
+    for (uint32_t row = 0; row < rows; row++) filter_any(b, row, weights, f, y + (size_t)row * b->of.columns);
 }
 
 /* x, y, weights, bias, height, width, kernel, stride, activation, scratch */
@@ -78,9 +88,7 @@ static void run_depthwise(const laconic_run *run, const uint32_t *a) {
       uint32_t rows = w.rows - first < b.rows ? w.rows - first : b.rows;
       float *to = y.at + channel * y.stride + (size_t)first * w.columns;
       lay_band(&b, x.at + channel * x.stride, first, rows);
-      if (w.kernel == 3 && w.stride <= 2) filter_rows_3x3(&b, rows, weights, f, to);
-      else
-        for (uint32_t row = 0; row < rows; row++) filter_any(&b, row, weights, f, to + (size_t)row * w.columns);
+      filter(&b, rows, weights, f, to);
     }
   }
 }

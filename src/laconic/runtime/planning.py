@@ -13,13 +13,12 @@ from laconic.runtime.rules_encoders import RULES, plan_encoder
 from laconic.runtime.rules_recurrent import plan_soft_attention, plan_up_down
 from laconic.runtime.rules_transformer import plan_object_relation
 from laconic.runtime.values import Width
-from laconic.spec.encoders import cells_of, channels_of
+from laconic.spec.encoders import MOST_REGIONS, cells_of, channels_of
 from laconic.spec.model import REGIONS
 from laconic.spec.packed import CaptionerSpec, read_spec
 from laconic.spec.tokens import SPECIAL
 from laconic.store import Packed
 
-MOST_REGIONS = 1024  # of an image, where a detector's features are read
 TOKENIZATIONS = ("words", "sentencepiece")
 
 # Each adds programs that read `grid` (and `pooled`, and boxes) and returns the buffers of the header that it reads

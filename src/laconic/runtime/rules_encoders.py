@@ -10,14 +10,13 @@ from laconic.runtime.encoder_maps import Map, Maps
 from laconic.runtime.operations import NONE, Place
 from laconic.runtime.program import Builder
 from laconic.spec.encoders import channels_of
+from laconic.spec.inverted import INVERTED, blocks_of, last_strided
 from laconic.spec.model import EncoderConfig
 from laconic.store import Packed
 
 Rule = Callable[[Maps], Iterator[Map]]
 
 V1_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
-# repeats, stride of the first, of blocks with as many channels
-V2_STAGES = ((1, 1), (2, 2), (3, 2), (4, 2), (3, 1), (3, 2), (1, 1))
 INCEPTION_BLOCKS = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
 INCEPTION_POOLS = {"4b": 3, "5b": 2}  # window of the pooling of stride 2 before a block
 INCEPTION_BRANCHES = ("branch0", "branch1", "branch2", "branch3")
@@ -32,17 +31,17 @@ def mobilenet_v1(maps: Maps) -> Iterator[Map]:
         yield x
 
 
-def mobilenet_v2(maps: Maps) -> Iterator[Map]:
-    """MobileNet-V2; a residual block adds to its own input, which nothing else reads."""
+def inverted_residuals(maps: Maps) -> Iterator[Map]:
+    """MobileNet-V2 and EfficientNet-Lite; a residual block adds to its own input, which nothing else reads."""
     x = maps.convolve(maps.pixels(), "conv0", stride=2)
-    blocks = [(first if r == 0 else 1, r > 0) for repeats, first in V2_STAGES for r in range(repeats)]
-    for i, (stride, residual) in enumerate(blocks):
+    blocks = blocks_of(INVERTED[maps.config.name])
+    for i, block in enumerate(blocks):
         grown = x
-        if i:
-            grown = maps.convolve(x, f"block{i}.expand", grid=(maps.stride, i) == (16, 13))
+        if block.expands:
+            grown = maps.convolve(x, f"block{i}.expand", grid=(maps.stride, i) == (16, last_strided(blocks)))
             yield grown
-        deep = maps.depthwise(grown, f"block{i}.depthwise", stride)
-        x = maps.convolve(deep, f"block{i}.project", activation="LINEARLY", onto=x if residual else None)
+        deep = maps.depthwise(grown, f"block{i}.depthwise", block.stride)
+        x = maps.convolve(deep, f"block{i}.project", activation="LINEARLY", onto=x if block.residual else None)
     yield maps.convolve(x, "head", grid=maps.stride == 32)
 
 
@@ -90,7 +89,10 @@ RULES: dict[str, Rule] = {
     "mobilenet_v1": mobilenet_v1,
     "mobilenet_v1_050": mobilenet_v1,
     "mobilenet_v1_025": mobilenet_v1,
-    "mobilenet_v2": mobilenet_v2,
+    "mobilenet_v2": inverted_residuals,
+    "efficientnet_lite0": inverted_residuals,
+    "efficientnet_lite1": inverted_residuals,
+    "efficientnet_lite2": inverted_residuals,
     "inception_v1": inception_v1,
     "vgg_small": vgg_small,
     "convnet": convnet,

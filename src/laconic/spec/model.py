@@ -21,6 +21,7 @@ class EncoderConfig:
         stride: pixels from one cell of the encoder's grid to the next; 16 gives four times as many cells as 32.
         norm: gives the encoder batch normalisation, for training it from scratch; packing folds it into the weights.
         channels: numbers per region, for the encoder "regions" alone.
+        regions: boxes that a detector gives of each image, the first of them the whole image; for detectors alone.
     """
 
     name: str = "mobilenet_v2"
@@ -28,6 +29,7 @@ class EncoderConfig:
     stride: int = 32
     norm: bool = False
     channels: int = 2048
+    regions: int = 36
 
 
 @dataclass(frozen=True)

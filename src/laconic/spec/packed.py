@@ -12,7 +12,7 @@ from typing import Any
 from laconic.config import from_mapping, to_mapping
 from laconic.errors import ConfigError, FormatError
 from laconic.spec.captioners import CaptionerConfig, captioner_config
-from laconic.spec.encoders import normalization_of
+from laconic.spec.encoders import detects, normalization_of
 from laconic.spec.model import ModelConfig
 from laconic.spec.pixels import Normalization
 from laconic.store import Packed
@@ -71,12 +71,15 @@ def damaged_configuration(packed: Packed, error: Exception) -> FormatError:
 def packed_config(spec: CaptionerSpec, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration that a packed file holds, whose batch norms are folded; `facts` are JSON-able remarks.
 
-    The normalisation of pixels is said where it is not the usual one.
+    The normalisation of pixels is said where it is not the usual one, and the number of regions of detectors alone.
     """
     folded = replace(spec.model, encoder=replace(spec.model.encoder, norm=False))
+    model = to_mapping(folded)
+    if not detects(spec.model.encoder):
+        del model["encoder"]["regions"]
     config = {
         "kind": KIND,
-        "model": to_mapping(folded),
+        "model": model,
         "tokenization": spec.vocabulary.tokenization,
         "facts": dict(facts),
     }

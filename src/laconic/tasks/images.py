@@ -17,7 +17,7 @@ from laconic.errors import ConfigError, LaconicWarning, printable
 from laconic.hf.pixels import read_normalization
 from laconic.models.encoders import build_encoder, load_imagenet, normalize
 from laconic.models.layers import Features
-from laconic.spec.encoders import ENCODERS, channels_of, check_encoder
+from laconic.spec.encoders import ENCODERS, channels_of, check_encoder, detects
 from laconic.spec.model import EncoderConfig
 from laconic.spec.pixels import Normalization
 from laconic.tasks.settings import ModelRecipe
@@ -115,4 +115,6 @@ def _encoder_of(model: ModelRecipe) -> EncoderConfig:
         raise ConfigError(f"model.encoder = {model.encoder!r} stays frozen: give its weights as model.imagenet")
     config = EncoderConfig(model.encoder, model.image, model.stride)
     check_encoder(config)
+    if detects(config):
+        raise ConfigError(f"model.encoder = {model.encoder!r} gives regions, and this reads a grid; choose another")
     return config

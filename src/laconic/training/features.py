@@ -20,7 +20,7 @@ from laconic.data.regions import RegionStore
 from laconic.errors import ConfigError, DataError
 from laconic.models.encoders import normalize
 from laconic.models.layers import Features
-from laconic.spec.encoders import cells_of, channels_of, normalization_of
+from laconic.spec.encoders import cells_of, channels_of, detects, normalization_of
 from laconic.spec.model import EncoderConfig
 from laconic.spec.pixels import images_at_once
 from laconic.training.image_cache import Arrays, Column, Job, Progress, images_digest, open_rows
@@ -35,12 +35,14 @@ class FeatureCache:
     Attributes:
         grid: float16 (views, images, positions, channels); view 1, if any, is the mirror image.
         pooled: float16 (views, images, channels).
+        boxes: float32 (views, images, positions, 4) of a detector's regions; None for the cells of a grid.
         valid: bool (images,), false where a picture could not be read.
         skipped: those pictures.
     """
 
     grid: np.ndarray
     pooled: np.ndarray
+    boxes: np.ndarray | None
     valid: np.ndarray
     skipped: tuple[Skipped, ...]
 
@@ -51,7 +53,8 @@ class FeatureCache:
         """Features of some images as float32 tensors; `mirrored` (rows,) picks the view of each."""
         view = 0 if mirrored is None else mirrored.astype(np.int64)
         grid, pooled = self.grid[view, rows], self.pooled[view, rows]
-        return Features(torch.from_numpy(grid).float(), torch.from_numpy(pooled).float())
+        boxes = None if self.boxes is None else torch.from_numpy(self.boxes[view, rows])
+        return Features(torch.from_numpy(grid).float(), torch.from_numpy(pooled).float(), boxes)
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,8 @@ def encoder_digest(encoder: nn.Module) -> str:
 def cache_key(encoder: nn.Module, config: EncoderConfig, examples: Dataset, mirror: bool) -> str:
     """Changes with the encoder's weights, the preprocessing, and the images."""
     seen = {"name": config.name, "size": config.size, "stride": config.stride, "norm": config.norm}
+    if detects(config):
+        seen["regions"] = config.regions
     return digest(FORMAT, encoder_digest(encoder), seen, images_digest(examples), mirror, torch.__version__)
 
 
@@ -171,22 +176,26 @@ def cache_features(
                 images = normalize(some, normalization_of(config))
                 for view in range(views):
                     features = encoder(images.flip(3) if view else images)
-                    arrays["grid"][view, rows[start : start + count]] = features.grid.cpu().numpy()
-                    arrays["pooled"][view, rows[start : start + count]] = features.pooled.cpu().numpy()
+                    for name in columns:
+                        arrays[name][view, rows[start : start + count]] = getattr(features, name).cpu().numpy()
 
     columns = feature_columns(config, len(examples), views)
     key = cache_key(encoder, config, examples, mirror)
     cached = open_rows(folder / key, Job(examples, config.size, columns, write, progress))
-    return FeatureCache(cached.arrays["grid"], cached.arrays["pooled"], cached.valid, cached.skipped)
+    arrays = cached.arrays
+    return FeatureCache(arrays["grid"], arrays["pooled"], arrays.get("boxes"), cached.valid, cached.skipped)
 
 
 def feature_columns(config: EncoderConfig, images: int, views: int) -> dict[str, Column]:
-    """The arrays of a FeatureCache."""
-    grid, pooled = channels_of(config)
-    return {
-        "grid": Column((views, images, cells_of(config), grid), np.float16),
+    """The arrays of a FeatureCache, named as parts of Features."""
+    (grid, pooled), positions = channels_of(config), cells_of(config)
+    columns = {
+        "grid": Column((views, images, positions, grid), np.float16),
         "pooled": Column((views, images, pooled), np.float16),
     }
+    if detects(config):
+        columns["boxes"] = Column((views, images, positions, 4), np.float32)
+    return columns
 
 
 def cache_pixels(examples: Dataset, size: int, folder: Path, progress: Progress | None = None) -> PixelCache:
