@@ -1,12 +1,14 @@
 """Hooking into a training that is not ours: what is to be done after each step of an optimizer.
 
-The Pruner and UPop attach in the same way. Knows nothing of masks.
+The Pruner, the Quantizer and UPop attach in the same way. Knows nothing of masks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
+from torch import nn
 
+from laconic.compress.piecewise import all_finite
 from laconic.errors import PruningError
 
 
@@ -60,6 +62,22 @@ class Attachment:
         if self._hooks and self.optimizer.zero_grad is ours:  # else another one was attached after
             self.optimizer.zero_grad = before  # type: ignore[method-assign]
         self._hooks = []
+
+
+def withdraw(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Takes parameters out of an optimizer that may hold them: they have another learning rate, and no weight decay."""
+    taken = {id(parameter) for parameter in parameters}
+    for group in optimizer.param_groups:  # in place: some optimizers keep a reference to this list
+        group["params"][:] = [p for p in group["params"] if id(p) not in taken]
+
+
+def unscale(parameters: Iterable[nn.Parameter], scale: float) -> bool:
+    """Takes the loss's scale out of gradients of parameters that no optimizer of the training's holds.
+
+    Returns whether all of them are finite.
+    """
+    gradients = [p.grad.div_(scale) for p in parameters if p.grad is not None]
+    return all_finite([gradient.reshape(-1) for gradient in gradients])
 
 
 def _skipped(optimizer: torch.optim.Optimizer) -> bool:
