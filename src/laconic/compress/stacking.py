@@ -9,6 +9,7 @@ What others have put on a weight (weight norm, spectral norm, ...) computes it a
 into those would not be a mask of what the layer multiplies with, so such weights are refused by name.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
@@ -18,6 +19,7 @@ from torch.nn.utils import parametrize
 from laconic.errors import PruningError
 
 MASK, QUANTISER = 0, 1
+TAGS = itertools.count()  # tell whose transforms those of a copy are
 
 Sites = list[tuple[nn.Module, str]]  # all places, (module, attribute), that share one weight
 

@@ -11,7 +11,6 @@ biases and norms are left alone. `where(name, weight)` chooses otherwise. Knows 
 
 import contextlib
 import copy
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast
 
@@ -30,7 +29,6 @@ from laconic.errors import PruningError
 TOLERANCE = 0.05
 # Modules that need their matrices for matrix products only
 PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNCellBase)
-_TAGS = itertools.count()  # tell whose masks those of a copy are
 
 
 class Pruner:
@@ -81,7 +79,7 @@ class Pruner:
         self.optimizer: torch.optim.Optimizer | None = None
         self._attachment: Attachment | None = None
         self._finalized = False
-        self._tag = next(_TAGS)
+        self._tag = next(stacking.TAGS)
         self._sites = prunable(model, where)
         self.active: dict[str, Mask] = {}
         self._frozen: dict[str, Mask] = {}
