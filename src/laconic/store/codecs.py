@@ -80,7 +80,7 @@ def _roundings(array: Array, precision: str, step: float | None) -> list[_Rounde
     if step is not None:
         return [_as_codes(values.codes_on_grid(exact, step), step)]
     plain = VALUES[precision]
-    if not plain.rounds_to_steps:
+    if plain.loses_nothing:
         stored = values.shortest_float(exact)
         return [_as_planes(exact.astype(values.FLOATS[stored]), stored)]
     found = values.plain_step(exact, plain.vector_step if array.ndim < 2 else plain.matrix_step)

@@ -49,9 +49,14 @@ class Precision:
         return self.stored == "step"
 
     @property
-    def rounds_to_steps(self) -> bool:
-        """Whether it has steps of its own for tensors that none is given for."""
-        return self.matrix_step > 0
+    def loses_nothing(self) -> bool:
+        """Whether what is stored is what was there, bit by bit but for the sign of zero."""
+        return self.stored == "f32" or (self.takes_steps and not self.matrix_step)
+
+    @property
+    def as_trained(self) -> bool:
+        """Whether it is for weights that learned on the grids of steps, which come with them."""
+        return self.takes_steps and self.loses_nothing
 
 
 VALUES: dict[str, Precision] = {

@@ -80,7 +80,8 @@ class Quantizer:
         self._finalized: dict[str, Tensor] | None = None
         self._tag = next(stacking.TAGS)
         found = prunable(model, where, "quantise")
-        self.bits = allot_bits({n: stacking.original(*s[0]) for n, s in found.items()}, bits, careful=careful, few=few)
+        shapes = {name: tuple(stacking.original(*sites[0]).shape) for name, sites in found.items()}
+        self.bits = allot_bits(shapes, bits, careful=careful, few=few)
         self._sites: dict[str, Sites] = {name: found[name] for name in self.bits}
         if not self.bits:
             raise PruningError(

@@ -2,41 +2,41 @@
 
 What breaks first keeps more (docs/METHODS.md): kernels that see few channels, which are the first convolution of an
 encoder and all depthwise ones, and matrices of few weights, such as the first depthwise kernel, whose taps all but
-cancel. Knows names and shapes only.
+cancel. Knows names and shapes only, and no torch.
 """
 
 from collections.abc import Mapping
+from math import prod
 
-from torch import Tensor
-
-from laconic.compress.quantized.learned_step import FEWEST_BITS, MOST_BITS
 from laconic.errors import PruningError
 
+FEWEST_BITS, MOST_BITS = 2, 8
 FLOAT = 0  # bits of what stays as it is
 FEW_CHANNELS = 4  # that each output of a convolution sees: those of a picture, or its own
 CAREFUL = 8  # bits of such kernels
 FEW_WEIGHTS = 1024  # of a matrix that is left alone: it costs a file next to nothing
 
 Bits = int | Mapping[str, int]
+Shape = tuple[int, ...]
 
 
 def check_bits(bits: Bits) -> None:
     """PruningError where a number of bits is neither FLOAT nor from 2 to 8."""
-    for name, value in ({"": bits} if isinstance(bits, int) else bits).items():
-        of = f" of {name!r}" if name else ""
-        if isinstance(value, bool) or value not in (FLOAT, *range(FEWEST_BITS, MOST_BITS + 1)):
+    for name, value in bits.items() if isinstance(bits, Mapping) else [("", bits)]:
+        if type(value) is not int or value not in (FLOAT, *range(FEWEST_BITS, MOST_BITS + 1)):
+            of = f" for {name}" if name else ""
             raise PruningError(
                 f"bits = {value!r}{of}: give {FEWEST_BITS} to {MOST_BITS}, or {FLOAT} to leave weights as they are"
             )
 
 
 def allot_bits(
-    weights: Mapping[str, Tensor], bits: Bits, *, careful: int = CAREFUL, few: int = FEW_WEIGHTS
+    shapes: Mapping[str, Shape], bits: Bits, *, careful: int = CAREFUL, few: int = FEW_WEIGHTS
 ) -> dict[str, int]:
     """Name -> bits; what stays float is left out.
 
     Args:
-        weights: name -> a tensor of two or more dimensions.
+        shapes: name of each weight -> its shape, of two or more dimensions.
         bits: for all, or the beginning of a name ("encoder", "decoder.output"; "" for all others) -> bits. The longest
             beginning counts, and what no beginning fits stays float. One that names a layer or a weight is taken as it
             is; of others the rules of this module may make more, or FLOAT.
@@ -48,25 +48,25 @@ def allot_bits(
     """
     check_bits(bits)
     check_bits(careful)
-    table = {"": bits} if isinstance(bits, int) else dict(bits)
-    unread = [key for key in table if key and not any(_begins(name, key) for name in weights)]
+    table = dict(bits) if isinstance(bits, Mapping) else {"": bits}
+    unread = [key for key in table if not any(_begins(name, key) for name in shapes)]
     if unread:
-        raise PruningError(f"bits: no weight's name begins with {unread[0]!r}; there are {', '.join(list(weights)[:8])}")
-    found = {name: _bits(name, weight, table, careful, few) for name, weight in weights.items()}
+        raise PruningError(f"bits: no weight's name begins with {unread[0]!r}; there are {', '.join(list(shapes)[:8])}")
+    found = {name: _bits(name, shape, table, careful, few) for name, shape in shapes.items()}
     return {name: given for name, given in found.items() if given != FLOAT}
 
 
-def _bits(name: str, weight: Tensor, table: Mapping[str, int], careful: int, few: int) -> int:
+def _bits(name: str, shape: Shape, table: Mapping[str, int], careful: int, few: int) -> int:
     fitting = [key for key in table if _begins(name, key)]
-    if not fitting:
+    if not fitting or not prod(shape):
         return FLOAT
     key = max(fitting, key=len)
     asked = table[key]
     if asked == FLOAT or (key and key in (name, name.rpartition(".")[0])):
         return asked
-    if weight.numel() <= few:
+    if prod(shape) <= few:
         return FLOAT
-    sees_few = weight.ndim > 2 and weight.shape[1] <= FEW_CHANNELS
+    sees_few = len(shape) > 2 and shape[1] <= FEW_CHANNELS
     return max(asked, careful) if sees_few else asked
 
 

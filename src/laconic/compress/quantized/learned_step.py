@@ -19,12 +19,10 @@ from torch.autograd.function import once_differentiable
 from laconic.compress.piecewise import pieces
 from laconic.compress.stacking import QUANTISER, Transform
 
-FEWEST_BITS, MOST_BITS = 2, 8
-
 
 def largest_code(bits: int) -> int:
     """Of a symmetric grid of so many bits, sign included: 1 of 2 bits, 127 of 8."""
-    return 2 ** (bits - 1) - 1
+    return (1 << bits - 1) - 1
 
 
 def first_step(weight: Tensor, most: int, *, per_row: bool = False) -> Tensor:
@@ -133,8 +131,8 @@ class LearnedStep(Transform):
     @torch.no_grad()
     def begin(self, weight: Tensor) -> None:
         """Takes the first step from the weight as it comes: LSQ's, or a finer one that still covers all of it."""
-        options = {"most": self.most, "per_row": self.per_row}
-        self.log_step.copy_(torch.minimum(first_step(weight, **options), covering_step(weight, **options)).log())
+        options = (rule(weight, self.most, per_row=self.per_row) for rule in (first_step, covering_step))
+        self.log_step.copy_(torch.minimum(*options).log())
         self.on = True
 
     def forward(self, weight: Tensor) -> Tensor:
