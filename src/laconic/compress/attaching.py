@@ -13,7 +13,8 @@ from laconic.errors import PruningError
 
 
 class Attachment:
-    """Calls `stepped` after each step of an optimizer, and `forget` whenever it clears its gradients.
+    """Calls `stepped` after each step of an optimizer, `forget` whenever it clears its gradients, and `starting`, where
+    it is given, before each step.
 
     A step within a step (of an optimizer that wraps another) is none of the training's, and neither is one that a
     GradScaler has skipped. Gradients that a skipped step leaves behind are those that `forget` clears.
@@ -22,13 +23,18 @@ class Attachment:
         optimizer: of the training.
         stepped: a step is over.
         forget: the gradients of a step are cleared.
+        starting: a step is to come, and may be skipped.
 
     Raises:
         PruningError: where the optimizer does not tell of its steps.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, stepped: Callable[[], None], forget: Callable[[], None]
+        self,
+        optimizer: torch.optim.Optimizer,
+        stepped: Callable[[], None],
+        forget: Callable[[], None],
+        starting: Callable[[], None] | None = None,
     ) -> None:
         refuse_untold(optimizer)
         self.optimizer = optimizer
@@ -36,6 +42,8 @@ class Attachment:
 
         def before(*_: object) -> None:
             nonlocal depth
+            if depth == 0 and starting is not None:
+                starting()
             depth += 1
 
         def after(*_: object) -> None:

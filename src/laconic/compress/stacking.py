@@ -78,6 +78,12 @@ def original(module: nn.Module, attribute: str) -> nn.Parameter:
     return module.parametrizations[attribute].original  # type: ignore
 
 
+def shape(module: nn.Module, attribute: str) -> tuple[int, ...]:
+    """Of a tensor, without computing it where transforms alone do that."""
+    own = all(isinstance(transform, Transform) for transform in transforms(module, attribute))
+    return tuple((original(module, attribute) if own else getattr(module, attribute)).shape)
+
+
 def install(module: nn.Module, attribute: str, transform: Transform) -> None:
     """Puts a transform on a tensor, after those of the same order and before those of higher ones."""
     if parametrize.is_parametrized(module, attribute):

@@ -80,7 +80,7 @@ class Quantizer:
         self._finalized: dict[str, Tensor] | None = None
         self._tag = next(stacking.TAGS)
         found = prunable(model, where, "quantise")
-        shapes = {name: tuple(stacking.original(*sites[0]).shape) for name, sites in found.items()}
+        shapes = {name: stacking.shape(*sites[0]) for name, sites in found.items()}
         self.bits = allot_bits(shapes, bits, careful=careful, few=few)
         self._sites: dict[str, Sites] = {name: found[name] for name in self.bits}
         if not self.bits:
@@ -98,7 +98,7 @@ class Quantizer:
             for site in self._sites[name]:
                 stacking.install(*site, quantiser)
         self.step_optimizer = torch.optim.Adam([quantiser.log_step for quantiser in self._each], lr=learning_rate)
-        self._masked = self._under_masks()
+        self._masked: set[str] = set()  # names of the weights that a mask stands on
         if not start:
             self._begin()
 
@@ -122,9 +122,8 @@ class Quantizer:
         def stepped() -> None:
             self.step(1.0 if scaler is None else scaler.get_scale())
 
-        self._attachment = Attachment(optimizer, stepped, self.step_optimizer.zero_grad)
-        self.optimizer = optimizer
-        self._forget_zeros(self._sites.keys() - self._masked)
+        self._attachment = Attachment(optimizer, stepped, self.step_optimizer.zero_grad, self._forget_zeros)
+        self.optimizer, self._masked = optimizer, set(self._sites)
         return self
 
     def step(self, scale: float = 1.0) -> None:
@@ -137,9 +136,6 @@ class Quantizer:
         self.step_optimizer.zero_grad()
         if self.steps_done == self.start:
             self._begin()
-        masked = self._under_masks()
-        self._forget_zeros(self._masked - masked)  # masks that were baked in meanwhile
-        self._masked = masked
 
     # Looking
 
@@ -268,24 +264,16 @@ class Quantizer:
         for group in self.step_optimizer.param_groups:
             group["lr"] = self.learning_rate * share
 
-    def _under_masks(self) -> set[str]:
-        """Names of the weights that a mask stands on."""
-        return {
-            name
-            for name, sites in self._sites.items()
-            if any(cast(Transform, transform).order == MASK for transform in stacking.transforms(*sites[0]))
-        }
-
     @torch.no_grad()
-    def _forget_zeros(self, names: set[str]) -> None:
-        """Clears what the optimizer remembers of weights that are zero, which nothing but the gradient keeps there."""
-        if self.optimizer is None:
-            return
-        for name in names:
+    def _forget_zeros(self) -> None:
+        """Clears what the optimizer remembers of zeros that no mask holds any longer: momentum would move them."""
+        masked = {name for name, sites in self._sites.items() if _is_masked(sites)}
+        for name in self._masked - masked:
             weight = stacking.original(*self._sites[name][0])
-            for held in self.optimizer.state.get(weight, {}).values():
+            for held in self.optimizer.state.get(weight, {}).values() if self.optimizer else ():
                 if isinstance(held, Tensor) and held.shape == weight.shape:
                     held.mul_(weight != 0)
+        self._masked = masked
 
     def _check_open(self) -> None:
         if self._finalized is not None:
@@ -306,8 +294,14 @@ class Quantizer:
         return twin
 
 
+def _is_masked(sites: Sites) -> bool:
+    return any(cast(Transform, transform).order == MASK for transform in stacking.transforms(*sites[0]))
+
+
 def _refuse(name: str, sites: Sites) -> None:
     """PruningError for a weight that cannot be quantised while it trains."""
+    for site in sites:
+        stacking.refuse_foreign(name, *site)
     weight = stacking.original(*sites[0])
     refuse_unusable(name, weight)
     if weight.dtype != torch.float32:
@@ -317,7 +311,6 @@ def _refuse(name: str, sites: Sites) -> None:
             "leave it out by `where`"
         )
     for module, attribute in sites:
-        stacking.refuse_foreign(name, module, attribute)
         if any(isinstance(transform, LearnedStep) for transform in stacking.transforms(module, attribute)):
             raise PruningError(f"{name} is quantised already; finalize that quantizer first")
         if getattr(module, "sparse", False):
