@@ -47,7 +47,7 @@ def test_every_shape_and_density_round_trips(precision, shape, density, seed):
     assert (decoded.dtype, decoded.shape) == (np.float32, shape)
     np.testing.assert_array_equal(dense_of(codecs.decode_csr(entry, payload)), decoded)
     assert np.count_nonzero(decoded) == entry.non_zeros
-    if precision == "exact":
+    if precision in ("exact", "trained"):
         np.testing.assert_array_equal(decoded, array)
     elif precision == "half":
         np.testing.assert_array_equal(decoded, array.astype(np.float16 if entry.values == "f16" else np.float32))
@@ -74,6 +74,37 @@ def test_the_smallest_mask_codec_wins(array, codec):
 def test_a_small_depthwise_kernel_keeps_float32_under_half():
     for shape, stored in {(32, 1, 3, 3): "f32", (256, 1, 3, 3): "f16", (32, 2, 3, 3): "f16", (32, 9): "f16"}.items():
         assert pack(sparse(shape, 0.7, 0), "half")[0].values == stored
+
+
+@pytest.mark.parametrize(
+    ("array", "stored"),
+    [
+        (np.array([0.5, -65504.0, 2.0**-24, 0.0]), "f16"),
+        (np.array([0.5, 1 + 2.0**-11]), "f32"),
+        (np.array([65520.0, 0.5]), "f32"),
+        (np.array([2.0**-25, 0.5]), "f32"),
+        (np.array([-0.0, 0.5]), "f16"),
+    ],
+)
+def test_what_lies_on_no_step_is_kept_in_the_fewest_bytes(array, stored):
+    array = array.astype(np.float32)
+    entry, payload = pack(array, "trained")
+    assert entry.values == stored
+    np.testing.assert_array_equal(codecs.decode_dense(entry, payload), array)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("density", [0.03, 0.5, 1.0])
+def test_trained_codes_are_kept_and_cost_their_entropy(bits, density):
+    most, step = 2 ** (bits - 1) - 1, np.float32(0.037)
+    codes = np.clip(np.rint(sparse((300, 200), density, bits) * most / 2.5), -most, most)
+    array = codes.astype(np.float32) * step
+    entry, payload = pack(array, "trained", float(step))
+    assert entry.values == "step"
+    np.testing.assert_array_equal(codecs.decode_dense(entry, payload), array)
+    counts = np.unique(codes, return_counts=True)[1]
+    bound = (counts * np.log2(counts.sum() / counts)).sum() / 8  # of zeros and codes as one alphabet
+    assert len(payload) < 1.1 * bound + 60
 
 
 def test_a_tensor_too_large_for_32_bit_positions_is_refused():

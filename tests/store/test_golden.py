@@ -16,6 +16,7 @@ DIGESTS = {
     "half": "082f267dbbb93226",
     "fine": "2fdb58dd604b8662",
     "compact": "58aab04c00063887",
+    "trained": "986774235292fe3b",
 }
 
 
@@ -52,9 +53,17 @@ def weights() -> dict[str, np.ndarray]:
     }
 
 
+STEPS = {"embed": 0.3, "concentrated": 0.25, "half full": 0.1, "full": 0.02, "all zero": 1.0}  # of what was trained
+
+
 def save(path: Path, values: str) -> bytes:
     about = {"config": {"width": 8, "name": "é"}, "vocabulary": ["a", "犬"], "provenance": {"made": "2026-11-20"}}
-    store.save(weights(), path, values=values, **about)
+    given, steps = weights(), STEPS if values == "trained" else None
+    for name, step in (steps or {}).items():
+        single = np.float32(step)
+        given[name] = np.rint(given[name] / single).clip(-7, 7) * single
+    given["out"] = given["embed"]
+    store.save(given, path, values=values, steps=steps, **about)
     return path.read_bytes()
 
 
@@ -72,7 +81,7 @@ def test_committed_files_decode_to_the_same_bits(golden, values):
     assert packed.config == {"width": 8, "name": "é"}
     assert (packed.vocabulary, packed.provenance) == (["a", "犬"], {"made": "2026-11-20"})
     masks = {entry.mask for entry in packed.entries.values()}
-    assert masks == {"dense", "gaps", "classes"} | ({"bitmap"} if values != "compact" else set())
+    assert masks == {"dense", "gaps", "classes"} | ({"bitmap"} if values not in ("compact", "trained") else set())
 
 
 @pytest.mark.parametrize("values", ["half", "exact"])

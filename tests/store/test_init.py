@@ -138,7 +138,7 @@ def test_every_safetensors_reader_opens_and_lists_the_file(path):
 def test_the_reader_beside_the_specification_reads(path, golden):
     read = runpy.run_path(str(READER))["read"]
     store.save(Tiny(), path, values="fine", config={"width": 8, "name": "é"})
-    for file in (path, golden / "store" / "half.safetensors", golden / "store" / "compact.safetensors"):
+    for file in (path, *(golden / "store" / f"{name}.safetensors" for name in ("half", "compact", "trained"))):
         tensors, config = read(file)
         assert config == {"width": 8, "name": "é"}
         packed = store.load(file)

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from laconic.cli.console import size_line
 from laconic.cli.messages import show
-from laconic.cli.pack import calibrated, is_calibrated, with_precisions
+from laconic.cli.pack import calibrated, check_as_trained, is_calibrated, with_precisions
 from laconic.cli.paths import ModelFolder, OptionalFolder, Overwrite, PackedFile
 from laconic.errors import ConfigError
 
@@ -85,6 +85,8 @@ def _convert_original(options: ConvertOriginal) -> None:
 
 
 def _convert_run(options: Convert) -> None:
+    """Writes the file and says how small it is."""
+    check_as_trained(options.values, "exact", options.run)
     if options.calibrate and not is_calibrated(options.values):
         raise ConfigError(f"--calibrate: values {options.values} need none; give --values fine or compact")
     from laconic import store

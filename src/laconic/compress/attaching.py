@@ -1,17 +1,20 @@
 """Hooking into a training that is not ours: what is to be done after each step of an optimizer.
 
-The Pruner and UPop attach in the same way. Knows nothing of masks.
+The Pruner, the Quantizer and UPop attach in the same way. Knows nothing of masks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
+from torch import nn
 
+from laconic.compress.piecewise import all_finite
 from laconic.errors import PruningError
 
 
 class Attachment:
-    """Calls `stepped` after each step of an optimizer, and `forget` whenever it clears its gradients.
+    """Calls `stepped` after each step of an optimizer, `forget` whenever it clears its gradients, and `starting`, where
+    it is given, before each step.
 
     A step within a step (of an optimizer that wraps another) is none of the training's, and neither is one that a
     GradScaler has skipped. Gradients that a skipped step leaves behind are those that `forget` clears.
@@ -20,13 +23,18 @@ class Attachment:
         optimizer: of the training.
         stepped: a step is over.
         forget: the gradients of a step are cleared.
+        starting: a step is to come, and may be skipped.
 
     Raises:
         PruningError: where the optimizer does not tell of its steps.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, stepped: Callable[[], None], forget: Callable[[], None]
+        self,
+        optimizer: torch.optim.Optimizer,
+        stepped: Callable[[], None],
+        forget: Callable[[], None],
+        starting: Callable[[], None] | None = None,
     ) -> None:
         refuse_untold(optimizer)
         self.optimizer = optimizer
@@ -34,6 +42,8 @@ class Attachment:
 
         def before(*_: object) -> None:
             nonlocal depth
+            if depth == 0 and starting is not None:
+                starting()
             depth += 1
 
         def after(*_: object) -> None:
@@ -60,6 +70,22 @@ class Attachment:
         if self._hooks and self.optimizer.zero_grad is ours:  # else another one was attached after
             self.optimizer.zero_grad = before  # type: ignore[method-assign]
         self._hooks = []
+
+
+def withdraw(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Takes parameters out of an optimizer that may hold them: they have another learning rate, and no weight decay."""
+    taken = {id(parameter) for parameter in parameters}
+    for group in optimizer.param_groups:  # in place: some optimizers keep a reference to this list
+        group["params"][:] = [p for p in group["params"] if id(p) not in taken]
+
+
+def unscale(parameters: Iterable[nn.Parameter], scale: float) -> bool:
+    """Takes the loss's scale out of gradients of parameters that no optimizer of the training's holds.
+
+    Returns whether all of them are finite.
+    """
+    gradients = [p.grad.div_(scale) for p in parameters if p.grad is not None]
+    return all_finite([gradient.reshape(-1) for gradient in gradients])
 
 
 def _skipped(optimizer: torch.optim.Optimizer) -> bool:

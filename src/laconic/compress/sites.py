@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from laconic.compress.stacking import recomputed
+from laconic.compress.stacking import Sites, recomputed
 from laconic.errors import PruningError
 
 Where = Callable[[str, Tensor], bool]
@@ -17,14 +17,15 @@ Where = Callable[[str, Tensor], bool]
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tuple[nn.Module, str]]]:
-    """Weights to mask: name of the first site -> all sites (module, parameter name); tied weights have several, and
-    are chosen where `where` accepts one of their names. A weight that is computed from other parameters counts once,
-    under the name by which the layer reads it.
+def prunable(model: nn.Module, where: Where | None = None, verb: str = "prune") -> dict[str, Sites]:
+    """Weights to mask or to quantise: name of the first site -> all sites; tied weights have several, and are chosen
+    where `where` accepts one of their names. A weight that is computed from other parameters counts once, under the
+    name by which the layer reads it.
 
-    Raises PruningError where nothing matches, and for a lazy module that has no weights yet.
+    Raises PruningError where nothing matches, there being nothing to `verb`, and for a lazy module that has no weights
+    yet.
     """
-    sites: dict[int, tuple[str, list[tuple[nn.Module, str]]]] = {}
+    sites: dict[int, tuple[str, Sites]] = {}
     chosen: set[int] = set()
     seen: list[str] = []
     for prefix, module in model.named_modules():
@@ -38,9 +39,9 @@ def prunable(model: nn.Module, where: Where | None = None) -> dict[str, list[tup
                 chosen.add(id(weight))
     if not chosen:
         raise PruningError(
-            "no weight to prune: the model has no matrices"
+            f"no weight to {verb}: the model has no matrices"
             if not seen
-            else f"no weight to prune: `where` refused all of {', '.join(seen[:8])}"
+            else f"no weight to {verb}: `where` refused all of {', '.join(seen[:8])}"
             + (f" and {len(seen) - 8} more" if len(seen) > 8 else "")
         )
     return dict(found for key, found in sites.items() if key in chosen)

@@ -9,7 +9,9 @@ What others have put on a weight (weight norm, spectral norm, ...) computes it a
 into those would not be a mask of what the layer multiplies with, so such weights are refused by name.
 """
 
-from typing import Any, ClassVar
+import itertools
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -17,6 +19,9 @@ from torch.nn.utils import parametrize
 from laconic.errors import PruningError
 
 MASK, QUANTISER = 0, 1
+TAGS = itertools.count()  # tell whose transforms those of a copy are
+
+Sites = list[tuple[nn.Module, str]]  # all places, (module, attribute), that share one weight
 
 
 class Transform(nn.Module):
@@ -25,10 +30,12 @@ class Transform(nn.Module):
     Attributes:
         order: its place in the stack, low ones first.
         tag: whose it is; copies have it, too.
+        products: nothing but matrix products reads what it gives, so that autocast's type will do.
     """
 
     order: ClassVar[int]
     tag: int = -1
+    products: bool = False
 
 
 def transforms(module: nn.Module, attribute: str) -> list[nn.Module]:
@@ -71,15 +78,27 @@ def original(module: nn.Module, attribute: str) -> nn.Parameter:
     return module.parametrizations[attribute].original  # type: ignore
 
 
+def shape(module: nn.Module, attribute: str) -> tuple[int, ...]:
+    """Of a tensor, without computing it where transforms alone do that."""
+    own = all(isinstance(transform, Transform) for transform in transforms(module, attribute))
+    return tuple((original(module, attribute) if own else getattr(module, attribute)).shape)
+
+
 def install(module: nn.Module, attribute: str, transform: Transform) -> None:
     """Puts a transform on a tensor, after those of the same order and before those of higher ones."""
     if parametrize.is_parametrized(module, attribute):
-        held: nn.ModuleList = module.parametrizations[attribute]  # type: ignore
-        place = sum(other.order <= transform.order for other in held)  # type: ignore
+        held = cast(list[Transform], module.parametrizations[attribute])  # type: ignore
+        place = sum(other.order <= transform.order for other in held)
         transform.train(module.training)
         held.insert(place, transform)
-    else:  # unsafe: the check would make a draw of a learned mask, and a transform changes no shape
-        parametrize.register_parametrization(module, attribute, transform, unsafe=True)
+        for before in list(held)[:-1]:  # another transform reads what it gives
+            before.products = False
+        return
+    before_all = None if parametrize.is_parametrized(module) else list(module._parameters)
+    # unsafe: the check would make a draw of a learned mask, and a transform changes no shape
+    parametrize.register_parametrization(module, attribute, transform, unsafe=True)
+    if before_all is not None:
+        module.parametrizations.parameter_order = before_all  # type: ignore
 
 
 def remove(module: nn.Module, attribute: str, transform: Transform) -> None:
@@ -88,11 +107,47 @@ def remove(module: nn.Module, attribute: str, transform: Transform) -> None:
     if len(held) > 1:
         del held[list(held).index(transform)]
         return
+    order = getattr(module.parametrizations, "parameter_order", [])
     # `parametrize` makes a class per module and takes the property from that class: a copy of the model has it too
     kind = type(module)
     own = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
     module.__class__ = type(kind.__name__, kind.__bases__, own)
     parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
+    held_now = module._parameters  # optimizers and files know parameters by their order
+    held_now.update({name: held_now.pop(name) for name in order if name in held_now})
+
+
+def take_off(sites: Sites, transform: Transform) -> None:
+    """Takes a transform off a weight wherever it lies; where it was the last one, all places share the weight again."""
+    shared = original(*sites[0])
+    for module, attribute in sites:
+        remove(module, attribute, transform)
+        if not transforms(module, attribute):
+            setattr(module, attribute, shared)
+
+
+def in_copy(
+    model: nn.Module, copied: nn.Module, weights: Mapping[str, Sites], tag: int, what: str
+) -> dict[str, tuple[Sites, Transform]]:
+    """Name of each weight of `model` -> its places in a copy of the model, and the transform of that tag there.
+
+    Raises PruningError, which calls the transform `what`, where one has none.
+    """
+    paths = {id(module): path for path, module in model.named_modules()}
+    found: dict[str, tuple[Sites, Transform]] = {}
+    for name, sites in weights.items():
+        try:
+            own = [(copied.get_submodule(paths[id(module)]), attribute) for module, attribute in sites]
+        except AttributeError:
+            own = []
+        mine = [t for site in own[:1] for t in transforms(*site) if isinstance(t, Transform) and t.tag == tag]
+        if not mine:
+            raise PruningError(
+                f"{name} has no {what} in what is to be finalized; give a copy that was made of the model while it "
+                "was trained so (of an AveragedModel its .module)"
+            )
+        found[name] = own, mine[0]
+    return found
 
 
 def value(module: nn.Module, attribute: str, below: Transform) -> Tensor:

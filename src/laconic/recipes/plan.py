@@ -17,7 +17,8 @@ from laconic.captioner.ensemble import Ensemble
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import load, outline
 from laconic.compress.masked.method import Method
-from laconic.compress.sites import Where
+from laconic.compress.quantized.bits import allot_bits
+from laconic.compress.sites import Where, prunable
 from laconic.config import digest, expand
 from laconic.data import DATASETS, Dataset, Photos
 from laconic.data.regions import RegionStore, open_regions
@@ -70,7 +71,7 @@ class Plan:
         objective: what it is to learn.
         teacher: who teaches it; None where nobody does.
         masks: how it is pruned; None leaves it dense.
-        encoder_changes: by its weights or by masks, so that its features cannot be kept.
+        encoder_changes: by its weights, by masks or by steps, so that its features cannot be kept.
         origin: digests of what a checkpoint belongs to.
     """
 
@@ -121,7 +122,7 @@ def plan(recipe: Recipe, place: Place) -> Plan:
 
 
 def check(recipe: Recipe, where: str) -> None:
-    """ConfigError at `where` for a data set, encoder, captioner, option or pruning that is not possible.
+    """ConfigError at `where` for a data set, encoder, captioner, option, pruning or quantisation that is not possible.
 
     Reads no file, and builds the captioner without memory.
     """
@@ -129,7 +130,10 @@ def check(recipe: Recipe, where: str) -> None:
         raise ConfigError(f"{where}: no data set {recipe.data.name!r}; there are {', '.join(DATASETS)}")
     pruning = recipe.pruning
     try:
-        outline(ModelConfig(recipe.encoder, recipe.decoder), Vocabulary(SPECIALS))
+        captioner = outline(ModelConfig(recipe.encoder, recipe.decoder), Vocabulary(SPECIALS))
+        if recipe.quantization.table:
+            shapes = {name: tuple(getattr(*sites[0]).shape) for name, sites in prunable(captioner).items()}
+            allot_bits(shapes, recipe.quantization.table)
         if pruning.method != NONE:
             method_of(pruning.method, pruning.options)
     except (ConfigError, PruningError) as error:
@@ -205,9 +209,10 @@ def _check_stays_sparse(captioner: ImageCaptioner, recipe: Recipe) -> None:
 
 
 def encoder_changes(recipe: Recipe, method: Method | None) -> bool:
-    """Whether the encoder's features change in training: by its weights or by its masks."""
+    """Whether the encoder's features change in training: by its weights, by its masks or by their steps."""
     masked = recipe.pruning.where != "decoder" and recipe.pruning.freeze not in ("all", "encoder")
-    return recipe.training.encoder_learning_rate > 0 or (method is not None and method.moves_masks and masked)
+    learns = recipe.training.encoder_learning_rate > 0 or recipe.quantization.reaches("encoder")
+    return learns or (method is not None and method.moves_masks and masked)
 
 
 def _objective(

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from laconic.compress.quantized.bits import check_bits
 from laconic.data.karpathy import Tokens
 from laconic.decode.search import Decoding, check_length
-from laconic.errors import ConfigError
+from laconic.errors import ConfigError, PruningError
 from laconic.recipes.methods import METHODS, NONE
-from laconic.spec.model import REGIONS, DecoderConfig, EncoderConfig
+from laconic.spec.model import PARTS, REGIONS, DecoderConfig, EncoderConfig
 from laconic.training.settings import Distillation, Scst, Training
 
 Part = Literal["none", "all", "encoder", "decoder"]
@@ -88,6 +89,50 @@ class Pruning:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """Weights that learn as the few whole numbers that a file has of them.
+
+    Attributes:
+        bits: of each weight, sign included, from 2 to 8; 0 leaves the captioner float. Convolutions that see few
+            channels each keep 8, and matrices of up to 1,024 weights stay float.
+        where: the part of the captioner to quantise.
+        parts: other bits for weights by the beginning of their names, which is or begins with "encoder" or "decoder",
+            such as "decoder.output" = 3; 0 leaves them float.
+        start: share of the training after which it begins. Give 0 to a captioner that is trained already.
+    """
+
+    bits: int = 0
+    where: Literal["all", "encoder", "decoder"] = "decoder"
+    parts: dict[str, int] = field(default_factory=dict)
+    start: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, bits in self.parts.items():
+            if isinstance(bits, Mapping):
+                inner = f"{name}.{next(iter(bits), '')}"
+                raise ConfigError(f'quantization.parts: write a name with dots in quotes: parts."{inner}" = ...')
+            if name.split(".")[0] not in PARTS:
+                raise ConfigError(f"quantization.parts: {name!r} begins with neither {' nor '.join(PARTS)}")
+        try:
+            check_bits({**self.parts, "all": self.bits})
+        except PruningError as error:
+            raise ConfigError(f"quantization: {error}") from None
+        if not 0 <= self.start < 1:
+            raise ConfigError(f"quantization.start = {self.start}; give 0 <= start < 1")
+
+    @property
+    def table(self) -> dict[str, int]:
+        """Beginnings of names and their bits; empty where all stays float."""
+        parts = PARTS if self.where == "all" else (self.where,)
+        table = {**(dict.fromkeys(parts, self.bits) if self.bits else {}), **self.parts}
+        return table if any(table.values()) else {}
+
+    def reaches(self, part: str) -> bool:
+        """Whether anything of the encoder, or of the decoder, is quantised."""
+        return any(bits and name.split(".")[0] == part for name, bits in self.table.items())
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides the outcome of a run.
 
@@ -105,6 +150,7 @@ class Recipe:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     initial: str = ""
     pruning: Pruning = field(default_factory=Pruning)
+    quantization: Quantization = field(default_factory=Quantization)
     objective: Literal["cross_entropy", "scst"] = "cross_entropy"
     distillation: Distillation = field(default_factory=Distillation)
     scst: Scst = field(default_factory=Scst)
@@ -120,6 +166,13 @@ class Recipe:
             raise ConfigError(
                 "encoder.norm = true trains batch norms from scratch, and a packed captioner has them folded into its "
                 "weights: set encoder.norm = false beside initial"
+            )
+        if self.quantization.reaches("encoder") and (self.encoder.norm or self.encoder.name == REGIONS):
+            raise ConfigError(
+                "region features have no encoder to quantise: quantise the decoder alone"
+                if self.encoder.name == REGIONS
+                else "encoder.norm = true and a quantised encoder do not go together: a packed file has batch norms "
+                "multiplied into weights, which then lie on no grid; set encoder.norm = false"
             )
         if self.encoder.name == REGIONS:
             if not self.data.regions:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from laconic.captioner.accounting import caption_operations, matrices, non_zeros
 from laconic.captioner.image_captioner import ImageCaptioner
-from laconic.captioner.packing import folded, save
+from laconic.captioner.packing import folded, save, shorten_floats
 from laconic.compress.masked.pruner import Pruner
+from laconic.compress.quantized.aware import Quantizer
 from laconic.data import Dataset
 from laconic.machine.distributed import broadcast, is_writer, writer_first
 from laconic.machine.process import slow_in_bfloat16
@@ -83,12 +84,11 @@ def run(plan: Plan, watch: Watcher) -> dict[str, Any]:
     if plan.place.resume:
         training.resume()
     training.fit()
-    if isinstance(training.pruner, Pruner):
-        training.pruner.finalize()
+    steps = finalize(plan, training)
     if not is_writer():
         return broadcast({})
     seconds["training"] = round(training.seconds, 1)
-    return broadcast(conclude(plan, training, sources, seconds, watch))
+    return broadcast(conclude(plan, training, sources, seconds, steps, watch))
 
 
 # Stages
@@ -134,6 +134,7 @@ def prepare(plan: Plan, sources: Mapping[str, Source], watch: Watcher) -> Run:
         plan.place.folder,
         objective=plan.objective,
         pruner=make_pruner(plan, batches),
+        quantizer=make_quantizer(plan, batches),
         validate=Validator.of(sources["val"], plan.val, plan.recipe.decoding),
         show=watch.progress,
         origin=plan.origin,
@@ -176,6 +177,29 @@ def make_pruner(plan: Plan, batches: Batches) -> Pruner | None:
     return pruner
 
 
+def make_quantizer(plan: Plan, batches: Batches) -> Quantizer | None:
+    """The quantizer of the plan's recipe on its captioner, behind its masks."""
+    asked = plan.recipe.quantization
+    if not asked.table:
+        return None
+    return Quantizer(plan.captioner, asked.table, start=int(asked.start * plan.training.epochs * len(batches)))
+
+
+def finalize(plan: Plan, training: Run) -> dict[str, float]:
+    """Makes an ordinary captioner of what was trained; the steps of the weights that were quantised.
+
+    Of a quantised one all is as its file holds it from now on, so that what is scored is what is shipped.
+    """
+    if isinstance(training.pruner, Pruner):
+        training.pruner.finalize()
+    if not isinstance(training.quantizer, Quantizer):
+        return {}
+    training.quantizer.finalize()
+    steps = training.quantizer.steps()
+    shorten_floats(plan.captioner, steps)
+    return steps
+
+
 def first_losses(plan: Plan, batches: Batches, count: int) -> Iterator[Tensor]:
     """Training losses of the first `count` batches, those of further epochs where one has fewer."""
     plan.captioner.train()
@@ -187,7 +211,12 @@ def first_losses(plan: Plan, batches: Batches, count: int) -> Iterator[Tensor]:
 
 
 def conclude(
-    plan: Plan, training: Run, sources: Mapping[str, Source], seconds: dict[str, float], watch: Watcher
+    plan: Plan,
+    training: Run,
+    sources: Mapping[str, Source],
+    seconds: dict[str, float],
+    steps: Mapping[str, float],
+    watch: Watcher,
 ) -> dict[str, Any]:
     """Scores and packs what was trained; writes and returns the result, and removes the checkpoints."""
     folder, captioner = plan.place.folder, plan.captioner
@@ -204,7 +233,7 @@ def conclude(
     result = {
         "scores": dict(scores),
         "quality": asdict(caption_quality(list(captions.values()), learned)),
-        **pack(captioner, folder / MODEL, dict(scores)),
+        **pack(captioner, folder / MODEL, dict(scores), steps),
         "seconds": {key: seconds[key] for key in ("scoring", "features", "training")},
         "best": training.best,
         "skipped": [skipped.reason for source in sources.values() for skipped in source.skipped],
@@ -215,11 +244,12 @@ def conclude(
     return result
 
 
-def pack(captioner: ImageCaptioner, path: Path, scores: dict[str, float]) -> dict[str, Any]:
-    """Writes the packed file; gives its size, and what is in it: weights that are not zero, and operations."""
+def pack(captioner: ImageCaptioner, path: Path, scores: dict[str, float], steps: Mapping[str, float]) -> dict[str, Any]:
+    """Writes the packed file, which loses nothing; gives its size, and what is in it: weights that are not zero, and
+    operations."""
     packed = folded(captioner.cpu(), exact=True)  # what is counted is what the file holds
     return {
-        "bytes": save(packed, path, "exact", scores=scores),
+        "bytes": save(packed, path, "trained" if steps else "exact", steps=steps, scores=scores),
         "non_zeros": non_zeros(packed),
         "matrices": matrices(path),
         "operations": asdict(caption_operations(packed)),

@@ -32,7 +32,7 @@ from laconic.store.assembly import assemble
 from laconic.store.codecs import Csr
 from laconic.store.comparison import Comparison, TensorChange
 from laconic.store.comparison import compare as compare_packed
-from laconic.store.index import MAX_WEIGHTS, STEP, Entry, Index
+from laconic.store.index import MAX_WEIGHTS, Entry, Index
 from laconic.store.inspection import Inspection, TensorInfo, describe
 from laconic.store.packed import DATA, INDEX, Packed, metadata_of
 from laconic.store.streaming import stream
@@ -78,11 +78,13 @@ def save(
     values: a row of VALUES. "exact" keeps every bit of float32 but the sign of zero, "half" rounds to float16 all
         but small depthwise kernels. "fine" and "compact" keep multiples of a step per tensor, by plain rounding:
         step = a fixed factor times the root mean square of the tensor's non-zeros; weights that round to zero leave
-        the mask.
-    steps: for "fine" and "compact": name of a tensor -> its step, where a quantiser has already put the weights on the
-        grid; each must equal float32(code) * float32(step) for a whole number |code| < 2**24, and is stored without
-        loss. Tensors not named are rounded plainly. Under a tie, name the first of the tied tensors. A `Packed` of
-        the same precision brings its own steps, so that repacking changes nothing.
+        the mask. "trained" is for weights that were quantised while they learned: it loses nothing, and is small where
+        steps are given.
+    steps: for "fine", "compact" and "trained": name of a tensor -> its step, where a quantiser has already put the
+        weights on the grid; each must equal float32(code) * float32(step) for a whole number |code| < 2**24, and is
+        stored without loss. Tensors not named are rounded plainly; under "trained" they are stored as float16 where
+        that loses nothing, else as float32. Under a tie, name the first of the tied tensors. A `Packed` of the same
+        precision brings its own steps, so that repacking changes nothing.
     config, vocabulary, provenance: kept beside the weights; JSON-able. `provenance` says where they come from.
 
     The file appears whole or not at all, and an old one stays until then. Raises ConfigError for unknown `values` and
@@ -195,8 +197,8 @@ def compare(first: PathLike | Packed, second: PathLike | Packed) -> Comparison:
 
 
 def _check_steps(steps: Mapping[str, float], values: str, tensors: Mapping[str, Any], ties: Mapping[str, str]) -> None:
-    if steps and VALUES[values].stored != STEP:
-        stepped = ", ".join(name for name, row in VALUES.items() if row.stored == STEP)
+    if steps and not VALUES[values].takes_steps:
+        stepped = ", ".join(name for name, row in VALUES.items() if row.takes_steps)
         raise ConfigError(f"steps are given, but values={values!r} has none; choose one of {stepped}")
     for name in steps:
         if name not in tensors:

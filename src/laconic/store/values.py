@@ -1,6 +1,7 @@
 """What a weight's value becomes in the file: the one place where precision is given up.
 
 Three ways to lie in the file: `f32` and `f16` as byte planes, `step` as whole multiples of one float32 per tensor.
+Only `exact` and `trained` give up nothing.
 Knows numbers only; positions, names and bytes on disk are the business of others. What cannot be stored, or was
 stored wrongly, is a ValueError.
 """
@@ -29,7 +30,8 @@ class Precision:
     """A row of VALUES: `stored` is what floats lie in the file as; for "step", the steps of plain rounding.
 
     Steps are given as multiples of the root mean square of a tensor's non-zeros, for matrices and kernels, and for
-    vectors (biases, gains), which are few and touch every output.
+    vectors (biases, gains), which are few and touch every output. Without any, nothing is rounded: tensors that lie on
+    the grid of a step are stored by that, others as the shortest float that holds their values.
 
     `error` is what a quantiser that fits steps to data may make of a model's outputs, a share of their size; above 0
     where there are steps. `pixel_error` is that of a model that reads pixels, where it is another.
@@ -41,12 +43,28 @@ class Precision:
     error: float = 0.0
     pixel_error: float | None = None
 
+    @property
+    def takes_steps(self) -> bool:
+        """Whether steps can be given for it."""
+        return self.stored == "step"
+
+    @property
+    def loses_nothing(self) -> bool:
+        """Whether what is stored is what was there, bit by bit but for the sign of zero."""
+        return self.stored == "f32" or (self.takes_steps and not self.matrix_step)
+
+    @property
+    def as_trained(self) -> bool:
+        """Whether it is for weights that learned on the grids of steps, which come with them."""
+        return self.takes_steps and self.loses_nothing
+
 
 VALUES: dict[str, Precision] = {
     "exact": Precision("f32"),
     "half": Precision("f16"),  # relative error at most 2**-11; absolute at most 2**-25 below 2**-14
     "fine": Precision("step", 0.015, 0.01, error=0.009),
     "compact": Precision("step", 0.2, 0.05, error=0.06, pixel_error=0.02),  # chosen on Flickr8k val, docs/LOG.md
+    "trained": Precision("step"),
 }
 FLOATS: dict[str, np.dtype[Any]] = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2")}
 
@@ -73,6 +91,12 @@ def as_float(array: Array, stored: str) -> Array:
     bits = flat.view(f"<u{target.itemsize}")
     np.copyto(bits, 0, where=bits == 1 << (8 * target.itemsize - 1))
     return flat
+
+
+def shortest_float(exact: Floats) -> str:
+    """The row of FLOATS with the fewest bytes that holds these values as they are."""
+    with np.errstate(over="ignore", under="ignore"):
+        return "f16" if np.array_equal(exact.astype(FLOATS["f16"]).astype(np.float32), exact) else "f32"
 
 
 def plain_step(values: Floats, factor: float) -> float | None:

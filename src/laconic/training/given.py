@@ -54,7 +54,7 @@ class Supply(Protocol):
 
 
 class Masking(Protocol):
-    """What prunes while a model trains: laconic's Pruner, or UPop."""
+    """What prunes or quantises while a model trains: laconic's Pruner, its Quantizer, or UPop."""
 
     @property
     def near_target(self) -> bool:

@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ class Run:
         folder: where log and checkpoints go.
         objective: what it learns to do; cross-entropy by default.
         pruner: already on the model, not yet attached.
+        quantizer: likewise.
         validate: gives scores, `selection` among them, after each epoch.
         show: told about progress.
         origin: digests of what a checkpoint belongs to, such as the vocabulary, by name; one of another origin is not
@@ -99,6 +101,7 @@ class Run:
         *,
         objective: Objective | None = None,
         pruner: Masking | None = None,
+        quantizer: Masking | None = None,
         validate: Validate | None = None,
         show: Show | None = None,
         origin: Mapping[str, str] | None = None,
@@ -108,14 +111,16 @@ class Run:
         self.model, self.settings, self.folder = model, settings, folder
         self.batches = batches if world() == 1 else batches.shared(rank(), world())
         self.objective = objective or CrossEntropy(settings.label_smoothing)
-        self.pruner, self.validate, self.show = pruner, validate, show
+        self.pruner, self.quantizer, self.validate, self.show = pruner, quantizer, validate, show
+        given = {"pruner": pruner, "quantizer": quantizer}
+        self.compressing = {name: one for name, one in given.items() if one is not None}
         self.origin = dict(origin or {})
         self.selection, self.percent = selection, percent
         self.device = best_device()
         model.to(self.device)
         self.optimizer = make_optimizer(model, settings)
-        if pruner is not None:
-            pruner.attach(self.optimizer)
+        for one in self.compressing.values():
+            one.attach(self.optimizer)
         self.steps = settings.epochs * len(batches)
         self.step = 0
         self.seconds = 0.0  # of training, over all sittings
@@ -211,13 +216,13 @@ class Run:
         self.save()
 
     def _score(self, validate: Validate) -> None:
-        if self.pruner is None or not self.pruner.near_target:
+        every = self.compressing.values()
+        eligible = all(one.near_target for one in every)
+        with ExitStack() as stack:
+            for one in every if eligible else ():  # what is scored is what would be shipped
+                stack.enter_context(one.trimmed())
             self.scores = validate(self.model)
-            self._keep_if_best(eligible=self.pruner is None)
-        else:
-            with self.pruner.trimmed():  # what is scored is what would be shipped
-                self.scores = validate(self.model)
-                self._keep_if_best(eligible=True)
+            self._keep_if_best(eligible)
 
     def _keep_if_best(self, eligible: bool) -> None:
         if eligible and self.scores[self.selection] > self.best.get(self.selection, -math.inf):
@@ -239,8 +244,8 @@ class Run:
         if not logged and show is None:
             return
         facts = {"lr": self.optimizer.param_groups[0]["lr"], **facts}
-        if self.pruner is not None:
-            facts |= self.pruner.statistics()
+        for one in self.compressing.values():
+            facts |= one.statistics()
         if logged:
             self._write({"step": self.step, "loss": loss, **facts, "seconds": round(self.seconds, 2)})
         if show is not None:
@@ -276,8 +281,7 @@ class Run:
             "scores": self.scores,
             "origin": self.origin,
         }
-        if self.pruner is not None:
-            state["pruner"] = self.pruner.state_dict()
+        state |= {name: one.state_dict() for name, one in self.compressing.items()}
         save_checkpoint(state, self.last)
         self._drop_other_bests()
 
@@ -299,8 +303,8 @@ class Run:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             check_moments(self.optimizer)
-            if self.pruner is not None:
-                self.pruner.load_state_dict(state["pruner"])
+            for name, one in self.compressing.items():
+                one.load_state_dict(state[name])
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise TrainingError(
                 f"{self.last}: checkpoint of another model or other settings, or damaged "

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from laconic.compress import piecewise
 from laconic.compress.masked import gating
 from laconic.compress.masked.gating import (
     add_slope,
@@ -240,7 +241,7 @@ def test_pieces_change_nothing(shape, kernels, monkeypatch):
         weight = weight.to(memory_format=torch.channels_last)
     found = []
     for piece in (1 << 12, 1 << 30):
-        monkeypatch.setattr(gating, "PIECE", piece)
+        monkeypatch.setattr(piecewise, "PIECE", piece)
         monkeypatch.setattr(sharing, "GRAIN", piece)
         monkeypatch.setattr(gating, "LEAST", 1)
         mask = LearnedMask(weight, 0.0)

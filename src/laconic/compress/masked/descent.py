@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from laconic.compress.masked.gating import pieces, sigmoid_slope
+from laconic.compress.masked.gating import sigmoid_slope
+from laconic.compress.piecewise import pieces
 
 TINY = 1e-30  # against a division by zero
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from laconic.compress.masked.descent import AdaptiveDescent
 from laconic.compress.masked.driver import Driver, MaskedWeight
-from laconic.compress.masked.gating import all_finite, count_open, sigmoid_slope
+from laconic.compress.masked.gating import count_open, sigmoid_slope
 from laconic.compress.masked.masks import LearnedMask
 from laconic.compress.masked.ranking import keep_largest
+from laconic.compress.piecewise import all_finite
 from laconic.errors import PruningError
 
 if TYPE_CHECKING:

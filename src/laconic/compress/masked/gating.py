@@ -6,18 +6,18 @@ where it is there (gating.h): the same numbers up to rounding, in one pass over 
 Knows nothing of modules, losses or optimizers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from laconic.compress.piecewise import all_finite, pieces
 from laconic.machine.noise import LEVELS, noise16, words_for
 from laconic.machine.threads import in_threads, run
 from laconic.native.library import library
 
-PIECE = 1 << 17  # elements that a CPU works on at a time: 512 KiB of float32
 BLOCK = 1 << 20  # elements that a thread draws at a time
 LEAST = 1 << 15  # elements from which on a kernel pays
 
@@ -33,19 +33,6 @@ KERNELS = {  # operation and types of its tensors: name in gating.h
     ("add_slope", _F, _F): "add_slope",
     ("count_open", _F): "count_open",
 }
-
-
-def pieces(*tensors: Tensor, size: int | None = None) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors of one shape side by side, some rows (`size` elements, or PIECE) at a time on a CPU and whole elsewhere.
-
-    What is computed from a piece stays in the cache. At full size every intermediate result would be paged in anew
-    by the operating system, which costs several times the arithmetic.
-    """
-    first = tensors[0]
-    rows = len(first)
-    if first.device.type == "cpu":
-        rows = max(1, (size or PIECE) * rows // max(1, first.numel()))
-    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
 
 def draw_bernoulli(gates: Tensor, seed: int, out: Tensor | None = None) -> Tensor:
@@ -156,12 +143,6 @@ def add_slope(gates: Tensor, factor: Tensor, grad: Tensor) -> bool:
     for result, some in pieces(grad, gates):
         result.add_(sigmoid_slope(some, factor.expand_as(some)))
     return all_finite([grad])
-
-
-def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether no element is infinite or not a number, in one pass: zero times any such is not a number."""
-    sums = [torch.stack([(some * 0).sum() for (some,) in pieces(tensor)]).sum() for tensor in tensors]
-    return not sums or bool(torch.stack(sums).sum().isfinite())
 
 
 def _natively(operation: str, *tensors: Tensor, out: Sequence[Tensor] = (), scalars: Sequence[Any] = ()) -> list[Any]:

@@ -11,7 +11,6 @@ biases and norms are left alone. `where(name, weight)` chooses otherwise. Knows 
 
 import contextlib
 import copy
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from laconic.compress import stacking
-from laconic.compress.attaching import Attachment, refuse_untold
+from laconic.compress.attaching import Attachment, refuse_untold, unscale, withdraw
 from laconic.compress.masked.driver import Driver, MaskedWeight
 from laconic.compress.masked.frozen import Frozen
 from laconic.compress.masked.masks import LearnedMask, Mask
@@ -30,7 +29,6 @@ from laconic.errors import PruningError
 TOLERANCE = 0.05
 # Modules that need their matrices for matrix products only
 PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNCellBase)
-_TAGS = itertools.count()  # tell whose masks those of a copy are
 
 
 class Pruner:
@@ -81,7 +79,7 @@ class Pruner:
         self.optimizer: torch.optim.Optimizer | None = None
         self._attachment: Attachment | None = None
         self._finalized = False
-        self._tag = next(_TAGS)
+        self._tag = next(stacking.TAGS)
         self._sites = prunable(model, where)
         self.active: dict[str, Mask] = {}
         self._frozen: dict[str, Mask] = {}
@@ -97,7 +95,6 @@ class Pruner:
         if not self.active:
             raise PruningError(f"no weight to prune: `freeze` holds all of {', '.join(list(self._frozen)[:8])}")
         self._refuse_sparse()
-        self._order = {site[0]: list(site[0]._parameters) for s in self._sites.values() for site in s}
         self._mask()
         self.weights = sum(mask.keep.numel() for mask in self.active.values())
         try:
@@ -127,9 +124,7 @@ class Pruner:
         self._check_open()
         self.driver.attach(optimizer)
         self._detach()
-        gates = {id(p) for mask in self.active.values() for p in mask.parameters()}
-        for group in optimizer.param_groups:  # in place: some optimizers keep a reference to this list
-            group["params"][:] = [p for p in group["params"] if id(p) not in gates]
+        withdraw(optimizer, (gates for mask in self.active.values() for gates in mask.parameters()))
 
         def stepped() -> None:
             if scaler is None or self._unscale(scaler.get_scale()):
@@ -294,24 +289,13 @@ class Pruner:
 
     def _twin(self, model: nn.Module) -> "Pruner":
         """A pruner of the same state on the masks of a copy."""
-        paths = {id(module): path for path, module in self.model.named_modules()}
         twin = copy.copy(self)
         twin.model, twin._attachment, twin.optimizer, twin._finalized = model, None, None, False
-        twin._sites, twin.active, twin._frozen, twin._order = {}, {}, {}, {}
-        for name, sites in self._sites.items():
-            try:
-                own = [(model.get_submodule(paths[id(module)]), attribute) for module, attribute in sites]
-            except AttributeError:
-                own = []
-            found = [t for site in own[:1] for t in stacking.transforms(*site) if getattr(t, "tag", None) == self._tag]
-            if not found:
-                raise PruningError(
-                    f"{name} has no mask of this pruner in what is to be finalized; give a copy that was made of the "
-                    "model while it was being pruned (of an AveragedModel its .module)"
-                )
-            twin._sites[name] = own
-            (twin.active if name in self.active else twin._frozen)[name] = cast(Mask, found[0])
-            twin._order |= {copied: self._order[module] for (copied, _), (module, _) in zip(own, sites, strict=True)}
+        twin._sites, twin.active, twin._frozen = {}, {}, {}
+        found = stacking.in_copy(self.model, model, self._sites, self._tag, "mask of this pruner")
+        for name, (sites, mask) in found.items():
+            twin._sites[name] = sites
+            (twin.active if name in self.active else twin._frozen)[name] = cast(Mask, mask)
         twin.driver = self.driver.onto({name: MaskedWeight(twin._sites[name], m) for name, m in twin.active.items()})
         return twin
 
@@ -349,16 +333,8 @@ class Pruner:
 
     def _unmask(self) -> None:
         """The ordinary module again, with the weights as they are without their masks."""
-        for name, sites in self._sites.items():
-            mask = {**self.active, **self._frozen}[name]
-            shared = stacking.original(*sites[0])
-            for module, attribute in sites:
-                stacking.remove(module, attribute, mask)
-                if not stacking.transforms(module, attribute):
-                    setattr(module, attribute, shared)
-        for module, names in self._order.items():  # optimizers and files know parameters by their order
-            own = module._parameters
-            own.update({name: own.pop(name) for name in names if name in own})
+        for name, mask in {**self.active, **self._frozen}.items():
+            stacking.take_off(self._sites[name], mask)
 
     def _forget_gradients(self) -> None:
         for mask in self.active.values():
@@ -367,9 +343,7 @@ class Pruner:
 
     def _unscale(self, scale: float) -> bool:
         """Takes the loss's scale out of the gates' gradients; false, with none left, where one is not finite."""
-        learned = [mask for mask in self.active.values() if isinstance(mask, LearnedMask)]
-        gradients = [mask.gates.grad.div_(scale) for mask in learned if mask.gates.grad is not None]
-        if all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+        if unscale((mask.gates for mask in self.active.values() if isinstance(mask, LearnedMask)), scale):
             return True
         self._forget_gradients()
         return False

@@ -1,9 +1,13 @@
 """A small network that learns a task quickly and cannot do it with its weights gone."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .modules import MODULES
 
 
 class Task:
@@ -44,3 +48,11 @@ def task() -> Task:
 @pytest.fixture
 def adam():
     return lambda model: torch.optim.Adam(model.parameters(), lr=1e-3)
+
+
+@pytest.fixture(params=MODULES)
+def case(request) -> tuple[nn.Module, Any, list[str]]:
+    """A module, an input and the names of its matrices."""
+    torch.manual_seed(0)
+    make, draw, names = MODULES[request.param]
+    return make(), draw(), names
