@@ -135,7 +135,7 @@ def _how_to_go_on(arguments: list[str]) -> str:
     if arguments[:1] in (["train"], ["slim"]):
         again = [*arguments, *(["--resume"] if "--resume" not in arguments else [])]
         return f"stopped; continue with: {shlex.join(['laconic', *again])}"
-    if arguments[:1] in (["demo"], ["study"]):
+    if arguments[:1] in (["demo"], ["study"], ["compress"]):
         return f"stopped; continue with: {shlex.join(['laconic', *arguments])}"
     return "stopped"
 
@@ -181,6 +181,12 @@ VERBS: dict[str, Verb] = {
         "laconic slim my_clip --task retrieval --data flickr8k --root data/flickr8k --ratio 0.5 -o runs/slim_clip",
         _type("slim", "SlimFolder"),
         _done("slim", "slim"),
+    ),
+    "compress": Verb(
+        "make a trained captioner as small as asked for: prune, quantise, train, pack",
+        "laconic compress runs/flickr8k_dense --budget 1MB -o runs/small",
+        _type("compress", "Compress"),
+        _done("compress", "compress"),
     ),
     "study": Verb(
         "carry out many recipes that differ in a few settings",

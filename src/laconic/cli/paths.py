@@ -22,7 +22,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from laconic.config import expand
 from laconic.errors import ConfigError
 from laconic.machine.files import replaceable
-from laconic.spec.manifest import CAPTIONS, GATES, MODEL, OF_RUN, RECIPE, STUDY
+from laconic.spec.manifest import CAPTIONS, COMPRESSED, GATES, MODEL, OF_RUN, RECIPE, STUDY
 
 STDOUT = Path("-")  # where JSON goes to standard output
 EMPTY = "\0"  # stands for an empty word, which a Path would take for the current folder; no word can hold it
@@ -215,6 +215,11 @@ RunFolder = Annotated[
 StudyFolder = Annotated[
     Path | None,
     Output("folder of a study", _folder_with(STUDY, b'{\n "command"', STUDY), folder=True),
+    arg(aliases=("-o",), metavar="DIR"),
+]
+CompressFolder = Annotated[
+    Path | None,
+    Output("folder of a compression", _folder_with(COMPRESSED, b"{", MODEL, COMPRESSED), folder=True),
     arg(aliases=("-o",), metavar="DIR"),
 ]
 DemoFolder = Annotated[

@@ -11,6 +11,7 @@ TAUGHT = "taught.json"  # captions that a teacher has written, while a run lasts
 LAST = "last.pt"  # the checkpoint to go on from
 BESTS = "best-*.pt"  # checkpoints to ship, each with its step in its name
 LOCK = "lock"  # held by the process that trains in the folder
+COMPRESSED = "compressed.json"  # beside the stages of a compression: what was made and which one was chosen
 STUDY = "study.json"  # beside the folders of a study's runs
 OF_RUN = (
     MODEL,

@@ -1,0 +1,116 @@
+"""The verb `compress`: a trained captioner made as small as asked for."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from rich import box
+from rich.table import Table
+from tyro.conf import Positional, arg
+
+from laconic.cli.paths import CompressFolder
+from laconic.errors import ConfigError
+from laconic.spec.manifest import MODEL
+
+if TYPE_CHECKING:
+    from laconic.recipes.compressing import Compressed
+
+UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2}
+_SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Compress:
+    """Makes a trained captioner, encoder included, as small as asked for: prunes it while it learns on with itself as
+    the teacher, lets its weights become few whole numbers, packs it, and says what came out."""
+
+    run: Annotated[Path, Positional, arg(metavar="RUN")]
+    """The folder of a finished run, or a recipe (.toml), whose captioner is trained first."""
+    budget: str = ""
+    """Size of the file at most, such as 1MB, 900kB or 800000."""
+    keep: str = ""
+    """Share of the CIDEr score to keep at least, such as 98% or 0.98; the smallest file that does is made."""
+    out: CompressFolder = None
+    """Folder for the stages and the file; runs/<name>_compressed by default."""
+    epochs: int = 6
+    """Epochs of a stage."""
+    bits: int = 4
+    """Of each weight, from 2 to 8."""
+    learning_rate: float = 5e-4
+    """Of the decoder."""
+    encoder_learning_rate: float = 2e-4
+    """Of the encoder."""
+    cache: Annotated[Path, arg(metavar="DIR")] = Path("cache")
+    """Folder of cached images and image features, which all runs share."""
+    threads: int = 0
+    """Processor threads; 0 for all."""
+
+
+def compress(options: Compress) -> None:
+    """Carries the stages out and shows what each came to; what was stopped goes on when it is called again."""
+    budget, keep = size_of(options.budget), share_of(options.keep)
+    from laconic.cli.console import console_for
+    from laconic.cli.progress import watching
+    from laconic.machine.process import settle_in
+    from laconic.recipes.compressing import Aim, Stages
+    from laconic.recipes.compressing import compress as carry_out
+
+    aim = Aim(budget, keep)
+    stages = Stages(options.epochs, options.bits, options.learning_rate, options.encoder_learning_rate)
+    name = options.run.stem if options.run.suffix == ".toml" else options.run.resolve().name
+    out = options.out or Path("runs") / f"{name}_compressed"
+    settle_in(options.threads)
+    console = console_for()
+    with watching(console) as watch:
+        run = options.run
+        if run.suffix == ".toml":
+            from laconic.config import read_toml
+            from laconic.recipes.recipe import Recipe
+            from laconic.recipes.run import run_recipe
+
+            recipe, run = read_toml(run, Recipe), out / "dense"
+            run_recipe(recipe, run, options.cache, resume=True, watch=watch)
+        found = carry_out(run, aim, out, options.cache, stages=stages, watch=watch)
+    console.print(stages_table(found))
+    console.print(f"laconic caption {out / MODEL} photo.jpg", markup=False, highlight=False, soft_wrap=True)
+
+
+def size_of(text: str) -> int:
+    """Bytes of "1MB", "900 kB" or "800000"; 0 of nothing. ConfigError for what is no size."""
+    if not text:
+        return 0
+    match = _SIZE.fullmatch(text)
+    if match is None or match[2].lower() not in UNITS or not float(match[1]):
+        raise ConfigError(f"--budget {text}: is no size; give bytes, or a number with kB or MB, such as 1.3MB")
+    return int(float(match[1]) * UNITS[match[2].lower()])
+
+
+def share_of(text: str) -> float:
+    """0.98 of "98%" or "0.98"; 0 of nothing. ConfigError for what is no share."""
+    if not text:
+        return 0.0
+    try:
+        share = float(text.rstrip("% ")) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise ConfigError(f"--keep {text}: is no share; give a percentage such as 98%, or a number such as 0.98")
+    return share
+
+
+def stages_table(found: "Compressed") -> Table:
+    """A row for the dense captioner and for each stage; the chosen one has a mark."""
+    table = Table("", "weights gone", "file", "smaller by", "CIDEr", "of dense", box=box.SIMPLE_HEAD)
+    for made in (found.dense, *found.made):
+        chosen = made == found.chosen
+        table.add_row(
+            f"{made.name}{' *' if chosen else ''}",
+            f"{made.sparsity:.1%}",
+            f"{made.bytes / 1e6:.2f} MB",
+            f"{1 - made.bytes / found.dense.bytes:.1%}",
+            f"{100 * made.score:.2f}",
+            f"{made.score / found.dense.score:.1%}" if found.dense.score > 0 else "",
+            style="bold" if chosen else "",
+        )
+    return table
