@@ -9,6 +9,7 @@ import laconic
 
 PROMISED = {
     "Pruner",
+    "Quantizer",
     "Supermask",
     "Magnitude",
     "Snip",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from laconic.compress.masked.schedule import Cubic
     from laconic.compress.masked.snip import Snip
     from laconic.compress.masked.supermask import Supermask
+    from laconic.compress.quantized.aware import Quantizer
     from laconic.decode.search import Decoding
     from laconic.errors import LaconicError
     from laconic.text import Vocabulary
@@ -34,6 +35,7 @@ _HOME = {  # public name -> module that defines it; a module is its own home
     "LaconicError": "laconic.errors",
     "Magnitude": "laconic.compress.masked.magnitude",
     "Pruner": "laconic.compress.masked.pruner",
+    "Quantizer": "laconic.compress.quantized.aware",
     "Snip": "laconic.compress.masked.snip",
     "Supermask": "laconic.compress.masked.supermask",
     "Vocabulary": "laconic.text",
@@ -53,6 +55,7 @@ __all__ = [
     "LaconicError",
     "Magnitude",
     "Pruner",
+    "Quantizer",
     "Snip",
     "Supermask",
     "Vocabulary",

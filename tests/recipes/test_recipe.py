@@ -11,8 +11,8 @@ import pytest
 from laconic.config import from_mapping, read_toml, to_mapping
 from laconic.decode.search import MOST_TOKENS
 from laconic.errors import ConfigError
-from laconic.recipes.plan import check
-from laconic.recipes.recipe import CUBIC, FLAT, DataRecipe, Pruning, Recipe
+from laconic.recipes.plan import check, encoder_changes
+from laconic.recipes.recipe import CUBIC, FLAT, DataRecipe, Pruning, Quantization, Recipe
 from laconic.spec.model import EncoderConfig
 from laconic.training.settings import Training
 
@@ -71,3 +71,60 @@ def test_recipes_of_the_repository_are_possible(path):
     recipe = read_toml(path, Recipe)
     assert from_mapping(json.loads(json.dumps(to_mapping(recipe))), Recipe, "") == recipe
     check(recipe, str(path))
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"bits": 1}, r"quantization: bits = 1 for all: give 2 to 8, or 0"),
+        ({"bits": 16}, r"quantization: bits = 16 for all: give 2 to 8, or 0"),
+        ({"bits": 4.0}, r"bits = 4\.0; expected int"),
+        ({"parts": {"encoder": "8"}}, r"quantization: bits = '8' for encoder: give 2 to 8"),
+        ({"parts": {"head": 8}}, r"quantization\.parts: 'head' begins with neither encoder nor decoder"),
+        ({"parts": {"": 8}}, r"quantization\.parts: '' begins with neither"),
+        ({"parts": {"decoder": {"output": 3}}}, r'write a name with dots in quotes: parts\."decoder\.output" = '),
+        ({"bits": 4, "start": 1.0}, r"quantization\.start = 1\.0; give 0 <= start < 1"),
+        ({"bits": 4, "where": "both"}, r"where = 'both'; choose one of 'all', 'encoder', 'decoder'"),
+    ],
+)
+def test_quantisation_that_is_not_possible_is_refused_by_key(table, says):
+    with pytest.raises(ConfigError, match=says):
+        from_mapping({"quantization": table}, Recipe, "x")
+
+
+def test_the_table_of_bits_by_part():
+    assert Quantization().table == Quantization(parts={"decoder": 0}).table == {}
+    assert Quantization(4).table == {"decoder": 4}
+    assert Quantization(4, "all", {"encoder": 8, "decoder.output": 3}).table == {
+        "encoder": 8,
+        "decoder": 4,
+        "decoder.output": 3,
+    }
+    assert Quantization(parts={"encoder.head": 4}).reaches("encoder")
+    assert not Quantization(4, parts={"encoder": 0}).reaches("encoder")
+    assert not Quantization(4, "encoder").reaches("decoder")
+
+
+def test_a_quantised_encoder_has_neither_batch_norms_nor_a_detector_in_its_place():
+    with pytest.raises(ConfigError, match=r"set encoder\.norm = false"):
+        Recipe(encoder=EncoderConfig(norm=True), quantization=Quantization(4, "all"))
+    Recipe(encoder=EncoderConfig(norm=True), quantization=Quantization(4))
+    with pytest.raises(ConfigError, match="quantise the decoder alone"):
+        Recipe(
+            DataRecipe(regions="x"),
+            EncoderConfig("regions", channels=6),
+            quantization=Quantization(4, "all"),
+            training=Training(mirror=False),
+        )
+
+
+def test_a_part_that_the_captioner_does_not_have_is_found_before_anything_is_read():
+    recipe = Recipe(DataRecipe("scenes"), quantization=Quantization(4, parts={"decoder.heads": 8}))
+    with pytest.raises(ConfigError, match=r"^here: bits: no weight's name begins with 'decoder\.heads'; there are "):
+        check(recipe, "here")
+    check(replace(recipe, quantization=Quantization(4, "all", {"decoder.output": 3})), "here")
+
+
+def test_a_frozen_encoder_that_is_quantised_changes_what_the_decoder_reads():
+    for quantization, changes in ((Quantization(4), False), (Quantization(4, "all"), True)):
+        assert encoder_changes(Recipe(quantization=quantization), None) is changes

@@ -141,6 +141,29 @@ def test_frozen_masks_are_named_by_what_made_them(runs, tmp_path):
     assert method_name(by_name(tmp_path)["tuned"]) == "frozen masks"
 
 
+def test_runs_in_few_bits_say_so_and_are_compared_with_float_ones(runs, tmp_path):
+    for name, table in {
+        "dense": {},
+        "dense_4": {"bits": 4},
+        "smp_0.95": {"bits": 3, "parts": {"encoder": 8, "decoder.output": 0}},
+        "smp_0.8": {"bits": 9},
+    }.items():
+        run = shutil.copytree(runs / name.removesuffix("_4"), tmp_path / name)
+        recipe = json.loads((run / "recipe.json").read_text())
+        (run / "recipe.json").write_text(json.dumps({**recipe, "quantization": table}))
+    found, notes = read_runs([tmp_path])
+    assert {run.name: method_name(run) for run in found} == {
+        "dense": "dense",
+        "dense_4": "dense, 4 bits",
+        "smp_0.95": "SMP, 3 to 8 bits",
+    }
+    assert {run.name for run in found if run.is_dense} == {"dense"}
+    assert dense_counterpart(found[1], found).name == "dense"
+    assert (found[1].sparsity, style_of("dense, 4 bits")) == (0, STYLES["dense"])
+    assert len(notes) == 1
+    assert "smp_0.8: left out, damaged (ConfigError: quantization: bits = 9" in notes[0]
+
+
 def test_what_is_left_out_is_said(runs, tmp_path):
     shutil.copytree(runs / "dense", tmp_path / "good")
     recipe, result = ((runs / "dense" / f"{name}.json").read_text() for name in ("recipe", "result"))

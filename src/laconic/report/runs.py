@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from laconic import store
 from laconic.errors import ConfigError, LaconicError
 from laconic.metrics import CaptionQuality
+from laconic.recipes.recipe import Quantization
 from laconic.report.files import DAMAGED, read_captions, read_log, read_table
 from laconic.report.settings import completed, flattened
 from laconic.spec.captioners import form
@@ -97,8 +98,14 @@ class FinishedRun:
         return bool(self.settings["distillation"]["teacher"])
 
     @property
+    def bits(self) -> tuple[int, ...]:
+        """Numbers of bits of weights that learned in few, each once, rising; none where all are float."""
+        return tuple(sorted(set(Quantization(**self.settings["quantization"]).table.values()) - {0}))
+
+    @property
     def is_dense(self) -> bool:
-        return bool(self.pruning["method"] == "none")
+        """Neither pruned nor quantised."""
+        return bool(self.pruning["method"] == "none") and not self.bits
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -9,13 +9,14 @@ from typing import Any
 
 from laconic.decode.search import Decoding
 from laconic.recipes import older
-from laconic.recipes.recipe import CUBIC, Pruning
+from laconic.recipes.recipe import CUBIC, Pruning, Quantization
 from laconic.training.settings import Distillation, Training
 
 DEFAULTS = {
     "training": asdict(Training()),
     "decoding": asdict(Decoding()),
     "distillation": asdict(Distillation()),
+    "quantization": asdict(Quantization()),
 }
 OPTIONS = {"sparsity": 0.0, **older.DEFAULTS}  # of any pruning method
 
