@@ -36,7 +36,7 @@ def caption(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("captioner", ["soft_attention", "up_down", "object_relation"])
+@pytest.mark.parametrize("captioner", ["soft_attention", "up_down", "object_relation", "aoanet"])
 def test_it_says_what_the_engine_says(caption, captioner, random_captioner, tmp_path):
     file = random_captioner(captioner, EncoderConfig("mobilenet_v1_025", 64, 16))
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)

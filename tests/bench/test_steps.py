@@ -29,6 +29,7 @@ DECODERS = {
     "soft_attention": {"hidden": 24, "word": 16},
     "soft_attention gru": {"hidden": 24, "word": 16, "cell": "gru"},
     "object_relation": {"width": 32, "heads": 4, "layers": 2, "feed_forward": 48},
+    "aoanet": {"width": 32, "heads": 4, "layers": 1},
 }
 
 

@@ -156,6 +156,7 @@ SMALL = {
     "soft_attention": {"word": 64, "hidden": 64},
     "up_down": {"word": 64, "hidden": 64, "attention": 32},
     "object_relation": {"layers": 2, "heads": 4, "width": 64, "feed_forward": 128},
+    "aoanet": {"layers": 2, "heads": 4, "width": 64, "feed_forward": 128},
 }
 
 

@@ -18,7 +18,7 @@ from laconic.runtime.native_path import NativePath
 from laconic.runtime.numpy_path import NumpyPath
 from laconic.spec.model import EncoderConfig
 
-CAPTIONERS = ("soft_attention", "up_down", "object_relation")
+CAPTIONERS = ("soft_attention", "up_down", "object_relation", "aoanet")
 
 
 @pytest.fixture(scope="module", params=CAPTIONERS)

@@ -21,6 +21,7 @@ plan_of = runpy.run_path(str(Path(__file__).parents[1] / "held.py"))["plan_of"]
 LSTM = DecoderConfig("soft_attention", {"hidden": 9, "word": 5})
 GRU = DecoderConfig("soft_attention", {"hidden": 8, "word": 7, "cell": "gru"})
 UP_DOWN = DecoderConfig("up_down", {"hidden": 10, "word": 6, "attention": 7})
+AOANET = DecoderConfig("aoanet", {"layers": 1, "width": 12, "heads": 3})
 TRANSFORMER = DecoderConfig("object_relation", {"layers": 1, "width": 12, "feed_forward": 9, "heads": 3})
 REGIONS = EncoderConfig("regions", channels=5)
 
@@ -36,12 +37,14 @@ KINDS: list[tuple[EncoderConfig, DecoderConfig, float, str]] = [
     (REGIONS, UP_DOWN, 0.3, "INT8"),
     (REGIONS, TRANSFORMER, 0.3, "FLOAT32"),
     (REGIONS, TRANSFORMER, 1.0, "INT8"),
+    (REGIONS, AOANET, 0.3, "BFLOAT16"),
     (pixels("convnet"), TRANSFORMER, 1.0, "FLOAT32"),
     (pixels("mobilenet_v1_025"), LSTM, 0.3, "INT8"),
     (pixels("mobilenet_v2"), GRU, 0.02, "BFLOAT16"),
     (pixels("efficientnet_lite0"), LSTM, 0.02, "FLOAT32"),
     (pixels("inception_v1"), UP_DOWN, 0.02, "FLOAT32"),
     (pixels("vgg_small"), LSTM, 0.1, "FLOAT32"),
+    (pixels("convnet"), AOANET, 1.0, "FLOAT32"),
 ]
 
 

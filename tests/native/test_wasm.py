@@ -63,7 +63,7 @@ def test_captions_are_those_of_the_library(beam, tmp_path):
         assert found["words"][image][0] == [words[token] for token in found["tokens"][image][0]]
 
 
-@pytest.mark.parametrize("captioner", ["soft_attention", "up_down", "object_relation"])
+@pytest.mark.parametrize("captioner", ["soft_attention", "up_down", "object_relation", "aoanet"])
 def test_photos_get_the_same_captions(captioner, random_captioner, tmp_path):
     plan = make_plan(store.load(random_captioner(captioner, EncoderConfig("mobilenet_v1_025", 64, 16))))
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)

@@ -148,6 +148,7 @@ OPTIONS = {
     "soft_attention": {"word": 8, "hidden": 8},
     "up_down": {"word": 8, "hidden": 8, "attention": 4},
     "object_relation": {"layers": 1, "heads": 2, "width": 8, "feed_forward": 8},
+    "aoanet": {"layers": 1, "heads": 2, "width": 8},
 }
 
 

@@ -161,7 +161,7 @@ DAMAGE: dict[str, list[dict[str, int]]] = {
     "RELATE": [{"y": FAR}, {"y": 0}, {"boxes": 0}, {"plus_one": 2}],
     "ATTEND_RELATED": [
         {"heads": 0}, {"heads": 5}, {"width": 0}, {"width": 2**16}, {"seen_row": 1}, {"query_row": FAR}, {"y": NONE},
-        {"relation": NONE}, {"relation": 0}, {"relation_row": 64}, {"constant": 0}, {"seen": FAR}, {"width": FAR},
+        {"constant": 64}, {"relation": 0}, {"relation_row": 64}, {"constant": 0}, {"seen": FAR}, {"width": FAR},
     ],
     "ATTEND_WORDS": [
         {"heads": 0}, {"heads": 5}, {"width": 48}, {"words_row": 1}, {"y_row": 1}, {"kept": 0}, {"kept": FAR},

@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[EncoderConfig, str, dict[str, Any]]] = {
     "gru": (REGIONS, "soft_attention", {"hidden": 18, "word": 7, "cell": "gru"}),
     "up_down": (REGIONS, "up_down", {"hidden": 22, "word": 15, "attention": 11}),
     "object_relation": (REGIONS, "object_relation", {"layers": 1, "width": 24, "feed_forward": 17, "heads": 2}),
+    "aoanet": (REGIONS, "aoanet", {"layers": 1, "width": 24, "feed_forward": 17, "heads": 2}),
 }
 Files = dict[str, store.Packed]
 

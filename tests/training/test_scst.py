@@ -135,6 +135,7 @@ def test_the_second_pass_sees_what_the_search_saw(sampling, pruned, monkeypatch)
         ("soft_attention", {"word": 8, "hidden": 12, "dropout": 0.5}),
         ("up_down", {"word": 8, "hidden": 12, "attention": 6, "dropout": 0.5}),
         ("object_relation", {"layers": 1, "width": 8, "heads": 2, "feed_forward": 12, "input_dropout": 0.5}),
+        ("aoanet", {"layers": 1, "width": 8, "heads": 2}),
     ],
 )
 @pytest.mark.parametrize("pruned", [False, True])

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.decode.search import MOST_TOKENS
-from laconic.models import object_relation, soft_attention, up_down
+from laconic.models import aoanet, object_relation, soft_attention, up_down
+from laconic.models.aoanet import AoANet
 from laconic.models.layers import Features
 from laconic.models.object_relation import ObjectRelation
 from laconic.models.soft_attention import SoftAttention
@@ -164,18 +165,10 @@ class ObjectRelationStep(Step):
             said += [keys, values]
             x = x + own.output(_recall(_heads(own, own.query(normed)), keys, values).flatten(1))
             queries = _heads(other, other.query(layer.memory_norm(x)))
-            found = self._look(queries, regions[2 * i], regions[2 * i + 1], padding, image)
+            found = _look(queries, regions[2 * i], regions[2 * i + 1], padding, image, self.single)
             x = x + other.output(found.flatten(1))
             x = x + layer.feed_forward.outer(F.relu(layer.feed_forward.inner(layer.feed_forward_norm(x))))
         return (self.logits(self.norm(x)), *said)
-
-    def _look(self, queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None, image: Tensor) -> Tensor:
-        """Attention to the regions, queries (rows, heads, 1, size); those of a single image are not copied."""
-        if self.single:
-            return F.scaled_dot_product_attention(queries.transpose(0, 2), keys, values, padding).transpose(0, 2)
-        mask = None if padding is None else padding.index_select(0, image)
-        keys, values = keys.index_select(0, image), values.index_select(0, image)
-        return F.scaled_dot_product_attention(queries, keys, values, mask)
 
     @staticmethod
     def tensors(state: object_relation.State) -> Tensors:
@@ -185,6 +178,48 @@ class ObjectRelationStep(Step):
 
     def empty(self, images: int) -> Tensors:
         return tuple(torch.zeros(images, *self.sides) for _ in range(2 * len(self.layers)))
+
+
+class AoANetStep(Step):
+    """Tensors: keys, values, mean[, bias against padding]; hidden, cell, context."""
+
+    def __init__(self, model: AoANet, images: int, masked: bool) -> None:
+        super().__init__()
+        cell = model.lstm
+        self.masked, self.memory, self.single, self.heads = masked, 3 + masked, images == 1, model.config.heads
+        self.embedding, self.norm, self.query, self.output = (
+            model.embedding, model.query_norm, model.query, model.output,
+        )  # fmt: skip
+        self.gates = linear(torch.cat([cell.weight_ih, cell.weight_hh], 1), cell.bias_ih + cell.bias_hh)
+        self.answer = linear(torch.cat([model.found.weight, model.own.weight], 1), model.found.bias)
+
+    def forward(self, ids: Tensor, image: Tensor, word: Tensor, *tensors: Tensor) -> Tensors:
+        keys, values, mean, *others = tensors
+        padding = others.pop(0) if self.masked else None
+        hidden, cell, context = others
+        seen = mean.index_select(0, image) + context
+        gates = self.gates(torch.cat([F.relu(self.embedding(ids)), seen, hidden], -1))
+        hidden, cell = lstm_cell(gates, cell)
+        queries = self.query(self.norm(hidden))
+        queries = queries.view(-1, self.heads, 1, queries.shape[1] // self.heads)
+        found = _look(queries, keys, values, padding, image, self.single).flatten(1)
+        context = F.glu(self.answer(torch.cat([found, hidden], -1)), -1)
+        return self.output(context), hidden, cell, context
+
+    @staticmethod
+    def tensors(state: aoanet.State) -> Tensors:
+        memory = state.memory
+        padding = () if memory.padding is None else (memory.padding[:, None, None],)
+        return (*memory.regions, memory.mean, *padding, *state.recurrent)
+
+
+def _look(queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None, image: Tensor, single: bool) -> Tensor:
+    """Attention to the regions, queries (rows, heads, 1, size); those of a single image are not copied."""
+    if single:
+        return F.scaled_dot_product_attention(queries.transpose(0, 2), keys, values, padding).transpose(0, 2)
+    mask = None if padding is None else padding.index_select(0, image)
+    keys, values = keys.index_select(0, image), values.index_select(0, image)
+    return F.scaled_dot_product_attention(queries, keys, values, mask)
 
 
 def _recall(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -205,6 +240,7 @@ STEPS: dict[str, Callable[..., Step]] = {
     "soft_attention": SoftAttentionStep,
     "up_down": UpDownStep,
     "object_relation": ObjectRelationStep,
+    "aoanet": AoANetStep,
 }
 
 

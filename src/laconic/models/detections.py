@@ -27,7 +27,9 @@ def decode(levels: Sequence[Tensor], centre: float, height: int, width: int) -> 
     for stride, level in zip(LEVELS, levels, strict=True):
         cells = level.float().permute(0, 2, 3, 1)  # (images, rows, columns, logits)
         bins = torch.arange(BINS, dtype=torch.float32, device=level.device)
-        left, top, right, bottom = (cells[..., CLASSES:].unflatten(-1, (4, BINS)).softmax(-1) @ bins * stride).unbind(-1)
+        left, top, right, bottom = (cells[..., CLASSES:].unflatten(-1, (4, BINS)).softmax(-1) @ bins * stride).unbind(
+            -1
+        )
         x = (torch.arange(cells.shape[2], device=level.device) + centre) * stride
         y = (torch.arange(cells.shape[1], device=level.device) + centre)[:, None] * stride
         corners = (x - left) / width, (y - top) / height, (x + right) / width, (y + bottom) / height

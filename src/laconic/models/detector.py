@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from laconic.models.detections import best_boxes, decode, mean_within, take
-from laconic.models.layers import ACTIVATIONS, Conv, Features, pool
+from laconic.models.layers import Conv, Features, pool
 from laconic.spec.detectors import DetectorFacts, Seen
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)

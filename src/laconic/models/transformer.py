@@ -153,7 +153,6 @@ class Attention(nn.Module):
         found = attend(queries, seen, bias, causal, self.dropout if self.training else 0.0)
         return packing.pack(found.transpose(1, 2).flatten(2))
 
-
     def fold(self, norm: LayerNorm) -> None:
         """Takes over `norm`, which nothing else reads, and does without the biases of keys and values; see
         laconic.compress.fold."""

@@ -88,7 +88,7 @@ INLINE table rows_from(table of, uint32_t row) {
 /* query, query_row, seen, seen_row, y, y_row, width, heads, relation, relation_row, constant: regions of an image look
    at each other. `seen` are `width` rows of keys, then as many of values; of `relation` each head has a row, and column
    j P + i is the bias of region i on looking at region j. It is a buffer of PAIRS, or lies in the arena at `constant`:
-   one of the two is NONE. */
+   one of the two is NONE, or both are, and there is no bias. */
 static void run_attend_related(const laconic_run *run, const uint32_t *a) {
   table query = table_of(run, a[0], a[1]), seen = table_of(run, a[2], a[3]), y = table_of(run, a[4], a[5]);
   uint32_t size = a[6] / a[7], count = query.columns;
@@ -99,7 +99,7 @@ static void run_attend_related(const laconic_run *run, const uint32_t *a) {
     head_seen head = {rows_from(seen, h * size), rows_from(seen, a[6] + h * size), size, NULL, count};
     table from = rows_from(query, h * size), to = rows_from(y, h * size);
     for (uint32_t c = 0; c < count; c += LANES) {
-      head.bias = relation.at + h * relation.stride + c;
+      head.bias = relation.at ? relation.at + h * relation.stride + c : NULL;
       attend_columns(&head, from.at + c, from.stride, to.at + c, to.stride, lanes_between(0, LANES));
     }
   }
@@ -138,7 +138,7 @@ static int check_heads(const plan_view *plan, const uint32_t *a, uint32_t space)
 static int check_attend_related(const plan_view *plan, const uint32_t *a) {
   uint32_t positions = plan->header->positions;
   if (!check_heads(plan, a, POSITIONS)) return 0;
-  if (a[10] == NONE) return has_space(plan, a[8], PAIRS) && has_rows(plan, a[8], a[9], a[7]);
+  if (a[10] == NONE) return a[8] == NONE || (has_space(plan, a[8], PAIRS) && has_rows(plan, a[8], a[9], a[7]));
   /* the last vector of a row reaches behind it */
   return a[8] == NONE && plan->header->side &&
          has_constants(plan, a[10], (uint64_t)a[7] * positions * positions + PLAN_ALIGNMENT / 4);

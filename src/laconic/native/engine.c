@@ -37,6 +37,7 @@ static const struct {
     [ATTEND_RELATED] = {run_attend_related, check_attend_related},
     [ATTEND_WORDS] = {run_attend_words, check_attend_words},
     [ATTEND_POSITIONS] = {run_attend_positions, check_attend_positions},
+    [GLU] = {run_glu, check_glu},
 };
 
 static void run_program(const laconic_run *run, uint32_t first, uint32_t count) {

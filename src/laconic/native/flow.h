@@ -112,6 +112,9 @@ static void touch_images(const plan_view *plan, const plan_operation *operation,
       touch(list, WRITES, a[6], a[7], rows_in(plan, a[3]));
       break;
     case RELATE: touch(list, WRITES, a[0], 0, rows_in(plan, a[0])); break;
+    case GLU:
+      touch(list, READS, a[0], 0, rows_in(plan, a[0])), touch(list, WRITES, a[1], a[2], rows_in(plan, a[0]) / 2);
+      break;
     case ATTEND_RELATED:
       touch_attention(list, a);
       if (a[8] != NONE) touch(list, READS, a[8], a[9], a[7]);

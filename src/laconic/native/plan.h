@@ -98,6 +98,7 @@ enum code {
   ATTEND_RELATED,
   ATTEND_WORDS,
   ATTEND_POSITIONS,
+  GLU,
   CODES
 };
 

@@ -67,7 +67,7 @@ static void run_mean(const laconic_run *run, const uint32_t *a) {
 
 static int check_mean(const plan_view *plan, const uint32_t *a) {
   return has_space(plan, a[1], IMAGES) && has_rows(plan, a[0], 0, plan->buffers[a[1]].rows) &&
-         known_columns(plan, a[0]) > 0;
+         (has_space(plan, a[0], PIXELS) || has_space(plan, a[0], POSITIONS));
 }
 
 #endif

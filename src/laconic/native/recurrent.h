@@ -1,4 +1,4 @@
-/* Word vectors, LSTM, GRU. */
+/* Word vectors, LSTM, GRU, gated linear units. */
 #ifndef LACONIC_RECURRENT_H
 #define LACONIC_RECURRENT_H
 
@@ -84,6 +84,22 @@ static int check_gru_update(const plan_view *plan, const uint32_t *a) {
   if (!has_space(plan, a[0], ROWS) || plan->buffers[a[0]].rows % 2) return 0;
   uint32_t rows = plan->buffers[a[0]].rows / 2;
   return rows_of_captions(plan, a[1], 0, rows) && rows_of_captions(plan, a[2], a[3], rows);
+}
+
+/* x (information, gate), y, y_row: y = information sigmoid(gate). As many rows as half of x. */
+static void run_glu(const laconic_run *run, const uint32_t *a) {
+  table x = table_of(run, a[0], 0), y = table_of(run, a[1], a[2]);
+  uint32_t half = x.rows / 2;
+  for (uint32_t r = 0; r < half; r++)
+    for (uint32_t c = 0; c < x.columns; c += LANES) {
+      const float *from = x.at + r * x.stride + c;
+      store(y.at + r * y.stride + c, load(from) / (splat(1.0f) + exp_of_gate(load(from + half * x.stride))));
+    }
+}
+
+static int check_glu(const plan_view *plan, const uint32_t *a) {
+  if (!same_columns(plan, a[0], a[1]) || plan->buffers[a[0]].rows % 2) return 0;
+  return has_rows(plan, a[1], a[2], plan->buffers[a[0]].rows / 2);
 }
 
 #endif

@@ -59,6 +59,12 @@ def gru_update(work: Work, gates: int, candidate: int, hidden: int, hidden_row: 
     held[:] = update * held + (1 - update) * np.tanh(work.table(candidate)[: len(update)])
 
 
+def glu(work: Work, x: int, y: int, y_row: int) -> None:
+    """y = information * sigmoid(gate), both of which lie in x."""
+    information, gate = np.split(work.table(x), 2)
+    work.table(y, y_row)[: len(gate)] = information * sigmoid(gate)
+
+
 def factor(work: Work, x: int, y: int) -> None:
     """y = exp(2 x); its last row is the largest |x| of each column."""
     keys, factors = work.table(x), work.table(y)
@@ -96,6 +102,7 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "LSTM": lstm,
     "GRU_RESET": gru_reset,
     "GRU_UPDATE": gru_update,
+    "GLU": glu,
     "FACTOR": factor,
     "ATTEND_ADDITIVE": attend_additive,
 }

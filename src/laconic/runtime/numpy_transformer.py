@@ -37,14 +37,14 @@ def attend_related(
     work: Work, query: int, query_row: int, seen: int, seen_row: int, y: int, y_row: int, width: int, heads: int,
     relation: int, relation_row: int, constant: int,
 ) -> None:  # fmt: skip
-    """Regions of an image look at each other; what they find depends on how they lie."""
+    """Regions of an image look at each other; what they find depends on how they lie, where that is told."""
     asked = _heads(work.table(query, query_row)[:width], heads)
     count = asked.shape[-1]
     bias: Any
     if relation != NONE:
         bias = work.table(relation, relation_row)[:heads].reshape(heads, count, count)
     else:
-        bias = work.plan.constant(constant, heads, count, count)
+        bias = work.plan.constant(constant, heads, count, count)  # None where there is none
     work.table(y, y_row)[:width] = _attend(asked, work.table(seen, seen_row), bias)
 
 

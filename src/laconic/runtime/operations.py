@@ -60,6 +60,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     ),
     "ATTEND_WORDS": ("query", "query_row", "words", "words_row", "y", "y_row", "width", "heads", "kept"),
     "ATTEND_POSITIONS": ("query", "query_row", "seen", "seen_row", "y", "y_row", "width", "heads"),
+    "GLU": ("x", "y", "y_row"),  # behind the others, so that plans made before keep their meaning
 }
 
 SPACES = ("PIXELS", "POSITIONS", "PAIRS", "IMAGES", "ROWS", "WORDS")

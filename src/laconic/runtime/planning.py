@@ -9,6 +9,7 @@ from laconic.errors import ConfigError
 from laconic.runtime.operations import NONE, Place
 from laconic.runtime.plan import Plan
 from laconic.runtime.program import Builder
+from laconic.runtime.rules_aoanet import plan_aoanet
 from laconic.runtime.rules_encoders import RULES, plan_encoder
 from laconic.runtime.rules_recurrent import plan_soft_attention, plan_up_down
 from laconic.runtime.rules_transformer import plan_object_relation
@@ -27,6 +28,7 @@ CAPTIONERS: dict[str, Callable[..., dict[str, int]]] = {
     "soft_attention": plan_soft_attention,
     "up_down": plan_up_down,
     "object_relation": plan_object_relation,
+    "aoanet": plan_aoanet,
 }
 
 

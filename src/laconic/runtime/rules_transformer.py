@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.errors import ConfigError
+from laconic.runtime.decoder_layers import DecoderFile, Layers
 from laconic.runtime.matrices import dense, pack_matrix
 from laconic.runtime.operations import NONE, Place
 from laconic.runtime.program import Builder
@@ -21,7 +22,7 @@ from laconic.spec.captioners import ObjectRelationConfig
 from laconic.spec.encoders import cells_of
 from laconic.spec.model import REGIONS
 from laconic.spec.packed import CaptionerSpec
-from laconic.store import Csr, Packed
+from laconic.store import Packed
 
 MOST_WORDS = 500  # of a caption: as laconic.decode.search.MOST_TOKENS
 MOST_HEAD = 1024  # numbers per word of one head: as native/word_attention.h
@@ -44,50 +45,11 @@ def plan_object_relation(
         )
     encoder = spec.model.encoder
     cells = None if encoder.name == REGIONS else cells_of(encoder)
-    w = _Writer(builder, packed, config, "image")
-    relations = _relations(w, cells)
-    memory = _encode(w, Place(grid), relations)
-    logits = _decode(replace(w, program="step"), memory)
-    return {"logits": logits} if relations.pairs == NONE or cells else {"logits": logits, "boxes": relations.pairs}
-
-
-@dataclass(frozen=True)
-class _Writer:
-    """Adds to one program what its layers have in common, by the names that parameters have in the file."""
-
-    builder: Builder
-    packed: Packed
-    config: ObjectRelationConfig
-    program: str
-
-    def buffer(self, rows: int, *, kept: bool = False) -> int:
-        """Of the space that the program works on."""
-        return self.builder.buffer(rows, "ROWS" if self.program == "step" else "POSITIONS", kept=kept)
-
-    def linear(self, name: str, x: Place, y: Place, activation: str = "LINEARLY", start: str = "FROM_BIAS") -> None:
-        """The linear layer of that name."""
-        weights = self.packed.csr(f"decoder.{name}.weight")
-        step = self.packed.step(f"decoder.{name}.weight")
-        matrix = self.builder.matrix(weights, self.vector(f"{name}.bias"), step=step)
-        self.builder.linear(self.program, x, y, matrix, activation, start)
-
-    def layer_norm(self, name: str, x: int, y: int) -> None:
-        weight, bias = self.vector(f"{name}.weight", 1.0), self.vector(f"{name}.bias")
-        place = self.builder.constant
-        self.builder.add(self.program, "LAYER_NORM", x=x, y=y, weight=place(weight), bias=place(bias))
-
-    def feed_forward(self, name: str, x: int, normed: int, inner: int) -> None:
-        """x += outer(relu(inner(norm(x))))"""
-        self.layer_norm(f"{name}.feed_forward_norm", x, normed)
-        self.linear(f"{name}.feed_forward.inner", Place(normed), Place(inner), "RELU")
-        self.linear(f"{name}.feed_forward.outer", Place(inner), Place(x), start="FROM_SELF")
-
-    def vector(self, name: str, idle: float = 0.0) -> NDArray[np.float32] | None:
-        """A parameter; None where all of it is `idle`, and changes nothing."""
-        if f"decoder.{name}" not in self.packed:  # a layer without bias
-            return None
-        found: NDArray[np.float32] = self.packed[f"decoder.{name}"]
-        return None if (found == idle).all() else found
+    layers = Layers(builder, DecoderFile(packed), "image")
+    relations = _relations(layers, config, cells)
+    memory = _encode(layers, config, Place(grid), relations)
+    found = _decode(replace(layers, program="step"), config, memory)
+    return found if relations.pairs == NONE or cells else {**found, "boxes": relations.pairs}
 
 
 @dataclass(frozen=True)
@@ -107,12 +69,11 @@ class _Relations:
         return {"relation": self.pairs, "relation_row": row, "constant": NONE}
 
 
-def _relations(w: _Writer, cells: int | None) -> _Relations:
+def _relations(w: Layers, c: ObjectRelationConfig, cells: int | None) -> _Relations:
     """`cells`: of the grid; None where regions are told where they lie."""
-    c, builder = w.config, w.builder
-    names = [f"decoder.relation.{layer}" for layer in range(c.layers)]
-    weights = np.concatenate([dense(w.packed[f"{name}.weight"]) for name in names])
-    bias = np.concatenate([w.packed[f"{name}.bias"] for name in names])
+    builder, names = w.builder, [f"relation.{layer}" for layer in range(c.layers)]
+    weights = np.concatenate([dense(w.file.matrix(f"{name}.weight", c.heads, EMBEDDING)) for name in names])
+    bias = np.concatenate([w.file.vector(f"{name}.bias", c.heads) for name in names])
     boxes = None if cells is None else cell_boxes(cells)
     if boxes is not None and len(boxes) <= MOST_CELLS:
         known = log_relation(weights @ embed_pairs(boxes, c.plus_one) + bias[:, None])
@@ -125,83 +86,54 @@ def _relations(w: _Writer, cells: int | None) -> _Relations:
     return _Relations(pairs, NONE)
 
 
-def _encode(w: _Writer, grid: Place, relations: _Relations) -> list[int]:
+def _encode(w: Layers, c: ObjectRelationConfig, grid: Place, relations: _Relations) -> list[int]:
     """The transformer's encoder. Returns, for each layer of the decoder, the buffer of keys and values."""
-    c = w.config
-    x, normed, query, found = (w.buffer(c.width) for _ in range(4))
-    seen, inner = w.buffer(2 * c.width), w.buffer(c.feed_forward)
-    w.linear("region", grid, Place(x), "RELU")
+    width, square = c.width, (c.width, c.width)
+    x, normed, query, found = (w.buffer(width) for _ in range(4))
+    seen, inner = w.buffer(2 * width), w.buffer(c.feed_forward)
+    w.linear("region", (width, c.grid_channels), grid, Place(x), "RELU")
     for i in range(c.layers):
         name = f"encoder.{i}"
-        w.layer_norm(f"{name}.attention_norm", x, normed)
-        w.linear(f"{name}.attention.query", Place(normed), Place(query))
-        w.linear(f"{name}.attention.key", Place(normed), Place(seen))
-        w.linear(f"{name}.attention.value", Place(normed), Place(seen, c.width))
-        sizes: dict[str, Any] = {"query": Place(query), "y": Place(found), "width": c.width, "heads": c.heads}
+        w.layer_norm(f"{name}.attention_norm", width, x, normed)
+        w.linear(f"{name}.attention.query", square, Place(normed), Place(query))
+        w.linear(f"{name}.attention.key", square, Place(normed), Place(seen))
+        w.linear(f"{name}.attention.value", square, Place(normed), Place(seen, width))
+        sizes: dict[str, Any] = {"query": Place(query), "y": Place(found), "width": width, "heads": c.heads}
         w.builder.add(w.program, "ATTEND_RELATED", **sizes, seen=Place(seen), **relations.of_layer(i, c.heads))
-        w.linear(f"{name}.attention.output", Place(found), Place(x), start="FROM_SELF")
-        w.feed_forward(name, x, normed, inner)
-    w.layer_norm("encoder_norm", x, normed)
-    memory = [w.buffer(2 * c.width, kept=True) for _ in range(c.layers)]
+        w.linear(f"{name}.attention.output", square, Place(found), Place(x), start="FROM_SELF")
+        w.feed_forward(name, (c.feed_forward, width), x, normed, inner)
+    w.layer_norm("encoder_norm", width, x, normed)
+    memory = [w.buffer(2 * width, kept=True) for _ in range(c.layers)]
     for i, kept in enumerate(memory):
-        w.linear(f"decoder.{i}.memory_attention.key", Place(normed), Place(kept))
-        w.linear(f"decoder.{i}.memory_attention.value", Place(normed), Place(kept, c.width))
+        w.linear(f"decoder.{i}.memory_attention.key", square, Place(normed), Place(kept))
+        w.linear(f"decoder.{i}.memory_attention.value", square, Place(normed), Place(kept, width))
     return memory
 
 
-def _decode(w: _Writer, memory: list[int]) -> int:
-    """One word of each caption. Returns the buffer of logits."""
-    c = w.config
-    x, normed, query, found = (w.buffer(c.width) for _ in range(4))
-    now, inner = w.buffer(2 * c.width), w.buffer(c.feed_forward)
-    _embed(w, x)
+def _decode(w: Layers, c: ObjectRelationConfig, memory: list[int]) -> dict[str, int]:
+    """One word of each caption."""
+    width, square = c.width, (c.width, c.width)
+    x, normed, query, found = (w.buffer(width) for _ in range(4))
+    now, inner = w.buffer(2 * width), w.buffer(c.feed_forward)
+    scale, positions = math.sqrt(width), w.builder.constant(sinusoids(MOST_WORDS, width))
+    w.embed(c, width, Place(x), scale=scale, positions=positions)
     for i, seen in enumerate(memory):
         name = f"decoder.{i}"
-        sizes: dict[str, Any] = {"query": Place(query), "y": Place(found), "width": c.width, "heads": c.heads}
-        w.layer_norm(f"{name}.attention_norm", x, normed)
-        w.linear(f"{name}.attention.query", Place(normed), Place(query))
-        w.linear(f"{name}.attention.key", Place(normed), Place(now))
-        w.linear(f"{name}.attention.value", Place(normed), Place(now, c.width))
-        kept = w.builder.buffer(2 * c.width, "WORDS")
+        sizes: dict[str, Any] = {"query": Place(query), "y": Place(found), "width": width, "heads": c.heads}
+        w.layer_norm(f"{name}.attention_norm", width, x, normed)
+        w.linear(f"{name}.attention.query", square, Place(normed), Place(query))
+        w.linear(f"{name}.attention.key", square, Place(normed), Place(now))
+        w.linear(f"{name}.attention.value", square, Place(normed), Place(now, width))
+        kept = w.builder.buffer(2 * width, "WORDS")
         w.builder.add(w.program, "ATTEND_WORDS", **sizes, words=Place(now), kept=kept)
-        w.linear(f"{name}.attention.output", Place(found), Place(x), start="FROM_SELF")
-        w.layer_norm(f"{name}.memory_norm", x, normed)
-        w.linear(f"{name}.memory_attention.query", Place(normed), Place(query))
+        w.linear(f"{name}.attention.output", square, Place(found), Place(x), start="FROM_SELF")
+        w.layer_norm(f"{name}.memory_norm", width, x, normed)
+        w.linear(f"{name}.memory_attention.query", square, Place(normed), Place(query))
         w.builder.add(w.program, "ATTEND_POSITIONS", **sizes, seen=Place(seen))
-        w.linear(f"{name}.memory_attention.output", Place(found), Place(x), start="FROM_SELF")
-        w.feed_forward(name, x, normed, inner)
-    w.layer_norm("decoder_norm", x, normed)
-    return _predict(w, Place(normed))
-
-
-def _embed(w: _Writer, x: int) -> None:
-    c, builder = w.config, w.builder
-    table = builder.table(w.packed.csr("decoder.embedding.weight"), step=w.packed.step("decoder.embedding.weight"))
-    scale, positions = math.sqrt(c.width), builder.constant(sinusoids(MOST_WORDS, c.width))
-    if not c.rank:
-        builder.embed(w.program, Place(x), table, scale=scale, positions=positions)
-        return
-    few = Place(w.buffer(c.rank))
-    builder.embed(w.program, few, table, scale=scale)
-    starts, none = np.zeros(c.vocabulary + 1, np.int32), np.zeros(0, np.int32)
-    nothing = Csr((c.vocabulary, c.width), starts, none, none.astype(np.float32))
-    builder.embed(w.program, Place(x), builder.table(nothing), positions=positions)
-    w.linear("widen", few, Place(x), start="FROM_SELF")
-
-
-def _predict(w: _Writer, x: Place) -> int:
-    """Adds the scores of words; returns the buffer of logits."""
-    c = w.config
-    if c.rank:
-        few = Place(w.buffer(c.rank))
-        w.linear("reduce", x, few)
-        x = few
-    logits = w.buffer(c.vocabulary)
-    name = "embedding" if c.tied else "output"
-    weights, step = w.packed.csr(f"decoder.{name}.weight"), w.packed.step(f"decoder.{name}.weight")
-    matrix = w.builder.matrix(weights, w.vector("output.bias"), step=step)
-    w.builder.linear(w.program, x, Place(logits), matrix)
-    return logits
+        w.linear(f"{name}.memory_attention.output", square, Place(found), Place(x), start="FROM_SELF")
+        w.feed_forward(name, (c.feed_forward, width), x, normed, inner)
+    w.layer_norm("decoder_norm", width, x, normed)
+    return w.predict(c, Place(normed), width, width)
 
 
 def sinusoids(words: int, width: int) -> NDArray[np.float32]:
