@@ -53,7 +53,8 @@ def main() -> None:
         {
             "encoder": name, "sparsity": sparsity, "ms": round(1e3 * seconds[f"{name} {sparsity}"], 2),
             "times_mobilenet_v2": round(seconds[f"{name} {sparsity}"] / seconds[f"{FIRST} {sparsity}"], 3),
-            "rounds": given.rounds, "processor": processor(), "level": level(), "command": " ".join(["python", *sys.argv]),
+            "rounds": given.rounds, "processor": processor(), "level": level(),
+            "command": " ".join(["python", *sys.argv]),
         }
         for name, sparsity in cases
     ]  # fmt: skip

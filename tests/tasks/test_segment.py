@@ -155,6 +155,7 @@ def test_a_mask_that_cannot_be_used_stops_before_training(recipe: SlimRecipe, tm
         ({"options": TaskOptions(mixup=0.5)}, "options.mixup"),
         ({"options": TaskOptions(multi_scale=True), "model": replace(MODEL, encoder="mobilenet_v2")}, "multi_scale"),
         ({"model": replace(MODEL, kind="vit")}, "segmenter"),
+        ({"model": replace(MODEL, encoder="picodet_s_416", imagenet="x.npz")}, "gives regions"),
     ],
 )
 def test_what_cannot_be_is_refused(recipe: SlimRecipe, tmp_path: Path, change: dict[str, Any], said: str) -> None:

@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from laconic.data import Example, load
+from laconic.data import Example, load, resize
 from laconic.data.regions import Regions, open_regions, write_regions
 from laconic.errors import ConfigError, TrainingError
 from laconic.models.encoders import build_encoder, normalize
 from laconic.models.layers import Conv
+from laconic.spec.encoders import normalization_of
 from laconic.spec.model import EncoderConfig
 from laconic.spec.pixels import Normalization
 from laconic.training import features, image_cache
@@ -152,6 +153,22 @@ def test_key_changes_with_everything_that_matters(encoder, files):
     keys.append(cache_key(encoder, CONFIG, files, False))
     assert len(set(keys)) == len(keys)
     assert all(len(key) == 16 for key in keys)
+
+
+def test_regions_of_a_detector_are_kept_with_their_boxes(tmp_path):
+    config = EncoderConfig("picodet_s_416", 64, regions=5)
+    detector = build_encoder(config).eval()
+    cache = cache_features(detector, config, examples()[:3], tmp_path, mirror=True)
+    found = cache.batch(np.array([2, 0]), np.array([False, True]))
+    pixels = torch.from_numpy(np.stack([resize(examples()[i].pixels(), 64) for i in (2, 0)]))
+    images = normalize(pixels, normalization_of(config))
+    with torch.inference_mode():
+        expected = detector(torch.stack([images[0], images[1].flip(2)]))
+    for part in ("grid", "pooled", "boxes"):
+        torch.testing.assert_close(getattr(found, part), getattr(expected, part), rtol=2e-3, atol=1e-3)
+    assert cache.boxes.dtype == np.float32
+    keys = {cache_key(detector, replace(config, regions=n), examples()[:3], True) for n in (5, 6)}
+    assert len(keys) == 2
 
 
 def test_images_without_a_file_are_told_apart_by_what_they_show(encoder):

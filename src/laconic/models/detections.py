@@ -27,9 +27,8 @@ def decode(levels: Sequence[Tensor], centre: float, height: int, width: int) -> 
     for stride, level in zip(LEVELS, levels, strict=True):
         cells = level.float().permute(0, 2, 3, 1)  # (images, rows, columns, logits)
         bins = torch.arange(BINS, dtype=torch.float32, device=level.device)
-        left, top, right, bottom = (cells[..., CLASSES:].unflatten(-1, (4, BINS)).softmax(-1) @ bins * stride).unbind(
-            -1
-        )
+        shares = cells[..., CLASSES:].unflatten(-1, (4, BINS)).softmax(-1)
+        left, top, right, bottom = (shares @ bins * stride).unbind(-1)
         x = (torch.arange(cells.shape[2], device=level.device) + centre) * stride
         y = (torch.arange(cells.shape[1], device=level.device) + centre)[:, None] * stride
         corners = (x - left) / width, (y - top) / height, (x + right) / width, (y + bottom) / height
@@ -48,8 +47,8 @@ def best_boxes(boxes: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tenso
     """The best boxes: places (images, count) of them, best first, and whether each is (images, count) no duplicate.
 
     boxes (images, n, 4), scores (images, n, classes) in 0..1, n at least `count`. Each box counts for its likeliest
-    class. Greedy non-maximum suppression per class: the best box goes on, and those of its class that overlap with it by
-    more than OVERLAP are duplicates. Where no others are left, the best duplicates fill up, so that there are always
+    class. Greedy non-maximum suppression per class: the best box goes on, and those of its class that overlap with it
+    by more than OVERLAP are duplicates. Where no others are left, the best duplicates fill up, so that there are always
     `count`; among equals the first goes first.
     """
     best, classes = scores.max(-1)
@@ -86,7 +85,7 @@ def mean_within(maps: Tensor, boxes: Tensor) -> Tensor:
     columns = _covered(boxes[..., 0], boxes[..., 2], maps.shape[3])
     rows = _covered(boxes[..., 1], boxes[..., 3], maps.shape[2])
     weights = (rows[..., :, None] * columns[..., None, :]).flatten(2)  # (images, n, pixels)
-    return weights @ maps.float().flatten(2).transpose(1, 2)
+    return weights @ maps.to(boxes).flatten(2).transpose(1, 2)
 
 
 def _covered(start: Tensor, stop: Tensor, pixels: int) -> Tensor:

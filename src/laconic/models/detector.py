@@ -20,8 +20,8 @@ class Detector(nn.Module):
     """Images (N, 3, H, W), H and W multiples of 32, -> Features of `regions` boxes, the best first.
 
     The first region is the whole image. The feature of a region is the mean of the backbone's maps within its box,
-    those of stride 32 or, with `stride` 16, those of strides 16 and 32, and the probability of each class there: that of
-    the cell that found the box, or the highest of the image for the whole. `pooled` is the mean of the last map.
+    those of stride 32 or, with `stride` 16, those of strides 16 and 32, and the probability of each class there: that
+    of the cell that found the box, or the highest of the image for the whole. `pooled` is the mean of the last map.
 
     Raises ValueError for a batch norm, which detectors do not have: none is trained here.
     """
@@ -128,7 +128,7 @@ class _Tensors:
         return first, second
 
     def shuffle(self, x: Tensor) -> Tensor:
-        return x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+        return x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)  # type: ignore[no-any-return]
 
     def double(self, x: Tensor, smooth: bool) -> Tensor:
         if smooth:

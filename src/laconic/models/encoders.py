@@ -1,8 +1,8 @@
 """The table of encoders, and loading of published ImageNet weights.
 
-An encoder is an nn.Module made with `stride=` and `norm=`, a detector also with `regions=`: images (N, 3, H, W), normalised as its row of
-laconic.spec.encoders says, to Features of the channels that stand there. `Regions` stands where a detector's features
-come from files and nothing is left to encode.
+An encoder is an nn.Module made with `stride=` and `norm=`, a detector also with `regions=`: images (N, 3, H, W),
+normalised as its row of laconic.spec.encoders says, to Features of the channels that stand there. `Regions` stands
+where a detector's features come from files and nothing is left to encode.
 """
 
 import zipfile

@@ -57,7 +57,7 @@ class Seen(Generic[T]):
 
     Attributes:
         maps: the backbone's features by stride, 16 and 32.
-        levels: for each of LEVELS a map of CLASSES logits and 4 x BINS logits of the distances left, top, right, bottom.
+        levels: for each of LEVELS a map of CLASSES logits and 4 x BINS logits, of distances left, top, right, bottom.
     """
 
     maps: dict[int, T]

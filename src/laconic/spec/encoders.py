@@ -81,16 +81,12 @@ def check_encoder(encoder: EncoderConfig) -> None:
 
 def _check_detector(encoder: EncoderConfig) -> None:
     if encoder.norm:
-        raise ConfigError(
-            f"{encoder.name} has no batch norm: set encoder.norm = false, and give its weights (imagenet)"
-        )
+        raise ConfigError(f"{encoder.name} has no batch norm: set encoder.norm = false, and name its weights")
     if encoder.size % 32:
         raise ConfigError(f"{encoder.name} reads images of a multiple of 32 pixels, not of {encoder.size}; give 416")
     most = min(MOST_REGIONS, (encoder.size // LEVELS[0]) ** 2)
     if not 2 <= encoder.regions <= most:
-        raise ConfigError(
-            f"encoder regions {encoder.regions} are not possible; give 2 to {most} at size {encoder.size}"
-        )
+        raise ConfigError(f"encoder regions {encoder.regions} are not possible; give 2 to {most} at this size")
 
 
 def detects(encoder: EncoderConfig) -> bool:

@@ -114,7 +114,7 @@ def _encoder_of(model: ModelRecipe) -> EncoderConfig:
     if not model.imagenet:
         raise ConfigError(f"model.encoder = {model.encoder!r} stays frozen: give its weights as model.imagenet")
     config = EncoderConfig(model.encoder, model.image, model.stride)
-    check_encoder(config)
     if detects(config):
         raise ConfigError(f"model.encoder = {model.encoder!r} gives regions, and this reads a grid; choose another")
+    check_encoder(config)
     return config
