@@ -356,11 +356,17 @@ def test_weights_are_float_until_the_start_and_scored_as_such(task, adam):
     assert not quantizer.near_target
     assert quantizer.statistics() == {}
     assert len(model[0].weight.unique()) > 1000
-    with pytest.raises(PruningError, match=r"2 steps done, and weights are quantised from step 3 on: train on, or "):
+    with pytest.raises(PruningError, match=r"2 steps done, and weights are quantised from step 3 on: train on"):
         quantizer.finalize()
     task.train(model, optimizer, 1)
     assert quantizer.near_target
     assert len(model[0].weight.unique()) == 7
+    late = Quantizer(task.net(), 3, start=1)
+    early = copy.deepcopy(late.model)
+    late.step()
+    with pytest.raises(PruningError, match=r"a copy is made after that"):
+        late.finalize(early)
+    assert len(late.finalize(early, force=True)[0].weight.unique()) == 7
     other = Quantizer(task.net(), 3, start=3)
     assert len(other.finalize(force=True)[0].weight.unique()) == 7
 

@@ -142,7 +142,7 @@ class Quantizer:
     @property
     def begun(self) -> bool:
         """Whether weights are quantised already."""
-        return self.steps_done >= self.start
+        return all(quantiser.on for quantiser in self._each)
 
     @property
     def near_target(self) -> bool:
@@ -189,7 +189,8 @@ class Quantizer:
         Args:
             copy_of_model: a copy (`copy.deepcopy`, `AveragedModel(model).module`) made while the quantisers were on; it
                 is finalized in the model's place, which goes on as it was.
-            force: also where the training has not come to `start`; weights are then rounded without any training.
+            force: also where the training, or the copy, has not come to `start`; weights are then rounded without any
+                training.
 
         Raises:
             PruningError: where it has been called before, or the training has not come to `start`.
@@ -200,8 +201,8 @@ class Quantizer:
         if not self.begun:
             if not force:
                 raise PruningError(
-                    f"{self.steps_done} steps done, and weights are quantised from step {self.start} on: train on, or "
-                    "call finalize(force=True) to round them as they are"
+                    f"{self.steps_done} steps done, and weights are quantised from step {self.start} on: train on "
+                    "(a copy is made after that), or call finalize(force=True) to round them as they are"
                 )
             self._begin()
         with torch.no_grad():
@@ -237,7 +238,7 @@ class Quantizer:
             group["lr"] = self.learning_rate
         self.steps_done, self._highest = steps_done, highest
         for quantiser in self._each:
-            quantiser.on = self.begun
+            quantiser.on = steps_done >= self.start
 
     # Parts
 
