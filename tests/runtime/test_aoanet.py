@@ -1,4 +1,4 @@
-"""AoANet: the native library = numpy = torch, on regions and on cells; gates and means of any damaged plan are refused."""
+"""AoANet: the native library = numpy = torch, on regions and on cells; gates and means of a damaged plan are refused."""
 
 import runpy
 from pathlib import Path

@@ -104,7 +104,8 @@ class ObjectRelation(TorchCaptioner[State]):
     def fold(self) -> None:
         """At full size this empties 34,816 of 110,913 biases and norm parameters, of which 16,384 gains become 1."""
         decoders = list(cast(Iterable[DecoderLayer], self.decoder))
-        for layer in (*cast(Iterable[EncoderLayer], self.encoder), *decoders):
+        layers: list[EncoderLayer | DecoderLayer] = [*cast(Iterable[EncoderLayer], self.encoder), *decoders]
+        for layer in layers:
             layer.fold()
         memories = [layer.memory_attention for layer in decoders]
         fold_layer_norm(self.encoder_norm, [part for memory in memories for part in (memory.key, memory.value)])

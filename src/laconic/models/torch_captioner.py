@@ -64,8 +64,8 @@ class TorchCaptioner(WordLayers, ABC, Generic[S]):
         """The state made of `rows` (any,) of this one: repeats, drops or reorders."""
 
     def tie_weights(self) -> None:
-        """Makes tied tables one parameter again, after what gave each place a parameter of its own (`to_empty`)."""
-        if self.config.tied:
+        """Makes a tied table one parameter again, after what gave each place a parameter of its own (`to_empty`)."""
+        if getattr(self.config, "tied", False):  # a captioner need not have such tables
             self.output.weight = self.embedding.weight
 
     @property

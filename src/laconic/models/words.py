@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from laconic.compress.fold import fold_layer_norm
-from laconic.spec.captioners import CaptionerConfig
+from laconic.spec.captioners import WordTables
 
 
 class WordLayers(nn.Module):
@@ -36,14 +36,14 @@ class WordLayers(nn.Module):
         return scores
 
 
-def table_of(config: CaptionerConfig, word: int) -> tuple[nn.Embedding, nn.Linear | None]:
+def table_of(config: WordTables, word: int) -> tuple[nn.Embedding, nn.Linear | None]:
     """The table of words, and what makes vectors of `word` numbers of its rows; None where they have as many."""
     if not config.rank:
         return nn.Embedding(config.vocabulary, word), None
     return nn.Embedding(config.vocabulary, config.rank), nn.Linear(config.rank, word, bias=False)
 
 
-def scores_of(config: CaptionerConfig, hidden: int, embedding: nn.Embedding) -> tuple[nn.Linear | None, nn.Linear]:
+def scores_of(config: WordTables, hidden: int, embedding: nn.Embedding) -> tuple[nn.Linear | None, nn.Linear]:
     """What makes of `hidden` numbers as many as the output reads, None where those are the same, and the output."""
     columns = embedding.embedding_dim if config.tied or config.rank else hidden
     reduced = bool(config.rank) or columns != hidden

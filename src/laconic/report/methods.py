@@ -55,7 +55,7 @@ _HARD, _GRADUAL = "hard", "gradual"
 
 
 def method_name(run: FinishedRun) -> str:
-    """Such as "SMP", "hard, uniform", "lottery (gradual)" or "SMP, distilled, 4 bits"; of frozen masks what made them."""
+    """Such as "SMP", "hard, uniform", "lottery (gradual)" or "SMP, distilled, 4 bits"; of frozen masks their maker."""
     ends = sorted({*run.bits[:1], *run.bits[-1:]})
     bits = f", {' to '.join(map(str, ends))} bits" if ends else ""
     return _pruned_by(run) + (", distilled" if run.distilled else "") + bits

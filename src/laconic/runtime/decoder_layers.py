@@ -15,7 +15,7 @@ from laconic.runtime.matrices import Weights
 from laconic.runtime.operations import NONE, Place
 from laconic.runtime.program import Builder
 from laconic.runtime.weights import read_matrix, read_vector, rectified, side_by_side
-from laconic.spec.captioners import CaptionerConfig
+from laconic.spec.captioners import WordTables
 from laconic.store import Csr, Packed
 
 Vector = NDArray[np.float32]
@@ -104,7 +104,7 @@ class Layers:
         return None if (found == idle).all() else found
 
     def embed(
-        self, config: CaptionerConfig, size: int, y: Place, *, relu: bool = False, scale: float = 1.0,
+        self, config: WordTables, size: int, y: Place, *, relu: bool = False, scale: float = 1.0,
         positions: int = NONE,
     ) -> None:  # fmt: skip
         """The look-up of the last word: `scale` times its vector of `size` numbers, and that of the position, of those
@@ -139,7 +139,7 @@ class Layers:
         """Both biases of a cell of PyTorch, in one."""
         return self.file.vector(f"{name}.bias_ih", 4 * size) + self.file.vector(f"{name}.bias_hh", 4 * size)
 
-    def predict(self, config: CaptionerConfig, x: Place, size: int, word: int) -> dict[str, int]:
+    def predict(self, config: WordTables, x: Place, size: int, word: int) -> dict[str, int]:
         """The logits of a state of `size` numbers, where words have `word`; returns what the header says of them."""
         columns = config.rank or (word if config.tied else size)
         if config.rank or columns != size:

@@ -38,6 +38,13 @@ class CaptionerConfig(Protocol):
     @property
     def pooled_channels(self) -> int: ...
 
+
+class WordTables(Protocol):
+    """What the configuration of a captioner says of its tables of words; laconic.models.words has a picture."""
+
+    @property
+    def vocabulary(self) -> int: ...
+
     @property
     def tied(self) -> bool: ...
 
