@@ -206,9 +206,7 @@ class AoANetStep(Step):
         return (*memory.regions, memory.mean, *padding, *state.recurrent)
 
 
-def _look(
-    queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None, image: Tensor, single: bool
-) -> Tensor:
+def _look(queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None, image: Tensor, single: bool) -> Tensor:
     """Attention to the regions, queries (rows, heads, 1, size); those of a single image are not copied."""
     if single:
         return F.scaled_dot_product_attention(queries.transpose(0, 2), keys, values, padding).transpose(0, 2)
