@@ -91,6 +91,10 @@ CASES: dict[str, Table] = {
         **pruned("supermask", sparsity=0.9),
         "decoder": {"name": "object_relation", "options": {"width": 16, "heads": 2, "layers": 1}},
     },
+    "aoanet": {
+        **pruned("supermask", sparsity=0.9),
+        "decoder": {"name": "aoanet", "options": {"width": 16, "heads": 2, "layers": 1}},
+    },
     "frozen_encoder": {
         **pruned("magnitude", "decoder", sparsity=0.5),
         "training": {"encoder_learning_rate": 0.0, "mirror": True},

@@ -2,9 +2,9 @@
 
     python benchmarks/equality.py --trained tiny.safetensors --csv results/engine_equality.csv
 
-The captioner that is given is compared on 1,000 photos of Flickr8k's validation split; Up-Down and Object Relation
-Transformer with random, pruned weights, on MobileNet-V2, on 200. Log-probabilities are those of each word of the best
-caption, where both say the same. The first captioner is compared with weights in bfloat16 as well.
+The captioner that is given is compared on 1,000 photos of Flickr8k's validation split; Up-Down, Object Relation
+Transformer and AoANet with random, pruned weights, on MobileNet-V2, on 200. Log-probabilities are those of each word
+of the best caption, where both say the same. The first captioner is compared with weights in bfloat16 as well.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
     examples = data.load("flickr8k", root, "val")
     with tempfile.TemporaryDirectory(prefix="laconic-bench-") as folder:
         files = {"trained": (given.trained, given.photos)}
-        for name in ("up_down", "object_relation"):
+        for name in ("up_down", "object_relation", "aoanet"):
             model = ModelConfig(EncoderConfig("mobilenet_v2"), DecoderConfig(name))
             path = random_captioners.write(Path(folder) / name, model, random_captioners.FLICKR8K_WORDS, 0.0, SPARSITY)
             files[f"random {name}"] = path, given.others

@@ -79,12 +79,12 @@ SMALL = {  # options of captioners that are small, and odd enough to have rows a
     "soft_attention": {"word": 24, "hidden": 40},
     "up_down": {"word": 24, "hidden": 40, "attention": 24},
     "object_relation": {"layers": 2, "width": 32, "feed_forward": 48, "heads": 4},
-    "aoanet": {"layers": 1, "width": 36, "feed_forward": 48, "heads": 4},
+    "aoanet": {"layers": 1, "width": 40, "feed_forward": 48, "heads": 4},
 }
 
 
 # factor of weights that says many things
-LOUDNESS = {"soft_attention": 4.0, "up_down": 6, "object_relation": 4.0, "aoanet": 8.0}
+LOUDNESS = {"soft_attention": 4.0, "up_down": 6, "object_relation": 4.0, "aoanet": 3.0}
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,8 @@ def model(captioner="soft_attention", options=None, **encoder):
         ("up_down", {"dropout": float("nan")}, "dropout = nan"),
         ("object_relation", {"layers": 101}, "at most 100"),
         ("object_relation", {"width": 9}, "multiple of 16"),
+        ("aoanet", {"width": 9}, "width = 9 with heads = 8.*multiple of 8"),
+        ("aoanet", {"layers": 101}, "at most 100"),
     ],
 )
 def test_wrong_names_and_options_are_named(name, options, message):
@@ -64,3 +66,5 @@ def test_a_captioner_that_relates_all_regions_has_a_limit_of_cells():
     with pytest.raises(ConfigError, match=r"object_relation.*size 1024.*stride 16.*4,096.*1,024"):
         captioner_config(model("object_relation", **encoder), VOCABULARY)
     captioner_config(model("object_relation", **{**encoder, "size": 512}), VOCABULARY)
+    with pytest.raises(ConfigError, match=r"aoanet.*4,096.*1,024"):
+        captioner_config(model("aoanet", **encoder), VOCABULARY)

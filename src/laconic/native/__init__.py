@@ -12,7 +12,7 @@ Sources, each including what it builds on:
     vector.h mathematics.h logarithm.h trigonometry.h transpose.h inline.h   numbers, several at a time
     linear.h sparse.h dense.h (their kernels) values.h tables.h   matrices, and tables of word vectors
     convolution.h depthwise.h pooling.h window.h                  operations of encoders
-    recurrent.h attention.h                                       of Soft-Attention and Up-Down
+    recurrent.h attention.h                                       of recurrent captioners
     transformer.h layer_norm.h geometry.h dot_attention.h word_attention.h   of transformers
     training.c gating.c gating.h          what Supermask Pruning adds to a training step
     windows.c                             what Windows' start-up code would bring

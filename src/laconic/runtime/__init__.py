@@ -6,7 +6,8 @@
     matrices     weights to the layouts that kernels multiply by: `sparse_layout`, `dense_layout`, `tables` of word
                  vectors, and what `values` become; `weights` cuts and joins them as rules need it
     planning     a packed captioner -> a plan, by the rules of `rules_encoders` (in the layers of `encoder_maps`),
-                 `rules_recurrent` and `rules_transformer` (`relations`: of boxes)
+                 `rules_recurrent`, `rules_transformer` (`relations`: of boxes) and `rules_aoanet` (in those of
+                 `decoder_layers`)
     native_path  runs a plan in the native library
     numpy_path   runs a plan in numpy, for where there is no compiled library; the reference for it. Its operations:
                  `numpy_encoders`, `numpy_recurrent`, `numpy_transformer`, over the tables of `numpy_work`
