@@ -2,7 +2,8 @@
 
 `image` runs the transformer's encoder and keeps keys and values of what it makes of the positions, for each layer of
 the decoder; `step` reads one word. A residual is a product that is added to what is there: LINEAR that starts
-FROM_SELF. Where the cells of a grid lie is known beforehand, and so is all that follows from it.
+FROM_SELF. Where the cells of a grid lie is known beforehand, and so is all that follows from it. What layers or
+projections share lies in the plan once; words are kept for each place where a layer stands.
 """
 
 import math
@@ -17,7 +18,7 @@ from laconic.runtime.matrices import dense, pack_matrix
 from laconic.runtime.operations import NONE, Place
 from laconic.runtime.program import Builder
 from laconic.runtime.relations import EMBEDDING, cell_boxes, embed_pairs, log_relation
-from laconic.spec.captioners import ObjectRelationConfig
+from laconic.spec.captioners import PROJECTIONS, ObjectRelationConfig
 from laconic.spec.encoders import cells_of
 from laconic.spec.model import REGIONS
 from laconic.spec.packed import CaptionerSpec
@@ -66,15 +67,31 @@ class _Writer:
 
     def linear(self, name: str, x: Place, y: Place, activation: str = "LINEARLY", start: str = "FROM_BIAS") -> None:
         """The linear layer of that name."""
-        weights = self.packed.csr(f"decoder.{name}.weight")
-        step = self.packed.step(f"decoder.{name}.weight")
-        matrix = self.builder.matrix(weights, self.vector(f"{name}.bias"), step=step)
+        matrix = self.builder.once(f"{name}.weight", lambda: self.matrix(name))
         self.builder.linear(self.program, x, y, matrix, activation, start)
 
+    def matrix(self, name: str) -> int:
+        """Weight and bias of the layer of that name."""
+        weights, step = self.packed.csr(f"decoder.{name}.weight"), self.packed.step(f"decoder.{name}.weight")
+        return self.builder.matrix(weights, self.vector(f"{name}.bias"), step=step)
+
+    def remember(self, name: str, x: int, y: int) -> None:
+        """Keys and below them values of the attention of that name."""
+        _, key, value = PROJECTIONS[self.config.share_attention]
+        self.linear(f"{name}.{key}", Place(x), Place(y))
+        self.linear(f"{name}.{value}", Place(x), Place(y, self.config.width))
+
+    def ask(self, name: str, x: int, y: int) -> None:
+        """Queries of the attention of that name."""
+        self.linear(f"{name}.{PROJECTIONS[self.config.share_attention][0]}", Place(x), Place(y))
+
     def layer_norm(self, name: str, x: int, y: int) -> None:
-        weight, bias = self.vector(f"{name}.weight", 1.0), self.vector(f"{name}.bias")
-        place = self.builder.constant
-        self.builder.add(self.program, "LAYER_NORM", x=x, y=y, weight=place(weight), bias=place(bias))
+        weight, bias = self.constant(f"{name}.weight", 1.0), self.constant(f"{name}.bias", 0.0)
+        self.builder.add(self.program, "LAYER_NORM", x=x, y=y, weight=weight, bias=bias)
+
+    def constant(self, name: str, idle: float) -> int:
+        """A parameter in the arena; NONE where all of it is `idle`."""
+        return self.builder.once(name, lambda: self.builder.constant(self.vector(name, idle)))
 
     def feed_forward(self, name: str, x: int, normed: int, inner: int) -> None:
         """x += outer(relu(inner(norm(x))))"""
@@ -108,7 +125,7 @@ class _Relations:
 def _relations(w: _Writer, cells: int | None) -> _Relations:
     """`cells`: of the grid; None where regions are told where they lie."""
     c, builder = w.config, w.builder
-    names = [f"decoder.relation.{layer}" for layer in range(c.layers)]
+    names = [f"decoder.relation.{layer}" for layer in range(c.unique_layers)]
     weights = np.concatenate([dense(w.packed[f"{name}.weight"]) for name in names])
     bias = np.concatenate([w.packed[f"{name}.bias"] for name in names])
     boxes = None if cells is None else cell_boxes(cells)
@@ -129,21 +146,19 @@ def _encode(w: _Writer, grid: Place, relations: _Relations) -> list[int]:
     x, normed, query, found = (w.buffer(c.width) for _ in range(4))
     seen, inner = w.buffer(2 * c.width), w.buffer(c.feed_forward)
     w.linear("region", grid, Place(x), "RELU")
-    for i in range(c.layers):
-        name = f"encoder.{i}"
+    for number in c.order:
+        name = f"encoder.{number}"
         w.layer_norm(f"{name}.attention_norm", x, normed)
-        w.linear(f"{name}.attention.query", Place(normed), Place(query))
-        w.linear(f"{name}.attention.key", Place(normed), Place(seen))
-        w.linear(f"{name}.attention.value", Place(normed), Place(seen, c.width))
+        w.ask(f"{name}.attention", normed, query)
+        w.remember(f"{name}.attention", normed, seen)
         sizes: dict[str, Any] = {"query": Place(query), "y": Place(found), "width": c.width, "heads": c.heads}
-        w.builder.add(w.program, "ATTEND_RELATED", **sizes, seen=Place(seen), **relations.of_layer(i, c.heads))
+        w.builder.add(w.program, "ATTEND_RELATED", **sizes, seen=Place(seen), **relations.of_layer(number, c.heads))
         w.linear(f"{name}.attention.output", Place(found), Place(x), start="FROM_SELF")
         w.feed_forward(name, x, normed, inner)
     w.layer_norm("encoder_norm", x, normed)
-    memory = [w.buffer(2 * c.width, kept=True) for _ in range(c.layers)]
-    for i, kept in enumerate(memory):
-        w.linear(f"decoder.{i}.memory_attention.key", Place(normed), Place(kept))
-        w.linear(f"decoder.{i}.memory_attention.value", Place(normed), Place(kept, c.width))
+    memory = [w.buffer(2 * c.width, kept=True) for _ in range(c.unique_layers)]
+    for number, kept in enumerate(memory):
+        w.remember(f"decoder.{number}.memory_attention", normed, kept)
     return memory
 
 
@@ -153,19 +168,18 @@ def _decode(w: _Writer, memory: list[int]) -> int:
     x, normed, query, found = (w.buffer(c.width) for _ in range(4))
     now, inner, logits = w.buffer(2 * c.width), w.buffer(c.feed_forward), w.buffer(c.vocabulary)
     _embed(w, x)
-    for i, seen in enumerate(memory):
-        name = f"decoder.{i}"
+    for number in c.order:
+        name = f"decoder.{number}"
         sizes: dict[str, Any] = {"query": Place(query), "y": Place(found), "width": c.width, "heads": c.heads}
         w.layer_norm(f"{name}.attention_norm", x, normed)
-        w.linear(f"{name}.attention.query", Place(normed), Place(query))
-        w.linear(f"{name}.attention.key", Place(normed), Place(now))
-        w.linear(f"{name}.attention.value", Place(normed), Place(now, c.width))
+        w.ask(f"{name}.attention", normed, query)
+        w.remember(f"{name}.attention", normed, now)
         kept = w.builder.buffer(2 * c.width, "WORDS")
         w.builder.add(w.program, "ATTEND_WORDS", **sizes, words=Place(now), kept=kept)
         w.linear(f"{name}.attention.output", Place(found), Place(x), start="FROM_SELF")
         w.layer_norm(f"{name}.memory_norm", x, normed)
-        w.linear(f"{name}.memory_attention.query", Place(normed), Place(query))
-        w.builder.add(w.program, "ATTEND_POSITIONS", **sizes, seen=Place(seen))
+        w.ask(f"{name}.memory_attention", normed, query)
+        w.builder.add(w.program, "ATTEND_POSITIONS", **sizes, seen=Place(memory[number]))
         w.linear(f"{name}.memory_attention.output", Place(found), Place(x), start="FROM_SELF")
         w.feed_forward(name, x, normed, inner)
     w.layer_norm("decoder_norm", x, normed)
