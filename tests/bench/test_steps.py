@@ -30,6 +30,14 @@ DECODERS = {
     "soft_attention gru": {"hidden": 24, "word": 16, "cell": "gru"},
     "object_relation": {"width": 32, "heads": 4, "layers": 2, "feed_forward": 48},
     "aoanet": {"width": 32, "heads": 4, "layers": 1},
+    "object_relation shared": {
+        "width": 32,
+        "heads": 4,
+        "layers": 3,
+        "feed_forward": 48,
+        "share_attention": "kv",
+        "share_layers": [0, 1, 0],
+    },
 }
 
 

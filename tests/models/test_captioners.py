@@ -25,6 +25,14 @@ OPTIONS = {
     "soft_attention-gru": ("soft_attention", {**SOFT_ATTENTION, "cell": "gru"}),
     "up_down": ("up_down", UP_DOWN),
     "object_relation": ("object_relation", OBJECT_RELATION),
+    "object_relation-kv": (
+        "object_relation",
+        {**OBJECT_RELATION, "layers": 3, "share_attention": "kv", "share_layers": (0, 1, 1)},
+    ),
+    "object_relation-qk": (
+        "object_relation",
+        {**OBJECT_RELATION, "layers": 3, "share_attention": "qk", "share_layers": (0, 1, 0)},
+    ),
     "aoanet": ("aoanet", AOANET),
     "aoanet-feed-forward": ("aoanet", {**AOANET, "layers": 1, "feed_forward": 12}),
     "aoanet-no-refiner": ("aoanet", {**AOANET, "layers": 0}),

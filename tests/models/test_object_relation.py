@@ -1,9 +1,10 @@
 """Object Relation Transformer against the published code's values, itself without shortcuts, and its search."""
 
 import json
-import re
+import runpy
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,21 +26,7 @@ GOLDEN = ObjectRelationConfig(23, 12, 1, layers=2, width=16, feed_forward=32, he
 EOS = 3
 
 
-def published_name(name: str) -> str:
-    """Name in the published code of one of our parameters; `{head}` where there is one for each head."""
-    linear = {"query": 0, "key": 1, "value": 2, "output": 3}
-    norms = {"attention_norm": 0, "memory_norm": 1, "feed_forward_norm": 2 if name.startswith("decoder") else 1}
-    name = re.sub(r"^(encoder|decoder)\.", r"model.\1.layers.", name)
-    name = re.sub(r"^(encoder|decoder)_norm", r"model.\1.norm", name)
-    name = re.sub(r"^relation\.(\d+)", r"model.encoder.layers.\1.self_attn.WGs.{head}", name)
-    name = re.sub(r"\.memory_attention\.(\w+)", lambda m: f".src_attn.linears.{linear[m[1]]}", name)
-    name = re.sub(r"\.attention\.(\w+)", lambda m: f".self_attn.linears.{linear[m[1]]}", name)
-    name = re.sub(r"\.(\w+_norm)\.", lambda m: f".sublayer.{norms[m[1]]}.norm.", name)
-    name = re.sub(r"norm\.weight$", "norm.a_2", re.sub(r"norm\.bias$", "norm.b_2", name))
-    name = name.replace(".inner.", ".w_1.").replace(".outer.", ".w_2.")
-    for ours, theirs in {"region": "att_embed.0", "embedding": "model.tgt_embed.0.lut"}.items():
-        name = re.sub(rf"^{ours}\.", f"{theirs}.", name)
-    return re.sub(r"^output\.", "model.generator.proj.", name)
+published_name = runpy.run_path(str(Path(__file__).with_name("relation_names.py")))["published_name"]
 
 
 @pytest.fixture

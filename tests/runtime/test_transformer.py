@@ -40,6 +40,22 @@ SHAPES: dict[str, dict[str, Any]] = {  # heads of 2, 4, 12, 40 and 72 numbers: l
     "plain_sides": {"layers": 2, "width": 24, "feed_forward": 40, "heads": 2, "plus_one": False},
     "wide": {"layers": 1, "width": 80, "feed_forward": 9, "heads": 2},
     "one_head": {"layers": 2, "width": 72, "feed_forward": 24, "heads": 1},
+    "keys_are_values": {
+        "layers": 4,
+        "width": 24,
+        "feed_forward": 9,
+        "heads": 3,
+        "share_attention": "kv",
+        "share_layers": (0, 0, 1, 0),
+    },
+    "queries_are_keys": {
+        "layers": 3,
+        "width": 24,
+        "feed_forward": 9,
+        "heads": 3,
+        "share_attention": "qk",
+        "share_layers": (0, 0, 0),
+    },
 }
 PATHS: list[Any] = [NumpyPath, NativePath] if library() else [NumpyPath]
 native = pytest.mark.skipif(library() is None, reason="there is no compiled library")
@@ -125,6 +141,19 @@ def test_cells_of_a_grid_lie_where_they_lie(size, stride):
     expected = captioner.search(torch.from_numpy(pixels), Decoding(beam=3, max_length=6))
     for path in PATHS:
         assert_same(path(plan).search(Inputs(pixels=pixels), Decoding(beam=3, max_length=6)), expected)
+
+
+def test_what_is_shared_lies_in_a_plan_once():
+    plain, shared = (
+        plan_of(captioner_of({"layers": 4, "width": 24, "feed_forward": 9, "heads": 3, **options}))
+        for options in ({}, {"share_attention": "kv", "share_layers": (0, 0, 1, 1)})
+    )
+    # region, relations, output; in each layer attention and feed-forward net, twice and once in the decoder's
+    assert len(plain.matrices) == 4 + 4 * (4 + 2 + 2 * 4 + 2)
+    assert len(shared.matrices) == 4 + 2 * (3 + 2 + 2 * 3 + 2)
+    assert len(shared.operations) == len(plain.operations) - 2 * 2  # the memory's keys and values, of two layers less
+    assert sum(name == "ATTEND_WORDS" for name, _ in shared.program("step")) == 4
+    assert len({a["kept"] for name, a in shared.program("step") if name == "ATTEND_WORDS"}) == 4
 
 
 @native

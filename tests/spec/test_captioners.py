@@ -29,6 +29,10 @@ def model(captioner="soft_attention", options=None, **encoder):
         ("object_relation", {"width": 9}, "multiple of 16"),
         ("aoanet", {"width": 9}, "width = 9 with heads = 8.*multiple of 8"),
         ("aoanet", {"layers": 101}, "at most 100"),
+        ("object_relation", {"share_attention": "all"}, "share_attention = 'all'.*'none', 'kv', 'qk'"),
+        ("object_relation", {"share_layers": [0, 0, 1]}, r"share_layers = \[0, 0, 1\].*layers = 6 places"),
+        ("object_relation", {"layers": 2, "share_layers": [0, True]}, "share_layers = True"),
+        ("object_relation", {"layers": 2, "share_layers": "0, 0"}, "share_layers = '0, 0'; expected a list"),
     ],
 )
 def test_wrong_names_and_options_are_named(name, options, message):
@@ -56,6 +60,8 @@ def test_the_form_of_a_captioner_is_its_options_without_dropout():
     assert form("soft_attention", {"hidden": 8, "dropout": 0.7}) == form("soft_attention", {"hidden": 8})
     assert form("soft_attention", {}) == form("soft_attention", default_options("soft_attention"))
     assert form("soft_attention", {"hidden": 8}) != form("soft_attention", {})
+    listed, given = ({"layers": 2, "share_layers": kind((0, 0))} for kind in (list, tuple))  # a file's, a program's
+    assert form("object_relation", listed) == form("object_relation", given)
     with pytest.raises(ConfigError, match="nothing"):
         form("nothing", {})
 

@@ -138,15 +138,15 @@ class SoftAttentionStep(Step):
 
 
 class ObjectRelationStep(Step):
-    """Tensors: each layer's keys and values of the regions[, bias against padding]; each layer's keys and values of the
-    words, (rows, heads, words, width / heads), without words at first."""
+    """Tensors: each layer's keys and values of the regions[, bias against padding]; keys and values of the words at
+    each place of a layer, (rows, heads, words, width / heads), without words at first."""
 
     plain = ("output", "region", "relation")
 
     def __init__(self, model: ObjectRelation, images: int, masked: bool) -> None:
         super().__init__()
-        layers = model.config.layers
-        self.masked, self.memory, self.single = masked, 2 * layers + masked, images == 1
+        self.order = model.config.order
+        self.masked, self.memory, self.single = masked, 2 * model.config.unique_layers + masked, images == 1
         self.words(model)
         self.norm = model.decoder_norm
         self.layers, self.sides = model.decoder, (model.config.heads, 0, model.config.width // model.config.heads)
@@ -157,15 +157,18 @@ class ObjectRelationStep(Step):
         regions, words, said = tensors[: self.memory], tensors[self.memory :], []
         padding = regions[-1] if self.masked else None
         x = self.embed(ids) * self.factor + cast(Tensor, self.places).index_select(0, word)
-        for i, layer in enumerate(cast("list[DecoderLayer]", self.layers)):
+        layers = cast("list[DecoderLayer]", self.layers)
+        for place, number in enumerate(self.order):
+            layer = layers[number]
             own, other = layer.attention, layer.memory_attention
             normed = layer.attention_norm(x)
-            keys = torch.cat([words[2 * i], _heads(own, own.key(normed))], 2)
-            values = torch.cat([words[2 * i + 1], _heads(own, own.value(normed))], 2)
+            query, key, value = (_heads(own, part(normed)) for part in own.layers)
+            keys = torch.cat([words[2 * place], key], 2)
+            values = torch.cat([words[2 * place + 1], value], 2)
             said += [keys, values]
-            x = x + own.output(_recall(_heads(own, own.query(normed)), keys, values).flatten(1))
-            queries = _heads(other, other.query(layer.memory_norm(x)))
-            found = _look(queries, regions[2 * i], regions[2 * i + 1], padding, image, self.single)
+            x = x + own.output(_recall(query, keys, values).flatten(1))
+            queries = _heads(other, other.layers[0](layer.memory_norm(x)))
+            found = _look(queries, regions[2 * number], regions[2 * number + 1], padding, image, self.single)
             x = x + other.output(found.flatten(1))
             x = x + layer.feed_forward.outer(F.relu(layer.feed_forward.inner(layer.feed_forward_norm(x))))
         return (self.logits(self.norm(x)), *said)
@@ -177,7 +180,7 @@ class ObjectRelationStep(Step):
         return (*regions, *(() if memory.padding is None else (memory.padding,)))
 
     def empty(self, images: int) -> Tensors:
-        return tuple(torch.zeros(images, *self.sides) for _ in range(2 * len(self.layers)))
+        return tuple(torch.zeros(images, *self.sides) for _ in range(2 * len(self.order)))
 
 
 class AoANetStep(Step):

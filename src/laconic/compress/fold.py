@@ -42,10 +42,13 @@ def fold_layer_norm(norm: nn.LayerNorm, readers: Sequence[nn.Linear], unbiased: 
 
 
 @torch.no_grad()
-def fold_attention_biases(key: nn.Linear, value: nn.Linear, output: nn.Linear) -> None:
+def fold_attention_biases(key: nn.Linear | None, value: nn.Linear, output: nn.Linear) -> None:
     """Drops the key's bias, where it has one, of a softmax attention, which adds the same to all logits of a query, and
-    moves the value's through the output layer: weights of attention add up to one."""
-    if key.bias is not None:
-        key.bias.zero_()
+    moves the value's through the output layer: weights of attention add up to one.
+
+    Key and value may be one layer. `key` is None where the layer makes queries, too, whose bias counts.
+    """
     output.bias.add_(output.weight @ value.bias)
     value.bias.zero_()
+    if key is not None and key.bias is not None:
+        key.bias.zero_()

@@ -4,25 +4,31 @@ An encoder relates regions by content and by the geometry of their boxes, a deco
 Grid features are regions, too: the cells of the grid. An image is encoded once for all its captions, in training
 and in search; search keeps keys and values of the words so far.
 
-Knows nothing of pixels, data sets or search. Every matrix is read once per call.
+Layers may share their weights, and attentions theirs among queries, keys and values (ACORT, Tan et al. 2022, arXiv
+2202.05451): a *layer* below is a module, a *place* is where one stands in the order that an input passes them. Keys and
+values of words are kept for each place, so that a search is what teacher forcing is. The published code keeps them for
+each module, where places that share one see each other's words.
+
+Knows nothing of pixels, data sets or search. Every matrix is read once per call, or once at each place of its layer.
 """
 
 import math
 from collections.abc import Iterable
+from itertools import groupby
 from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.compress.fold import fold_attention_biases, fold_layer_norm
+from laconic.compress.fold import fold_layer_norm
 from laconic.models.box_geometry import EMBEDDING, embed_geometry, relative_geometry
 from laconic.models.dropout import dropout
 from laconic.models.layers import Features, cell_boxes
 from laconic.models.torch_captioner import TorchCaptioner
 from laconic.models.transformer import (
+    ATTENTIONS,
     MASKED,
-    Attention,
     DecoderLayer,
     EncoderLayer,
     FeedForward,
@@ -52,8 +58,8 @@ class Memory(NamedTuple):
 class State(NamedTuple):
     """Search state: `image` (rows,) says which image of the memory a row belongs to.
 
-    words: each layer's keys and values of the words read so far, (rows, heads, words, width / heads); empty before
-    the first.
+    words: keys and values at each place of the words read so far, (rows, heads, words, width / heads); empty before the
+    first.
     """
 
     memory: Memory
@@ -71,12 +77,12 @@ class ObjectRelation(TorchCaptioner[State]):
         super().__init__()
         c = self.config = config
         self.region = nn.Linear(c.grid_channels, c.width)
-        self.relation = nn.ModuleList(nn.Linear(EMBEDDING, c.heads) for _ in range(c.layers))
-        self.encoder = nn.ModuleList(_encoder_layer(c) for _ in range(c.layers))
+        self.relation = nn.ModuleList(nn.Linear(EMBEDDING, c.heads) for _ in range(c.unique_layers))
+        self.encoder = nn.ModuleList(_encoder_layer(c) for _ in range(c.unique_layers))
         self.encoder_norm = LayerNorm(c.width)
         self.embedding, self.widen = table_of(c, c.width)
-        sizes = (c.width, c.heads, c.feed_forward, c.dropout)
-        self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(c.layers))
+        sizes = (c.width, c.heads, c.feed_forward, c.dropout, c.share_attention)
+        self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(c.unique_layers))
         self.decoder_norm = LayerNorm(c.width)
         self.reduce, self.output = scores_of(c, c.width, self.embedding)
         self.reset_parameters()
@@ -102,15 +108,16 @@ class ObjectRelation(TorchCaptioner[State]):
         return self.logits(x)
 
     def fold(self) -> None:
-        """At full size this empties 34,816 of 110,913 biases and norm parameters, of which 16,384 gains become 1."""
-        decoders = list(cast(Iterable[DecoderLayer], self.decoder))
-        layers: list[EncoderLayer | DecoderLayer] = [*cast(Iterable[EncoderLayer], self.encoder), *decoders]
-        for layer in layers:
+        """At full size this empties 34,816 of 110,913 biases and norm parameters, of which 16,384 gains become 1. Where
+        queries and keys share a layer, norms of the decoder's attention to the image stay, and that of the memory."""
+        for layer in cast(Iterable[EncoderLayer], self.encoder):
             layer.fold()
-        memories = [layer.memory_attention for layer in decoders]
-        fold_layer_norm(self.encoder_norm, [part for memory in memories for part in (memory.key, memory.value)])
-        for memory in memories:
-            fold_attention_biases(memory.key, memory.value, memory.output)
+        decoders = list(cast(Iterable[DecoderLayer], self.decoder))
+        readers = [reader for layer in decoders for reader in layer.fold()]
+        if readers:
+            fold_layer_norm(self.encoder_norm, readers)
+        for layer in decoders:
+            layer.memory_attention.fold_biases()
         fold_into_scores(self.decoder_norm, self.reduce, self.output, tied=self.config.tied)
 
     # The steps of a search
@@ -143,9 +150,11 @@ class ObjectRelation(TorchCaptioner[State]):
         x = dropout(x, self.config.input_dropout, self.training)
         boxes = cell_boxes(positions)[None] if features.boxes is None else features.boxes
         geometry = embed_geometry(relative_geometry(boxes.to(self.region.bias), self.config.plus_one))
-        for layer, relation in zip(self.encoder, self.relation, strict=True):
-            bias = log_relation(relation, geometry)
-            x = layer(x, regions, bias if padding is None else bias + padding)
+        for number, places in groupby(self.config.order):
+            bias = log_relation(self.relation[number], geometry)
+            bias = bias if padding is None else bias + padding
+            for _ in places:
+                x = self.encoder[number](x, regions, bias)
         x = self.encoder_norm(x)
         readers = cast(Iterable[DecoderLayer], self.decoder)
         return Memory(tuple(reader.memory_attention.remember(x, regions) for reader in readers), padding)
@@ -159,19 +168,16 @@ class ObjectRelation(TorchCaptioner[State]):
     ) -> tuple[Tensor, tuple[KeysValues, ...]]:
         """Embedded words (rows, width) to what the output layer reads, and all keys and values of the words."""
         seen = []
-        for layer, before, looked_at in zip(self.decoder, past or self._no_words, memory.layers, strict=True):
-            x, now = layer(x, words, before, images, looked_at, memory.padding)
+        for place, number in enumerate(self.config.order):
+            before = past[place] if past else None
+            x, now = self.decoder[number](x, words, before, images, memory.layers[number], memory.padding)
             seen.append(now)
         return self.decoder_norm(x), tuple(seen)
 
-    @property
-    def _no_words(self) -> tuple[None, ...]:
-        return (None,) * self.config.layers
-
 
 def _encoder_layer(c: ObjectRelationConfig) -> EncoderLayer:
-    attention, feed_forward = Attention(c.width, c.heads, c.dropout), FeedForward(c.width, c.feed_forward, c.dropout)
-    return EncoderLayer(c.width, attention, feed_forward, c.dropout)
+    attention = ATTENTIONS[c.share_attention](c.width, c.heads, c.dropout)
+    return EncoderLayer(c.width, attention, FeedForward(c.width, c.feed_forward, c.dropout), c.dropout)
 
 
 def log_relation(relation: nn.Module, geometry: Tensor) -> Tensor:

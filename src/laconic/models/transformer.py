@@ -7,7 +7,7 @@ boxes or vocabularies: relations between positions come in as a bias on the atte
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from laconic.compress.fold import fold_attention_biases, fold_layer_norm
 from laconic.models.dropout import dropout
+from laconic.spec.captioners import PROJECTIONS, Sharing
 
 MASKED = -1e9  # logit of a key that is padding
 
@@ -117,20 +118,32 @@ class Attention(nn.Module):
     A bias of the keys adds the same to all logits of a query: published models have one, which learns nothing.
     """
 
+    ROLES: ClassVar[tuple[str, str, str]] = PROJECTIONS["none"]  # the layers that make queries, keys and values
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+
     def __init__(
         self, width: int, heads: int, dropout: float, *, outputs: int | None = None, key_bias: bool = True
     ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width, bias=key_bias)
-        self.value = nn.Linear(width, width)
+        for name in dict.fromkeys(self.ROLES):
+            self.add_module(name, nn.Linear(width, width, bias=key_bias or name != "key"))
         self.output = nn.Linear(width, outputs or width)
+
+    @property
+    def layers(self) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
+        """What makes queries, keys and values; two of them may be one layer."""
+        query, key, value = (cast(nn.Linear, self.get_submodule(name)) for name in self.ROLES)
+        return query, key, value
 
     def remember(self, rows: Tensor, packing: Packing) -> KeysValues:
         """Keys and values of packed rows."""
-        return KeysValues(*(split_heads(part(rows), packing, self.heads) for part in (self.key, self.value)))
+        _, key, value = self.layers
+        keys = split_heads(key(rows), packing, self.heads)
+        return KeysValues(keys, keys if value is key else split_heads(value(rows), packing, self.heads))
 
     def forward(
         self, rows: Tensor, packing: Packing, seen: KeysValues, bias: Tensor | None = None, causal: bool = False
@@ -149,15 +162,44 @@ class Attention(nn.Module):
         """What `output` reads: all heads' means of values, side by side; arguments as above."""
         if not self.output.in_features:
             return rows[:, :0]
-        queries = split_heads(self.query(rows), packing, self.heads)
+        queries = split_heads(self.layers[0](rows), packing, self.heads)
         found = attend(queries, seen, bias, causal, self.dropout if self.training else 0.0)
         return packing.pack(found.transpose(1, 2).flatten(2))
 
     def fold(self, norm: LayerNorm) -> None:
-        """Takes over `norm`, which nothing else reads, and does without the biases of keys and values; see
+        """Takes over `norm`, which all of its layers and nothing else read, and `fold_biases`; see
         laconic.compress.fold."""
-        fold_layer_norm(norm, [self.query, self.key, self.value])
-        fold_attention_biases(self.key, self.value, self.output)
+        fold_layer_norm(norm, list(dict.fromkeys(self.layers)))
+        self.fold_biases()
+
+    def fold_across(self, norm: LayerNorm) -> list[nn.Linear]:
+        """Where queries and what they look at are read behind norms of their own: takes over that of the queries, and
+        gives the layers that can take over the other one. None can where one layer reads both."""
+        query, key, value = self.layers
+        if query is key:
+            return []
+        fold_layer_norm(norm, [query])
+        return list(dict.fromkeys((key, value)))
+
+    def fold_biases(self) -> None:
+        """Does without the biases of keys and values; see laconic.compress.fold."""
+        query, key, value = self.layers
+        fold_attention_biases(None if key is query else key, value, self.output)
+
+
+class KeyValueAttention(Attention):
+    """Attention whose keys are its values (Tan et al. 2022, arXiv 2202.05451)."""
+
+    ROLES = PROJECTIONS["kv"]
+
+
+class QueryKeyAttention(Attention):
+    """Attention whose queries and keys come from one layer (Tan et al. 2022)."""
+
+    ROLES = PROJECTIONS["qk"]
+
+
+ATTENTIONS: dict[Sharing, type[Attention]] = {"none": Attention, "kv": KeyValueAttention, "qk": QueryKeyAttention}
 
 
 class FeedForward(nn.Module):
@@ -203,12 +245,12 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Causal self-attention, attention to a memory, feed-forward net, each as x + dropout(f(norm(x)))."""
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, share: Sharing = "none") -> None:
         super().__init__()
         self.attention_norm = LayerNorm(width)
-        self.attention = Attention(width, heads, dropout)
+        self.attention = ATTENTIONS[share](width, heads, dropout)
         self.memory_norm = LayerNorm(width)
-        self.memory_attention = Attention(width, heads, dropout)
+        self.memory_attention = ATTENTIONS[share](width, heads, dropout)
         self.feed_forward_norm = LayerNorm(width)
         self.feed_forward = FeedForward(width, feed_forward, dropout)
         self.dropout = dropout
@@ -241,8 +283,9 @@ class DecoderLayer(nn.Module):
         x = x + dropout(found, self.dropout, self.training)
         return x + dropout(self.feed_forward(self.feed_forward_norm(x)), self.dropout, self.training), seen
 
-    def fold(self) -> None:
-        """Moves gains and biases of the norms on, but for what is made of the memory; see laconic.compress.fold."""
+    def fold(self) -> list[nn.Linear]:
+        """Moves gains and biases of the norms on, but for what is made of the memory; see laconic.compress.fold.
+        Returns the layers that can take over the memory's norm; `memory_attention.fold_biases` is to follow that."""
         self.attention.fold(self.attention_norm)
-        fold_layer_norm(self.memory_norm, [self.memory_attention.query])
         fold_layer_norm(self.feed_forward_norm, [self.feed_forward.inner])
+        return self.memory_attention.fold_across(self.memory_norm)

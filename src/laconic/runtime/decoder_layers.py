@@ -78,18 +78,24 @@ class Layers:
         self, name: str, size: tuple[int, int], x: Place, y: Place, activation: str = "LINEARLY", *,
         start: str = "FROM_BIAS", biased: bool = True,
     ) -> None:  # fmt: skip
-        """The linear layer of that name."""
-        weights, bias = self.file.matrix(f"{name}.weight", *size), None
-        if biased:
-            bias = self.vector(f"{name}.bias", size[0])
-        matrix = self.builder.matrix(weights, bias, step=self.file.step(f"{name}.weight"))
+        """The linear layer of that name; where several places share it, it lies in the plan once."""
+
+        def make() -> int:
+            bias = self.vector(f"{name}.bias", size[0]) if biased else None
+            weights, step = self.file.matrix(f"{name}.weight", *size), self.file.step(f"{name}.weight")
+            return self.builder.matrix(weights, bias, step=step)
+
+        matrix = self.builder.once(f"{name}.weight", make)
         self.builder.linear(self.program, x, y, matrix, activation, start)
 
     def layer_norm(self, name: str, size: int, x: int, y: int) -> None:
         """The layer norm of that name."""
-        weight, bias = self.vector(f"{name}.weight", size, 1.0), self.vector(f"{name}.bias", size)
-        place = self.builder.constant
-        self.builder.add(self.program, "LAYER_NORM", x=x, y=y, weight=place(weight), bias=place(bias))
+        weight, bias = self.constant(f"{name}.weight", size, 1.0), self.constant(f"{name}.bias", size, 0.0)
+        self.builder.add(self.program, "LAYER_NORM", x=x, y=y, weight=weight, bias=bias)
+
+    def constant(self, name: str, size: int, idle: float) -> int:
+        """A parameter in the arena, where it lies once; NONE where all of it is `idle`."""
+        return self.builder.once(name, lambda: self.builder.constant(self.vector(name, size, idle)))
 
     def feed_forward(self, name: str, size: tuple[int, int], x: int, normed: int, inner: int) -> None:
         """x += outer(relu(inner(norm(x)))); size: hidden, width."""

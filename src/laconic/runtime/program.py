@@ -8,6 +8,7 @@
 Knows layouts, not captioners; native/plan.h is what it writes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,14 @@ class Builder:
     programs: dict[str, list[tuple[str, list[int]]]] = field(default_factory=lambda: {name: [] for name in PROGRAMS})
     arena: list[bytes] = field(default_factory=list)
     arena_bytes: int = 0
+    named: dict[str, int] = field(default_factory=dict)
+
+    def once(self, name: str, make: Callable[[], int]) -> int:
+        """What `make` adds and gives the number or place of: the first time that the name is asked for, and not again,
+        so that what layers share lies in the plan once."""
+        if name not in self.named:
+            self.named[name] = make()
+        return self.named[name]
 
     def buffer(self, rows: int, space: str, *, columns: int = 0, kept: bool | range = False) -> int:
         """A new buffer; see plan.h for what a space is, and when to keep. `columns`: of PIXELS; `kept`: of ROWS also

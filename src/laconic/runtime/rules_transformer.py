@@ -2,7 +2,8 @@
 
 `image` runs the transformer's encoder and keeps keys and values of what it makes of the positions, for each layer of
 the decoder; `step` reads one word. A residual is a product that is added to what is there: LINEAR that starts
-FROM_SELF. Where the cells of a grid lie is known beforehand, and so is all that follows from it.
+FROM_SELF. Where the cells of a grid lie is known beforehand, and so is all that follows from it. What layers or
+projections share lies in the plan once; words are kept for each place where a layer stands.
 """
 
 import math
@@ -18,7 +19,7 @@ from laconic.runtime.matrices import dense, pack_matrix
 from laconic.runtime.operations import NONE, Place
 from laconic.runtime.program import Builder
 from laconic.runtime.relations import EMBEDDING, cell_boxes, embed_pairs, log_relation
-from laconic.spec.captioners import ObjectRelationConfig
+from laconic.spec.captioners import PROJECTIONS, ObjectRelationConfig
 from laconic.spec.encoders import cells_of
 from laconic.spec.model import REGIONS
 from laconic.spec.packed import CaptionerSpec
@@ -71,7 +72,7 @@ class _Relations:
 
 def _relations(w: Layers, c: ObjectRelationConfig, cells: int | None) -> _Relations:
     """`cells`: of the grid; None where regions are told where they lie."""
-    builder, names = w.builder, [f"relation.{layer}" for layer in range(c.layers)]
+    builder, names = w.builder, [f"relation.{layer}" for layer in range(c.unique_layers)]
     weights = np.concatenate([dense(w.file.matrix(f"{name}.weight", c.heads, EMBEDDING)) for name in names])
     bias = np.concatenate([w.file.vector(f"{name}.bias", c.heads) for name in names])
     boxes = None if cells is None else cell_boxes(cells)
@@ -92,22 +93,33 @@ def _encode(w: Layers, c: ObjectRelationConfig, grid: Place, relations: _Relatio
     x, normed, query, found = (w.buffer(width) for _ in range(4))
     seen, inner = w.buffer(2 * width), w.buffer(c.feed_forward)
     w.linear("region", (width, c.grid_channels), grid, Place(x), "RELU")
-    for i in range(c.layers):
-        name = f"encoder.{i}"
+    for number in c.order:
+        name = f"encoder.{number}"
         w.layer_norm(f"{name}.attention_norm", width, x, normed)
-        w.linear(f"{name}.attention.query", square, Place(normed), Place(query))
-        w.linear(f"{name}.attention.key", square, Place(normed), Place(seen))
-        w.linear(f"{name}.attention.value", square, Place(normed), Place(seen, width))
+        _ask(w, c, f"{name}.attention", normed, query)
+        _remember(w, c, f"{name}.attention", normed, seen)
         sizes: dict[str, Any] = {"query": Place(query), "y": Place(found), "width": width, "heads": c.heads}
-        w.builder.add(w.program, "ATTEND_RELATED", **sizes, seen=Place(seen), **relations.of_layer(i, c.heads))
+        w.builder.add(w.program, "ATTEND_RELATED", **sizes, seen=Place(seen), **relations.of_layer(number, c.heads))
         w.linear(f"{name}.attention.output", square, Place(found), Place(x), start="FROM_SELF")
         w.feed_forward(name, (c.feed_forward, width), x, normed, inner)
     w.layer_norm("encoder_norm", width, x, normed)
-    memory = [w.buffer(2 * width, kept=True) for _ in range(c.layers)]
-    for i, kept in enumerate(memory):
-        w.linear(f"decoder.{i}.memory_attention.key", square, Place(normed), Place(kept))
-        w.linear(f"decoder.{i}.memory_attention.value", square, Place(normed), Place(kept, width))
+    memory = [w.buffer(2 * width, kept=True) for _ in range(c.unique_layers)]
+    for number, kept in enumerate(memory):
+        _remember(w, c, f"decoder.{number}.memory_attention", normed, kept)
     return memory
+
+
+def _ask(w: Layers, c: ObjectRelationConfig, name: str, x: int, y: int) -> None:
+    """Queries of the attention of that name."""
+    query, _, _ = PROJECTIONS[c.share_attention]
+    w.linear(f"{name}.{query}", (c.width, c.width), Place(x), Place(y))
+
+
+def _remember(w: Layers, c: ObjectRelationConfig, name: str, x: int, y: int) -> None:
+    """Keys and below them values of the attention of that name."""
+    _, key, value = PROJECTIONS[c.share_attention]
+    w.linear(f"{name}.{key}", (c.width, c.width), Place(x), Place(y))
+    w.linear(f"{name}.{value}", (c.width, c.width), Place(x), Place(y, c.width))
 
 
 def _decode(w: Layers, c: ObjectRelationConfig, memory: list[int]) -> dict[str, int]:
@@ -117,19 +129,18 @@ def _decode(w: Layers, c: ObjectRelationConfig, memory: list[int]) -> dict[str, 
     now, inner = w.buffer(2 * width), w.buffer(c.feed_forward)
     scale, positions = math.sqrt(width), w.builder.constant(sinusoids(MOST_WORDS, width))
     w.embed(c, width, Place(x), scale=scale, positions=positions)
-    for i, seen in enumerate(memory):
-        name = f"decoder.{i}"
+    for number in c.order:
+        name = f"decoder.{number}"
         sizes: dict[str, Any] = {"query": Place(query), "y": Place(found), "width": width, "heads": c.heads}
         w.layer_norm(f"{name}.attention_norm", width, x, normed)
-        w.linear(f"{name}.attention.query", square, Place(normed), Place(query))
-        w.linear(f"{name}.attention.key", square, Place(normed), Place(now))
-        w.linear(f"{name}.attention.value", square, Place(normed), Place(now, width))
+        _ask(w, c, f"{name}.attention", normed, query)
+        _remember(w, c, f"{name}.attention", normed, now)
         kept = w.builder.buffer(2 * width, "WORDS")
         w.builder.add(w.program, "ATTEND_WORDS", **sizes, words=Place(now), kept=kept)
         w.linear(f"{name}.attention.output", square, Place(found), Place(x), start="FROM_SELF")
         w.layer_norm(f"{name}.memory_norm", width, x, normed)
-        w.linear(f"{name}.memory_attention.query", square, Place(normed), Place(query))
-        w.builder.add(w.program, "ATTEND_POSITIONS", **sizes, seen=Place(seen))
+        _ask(w, c, f"{name}.memory_attention", normed, query)
+        w.builder.add(w.program, "ATTEND_POSITIONS", **sizes, seen=Place(memory[number]))
         w.linear(f"{name}.memory_attention.output", square, Place(found), Place(x), start="FROM_SELF")
         w.feed_forward(name, (c.feed_forward, width), x, normed, inner)
     w.layer_norm("decoder_norm", width, x, normed)

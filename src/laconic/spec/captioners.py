@@ -15,6 +15,14 @@ from laconic.spec.model import REGIONS, ModelConfig
 
 MOST_LAYERS = 100  # layers are Python objects: a damaged file must not ask for a billion
 
+Sharing = Literal["none", "kv", "qk"]
+PROJECTIONS: dict[Sharing, tuple[str, str, str]] = {
+    "none": ("query", "key", "value"),
+    "kv": ("query", "key_value", "key_value"),
+    "qk": ("query_key", "query_key", "value"),
+}
+"""Names of the layers of an attention that make queries, keys and values, by what is shared."""
+
 
 class CaptionerConfig(Protocol):
     """What the configuration of any captioner says of it.
@@ -146,6 +154,10 @@ class ObjectRelationConfig:
             laconic.models.box_geometry.
         tied: the output reads the table of word vectors; laconic.models.words has a picture.
         rank: columns of that table, factorised; 0: as many as a word vector has.
+        share_attention: which layers of every attention are one and the same: "kv" those of keys and values, "qk" those
+            of queries and keys.
+        share_layers: which layer stands at each place, counted in the order of first use; the transformer's encoder and
+            its decoder alike. [0, 0, 0, 1, 1, 1]: two layers, each three times in a row; []: layers share nothing.
     """
 
     reads_boxes: ClassVar[bool] = True
@@ -164,13 +176,26 @@ class ObjectRelationConfig:
     plus_one: bool = True
     tied: bool = False
     rank: int = 0
+    share_attention: Sharing = "none"
+    share_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check_sizes("object_relation", self, *SIZES, "layers", "width", "feed_forward", "heads")
         _check_layers("object_relation", self.layers)
+        _check_sharing("object_relation", self.layers, self.share_layers)
         _check_width("object_relation", self.width, self.heads, 2 * self.heads)
         _check_dropouts("object_relation", self, "input_dropout", "dropout")
         _check_sizes("object_relation", self, "rank", least=0)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Number of the layer that stands at each place."""
+        return self.share_layers or tuple(range(self.layers))
+
+    @property
+    def unique_layers(self) -> int:
+        """How many layers there are, each counted once; `layers` is how many an input passes."""
+        return max(self.order) + 1
 
 
 @dataclass(frozen=True)
@@ -257,7 +282,8 @@ def form(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Raises ConfigError for unknown names.
     """
     every = {**default_options(name), **options}
-    return {"name": name, "options": {key: value for key, value in every.items() if not key.endswith("dropout")}}
+    kept = {key: value for key, value in every.items() if not key.endswith("dropout")}
+    return {"name": name, "options": {key: list(v) if isinstance(v, tuple) else v for key, v in kept.items()}}
 
 
 def _row(name: str) -> type[CaptionerConfig]:
@@ -275,6 +301,15 @@ def _check_sizes(captioner: str, config: Any, *names: str, least: int = 1) -> No
 def _check_layers(captioner: str, layers: int) -> None:
     if layers > MOST_LAYERS:
         raise ConfigError(f"{captioner}: layers = {layers}; give at most {MOST_LAYERS}")
+
+
+def _check_sharing(captioner: str, layers: int, order: tuple[int, ...]) -> None:
+    first_uses = list(dict.fromkeys(order))
+    if order and (len(order) != layers or first_uses != list(range(len(first_uses)))):
+        raise ConfigError(
+            f"{captioner}: share_layers = {list(order)}; give the number of a layer for each of layers = {layers} "
+            "places, 0 first and new ones one by one, as in [0, 0, 1]; or [] where layers share nothing"
+        )
 
 
 def _check_width(captioner: str, width: int, heads: int, unit: int) -> None:

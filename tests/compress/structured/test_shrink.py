@@ -27,15 +27,20 @@ TEXT = {
 }  # fmt: skip
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 WORDS = torch.tensor([[1, 5, 8, 3, 2], [1, 9, 4, 6, 2]])
-NAMES = ("caption", "vqa", "retrieval", "clip", "vit", "deit", "relation")
+SHARED: dict[str, dict] = {  # options of our own captioner
+    "relation": {},
+    "relation-kv": {"share_attention": "kv", "layers": 3, "share_layers": (0, 1, 0)},
+    "relation-qk": {"share_attention": "qk"},
+}
+NAMES = ("caption", "vqa", "retrieval", "clip", "vit", "deit", *SHARED)
 
 
 def make(name: str) -> nn.Module:
     """A tiny model with random parameters everywhere, biases and norms too."""
     torch.manual_seed(0)
-    if name == "relation":
+    if name in SHARED:
         sizes = {"layers": 2, "width": 16, "feed_forward": 24, "heads": 2, "input_dropout": 0.0, "dropout": 0.0}
-        model: nn.Module = ObjectRelation(ObjectRelationConfig(17, 6, 5, **sizes))
+        model: nn.Module = ObjectRelation(ObjectRelationConfig(17, 6, 5, **sizes | SHARED[name]))
     else:
         model = _of_transformers(name)
     with torch.no_grad():
@@ -62,7 +67,7 @@ def _of_transformers(name: str) -> nn.Module:
 
 
 def answer(name: str, model: nn.Module) -> torch.Tensor:
-    if name == "relation":
+    if name in SHARED:
         generator = torch.Generator().manual_seed(2)
         features = Features(torch.randn(2, 9, 6, generator=generator), torch.randn(2, 5, generator=generator))
         return model(features, WORDS.view(2, 1, -1))

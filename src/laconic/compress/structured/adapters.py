@@ -32,6 +32,7 @@ _VIT = Adapter(
     heads="num_attention_heads", head_size="head_dim", absent=AbsentAttention,
 )  # fmt: skip
 _BLIP = Adapter("attention", ("qkv",), ("projection",), heads="num_heads", slim=SlimBlipAttention)
+_OURS = Adapter("attention", ("query", "key", "value"), ("output",), heads="heads", scale="width", pairs=_packed_pairs)
 _TWO_LAYERS = Adapter("feed_forward", ("fc1",), ("fc2",))
 
 ADAPTERS: Mapping[str, Adapter] = {
@@ -48,9 +49,9 @@ ADAPTERS: Mapping[str, Adapter] = {
         heads="num_attention_heads", head_size="attention_head_size", all_heads="all_head_size", scale="width",
         absent=AbsentTextAttention,
     ),
-    "laconic.models.transformer.Attention": Adapter(
-        "attention", ("query", "key", "value"), ("output",), heads="heads", scale="width", pairs=_packed_pairs
-    ),
+    "laconic.models.transformer.Attention": _OURS,
+    "laconic.models.transformer.KeyValueAttention": replace(_OURS, producers=("query", "key_value")),
+    "laconic.models.transformer.QueryKeyAttention": replace(_OURS, producers=("query_key", "value"), scale="root"),
     "ViTMLP": _TWO_LAYERS,
     "DeiTMLP": _TWO_LAYERS,
     "CLIPMLP": _TWO_LAYERS,

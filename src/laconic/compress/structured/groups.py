@@ -37,7 +37,8 @@ class Adapter:
         head_size: attribute with the head dimension, set anew when units go; "": the class reads it off its tensors.
         all_heads: attribute with heads x head dimension, set likewise; "": there is none.
         scale: "kept": the factor of the softmax is an attribute that stays as it is. "width": the class takes
-            1 / sqrt(head dimension) anew, so the change goes into the query.
+            1 / sqrt(head dimension) anew, so the change goes into the query. "root": as "width", of a class whose first
+            layer makes queries and keys, which take the root of the change each.
         slim: makes the module that takes over where the class cannot have another head dimension.
         absent: makes the module that takes over when no unit is left, given the module and the name of the consumer
             inside it ("" where it lies outside); None: the class copes with width 0.
@@ -51,7 +52,7 @@ class Adapter:
     heads: str = ""
     head_size: str = ""
     all_heads: str = ""
-    scale: Literal["kept", "width"] = "kept"
+    scale: Literal["kept", "width", "root"] = "kept"
     slim: Callable[[nn.Module], nn.Module] | None = None
     absent: Callable[[nn.Module, str], nn.Module] | None = None
     pairs: Callable[..., int] | None = None

@@ -96,8 +96,9 @@ def _cut(model: nn.Module, group: Group, adapter: Adapter, kept: Tensor) -> None
         _select(layers[path], kept, group.size, rows=False)
     width = len(kept)
     if adapter.kind == "attention":
-        if adapter.scale == "width" and width:
-            _scale(layers[group.producers[0]], math.sqrt(width / group.size))
+        if adapter.scale != "kept" and width:
+            change = math.sqrt(width / group.size)
+            _scale(layers[group.producers[0]], change if adapter.scale == "width" else math.sqrt(change))
         _adopt(model, group.name, adapter, width)
 
 
