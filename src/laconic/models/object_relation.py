@@ -110,8 +110,8 @@ class ObjectRelation(TorchCaptioner[State]):
     def fold(self) -> None:
         """At full size this empties 34,816 of 110,913 biases and norm parameters, of which 16,384 gains become 1. Where
         queries and keys share a layer, norms of the decoder's attention to the image stay, and that of the memory."""
-        for layer in cast(Iterable[EncoderLayer], self.encoder):
-            layer.fold()
+        for encoder in cast(Iterable[EncoderLayer], self.encoder):
+            encoder.fold()
         decoders = list(cast(Iterable[DecoderLayer], self.decoder))
         readers = [reader for layer in decoders for reader in layer.fold()]
         if readers:
