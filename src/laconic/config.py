@@ -122,8 +122,15 @@ def from_mapping(values: Mapping[str, Any], kind: type[C], where: str) -> C:
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """The inverse of `from_mapping`: nested dict of JSON-able values."""
-    mapping = dataclasses.asdict(config)
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in mapping.items()}
+    plain: dict[str, Any] = _listed(dataclasses.asdict(config))
+    return plain
+
+
+def _listed(value: Any) -> Any:
+    """The same with lists in the place of tuples, however deep."""
+    if isinstance(value, Mapping):
+        return {key: _listed(some) for key, some in value.items()}
+    return [_listed(some) for some in value] if isinstance(value, list | tuple) else value
 
 
 def digest(*values: Any) -> str:

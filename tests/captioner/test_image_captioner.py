@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from laconic import store
-from laconic.captioner.image_captioner import ImageCaptioner, _a_few_at_a_time, stack_regions
+from laconic.captioner.image_captioner import ImageCaptioner, a_few_at_a_time, stack_regions
 from laconic.captioner.packing import folded, load, save
 from laconic.compress.masked.pruner import Pruner
 from laconic.compress.masked.supermask import Supermask
@@ -392,13 +392,13 @@ def test_any_number_of_threads_may_search(masked, training, images):
 def test_features_are_searched_a_few_at_a_time_where_they_are_large(positions, boxes, size, expected):
     where = torch.zeros(64, positions, 4) if boxes else None
     features = Features(torch.zeros(64, positions, 1), torch.zeros(64, 1), where)
-    assert [len(some) for some in _a_few_at_a_time(features, size)] == expected
+    assert [len(some) for some in a_few_at_a_time(features, size)] == expected
 
 
 def test_large_images_are_encoded_a_few_at_a_time():
     pixels = torch.zeros(7, 1, 1, 3, dtype=torch.uint8)
-    assert [len(some) for some in _a_few_at_a_time(pixels, 1024)] == [3, 3, 1]
-    assert [len(some) for some in _a_few_at_a_time(pixels, 224)] == [7]
+    assert [len(some) for some in a_few_at_a_time(pixels, 1024)] == [3, 3, 1]
+    assert [len(some) for some in a_few_at_a_time(pixels, 224)] == [7]
 
 
 def test_captions_do_not_depend_on_how_many_images_are_searched_at_once(images, monkeypatch):

@@ -26,6 +26,7 @@ OPTIONS = {
     "soft_attention": {"word": 24, "hidden": 40},
     "up_down": {"word": 24, "hidden": 40, "attention": 24},
     "object_relation": {"layers": 1, "width": 32, "feed_forward": 48, "heads": 4},
+    "aoanet": {"layers": 1, "width": 36, "heads": 4},
 }
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
 

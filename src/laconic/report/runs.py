@@ -245,7 +245,7 @@ def _read(folder: Path) -> FinishedRun:
     if not run.matrices:
         raise ValueError("it has no matrix")
     # whatever a report asks for is there, or the run is left out
-    captioner_key(run), captioner_title(run), run.seed, run.distilled, run.captions
+    captioner_key(run), captioner_title(run), run.seed, run.distilled, run.bits, run.captions
     [recipe["data"][key] for key in ("root", "train", "val")]
     numbers = [*(run.operations or ()), *_numbers(run.quality)]
     numbers += [run.non_zeros(), run.weights(), int(result["bytes"]), run.budget, run.sparsity]
