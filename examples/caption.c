@@ -28,8 +28,9 @@ int main(int count, char **arguments) {
 
   const laconic_decoding decoding = {.beam = BEAM, .max_length = WORDS};
   const laconic_images images = {.count = 1, .pixels = pixels};
-  int32_t tokens[BEAM * WORDS];
-  float log_probs[BEAM * WORDS];
+  const uint32_t digits = laconic_digits(plan); /* tokens of a word: 1, unless the plan spells words */
+  int32_t *tokens = calloc(BEAM * WORDS * digits, sizeof *tokens);
+  float *log_probs = calloc(BEAM * WORDS * digits, sizeof *log_probs);
   double scores[BEAM];
   uint32_t lengths[BEAM];
   const laconic_captions captions = {tokens, log_probs, scores, lengths};
@@ -37,9 +38,9 @@ int main(int count, char **arguments) {
   error = laconic_caption(plan, &decoding, &images, aligned_alloc(64, room), room, &captions, NULL);
   if (error) return fprintf(stderr, "%s\n", laconic_message(error)), 2;
 
-  for (uint32_t i = 0; i < lengths[0]; i++) { /* of the best caption */
-    const char *word = laconic_word(plan, tokens[i], &length);
-    if (*word != '<') printf("%s%.*s", i ? " " : "", (int)length, word); /* not <eos> and its like */
+  for (uint32_t i = 0; i + digits <= lengths[0]; i += digits) { /* of the best caption; its end is no word */
+    const char *word = laconic_word(plan, laconic_number(plan, tokens + i), &length);
+    if (word && *word != '<') printf("%s%.*s", i ? " " : "", (int)length, word); /* not <eos> and its like */
   }
   return puts(""), 0;
 }

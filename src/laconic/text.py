@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain, islice, pairwise
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from laconic.errors import ConfigError, FormatError, LaconicWarning, printable
 from laconic.machine.files import atomically
+from laconic.radix import LEAST_BASE, MOST_BASE, Radix
 
 PAD, UNK, BOS, EOS = range(4)
 SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
@@ -107,13 +109,15 @@ class Vocabulary:
 
     `tokenization` is a key of TOKENIZERS. "sentencepiece" is for converted captioners only and keeps
     two more habits of that library: a run of unknown words is one unk, and `decode` shows unk.
+    `base` is that of the digits that spell words, see laconic.radix; 0, each word is an id of its own.
 
     Raises FormatError where `words` does not begin with `SPECIALS`, holds anything but printable
-    strings without spaces, or holds a word twice, and for an unknown tokenization.
+    strings without spaces, or holds a word twice, and for an unknown tokenization or a base that cannot be.
     """
 
     words: tuple[str, ...]
     tokenization: str = "words"
+    base: int = 0
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -121,6 +125,12 @@ class Vocabulary:
             raise FormatError(f"a vocabulary begins with {' '.join(SPECIALS)}")
         if self.tokenization not in TOKENIZERS:
             raise FormatError(f"tokenization {self.tokenization!r:.60} is unknown; there are {', '.join(TOKENIZERS)}")
+        if self.base and not (type(self.base) is int and LEAST_BASE <= self.base <= MOST_BASE):
+            raise FormatError(
+                f"words spelled to the base {self.base!r:.20}; give 0, or from {LEAST_BASE} to {MOST_BASE:,}"
+            )
+        if self.base and len(self.words) == len(SPECIALS):
+            raise FormatError("there are no words to spell; give a vocabulary of some words, or base 0")
         ids: dict[str, int] = {}
         for number, word in enumerate(self.words):
             # Words reach terminals and web pages: no control characters, no invisible ones.
@@ -139,6 +149,7 @@ class Vocabulary:
         min_count: int = 5,
         max_length: int | None = None,
         max_size: int | None = None,
+        base: int = 0,
     ) -> "Vocabulary":
         """Vocabulary of the words that occur at least `min_count` times, most frequent first.
 
@@ -173,34 +184,65 @@ class Vocabulary:
                 stacklevel=2,
             )
         room = None if max_size is None else max_size - len(SPECIALS)
-        return cls(SPECIALS + tuple(word for _, word in kept[:room]))
+        return cls(SPECIALS + tuple(word for _, word in kept[:room]), base=base)
 
     def __len__(self) -> int:
         return len(self.words)
 
+    @cached_property
+    def radix(self) -> Radix | None:
+        """How words are spelled; None where they are not."""
+        return Radix(len(self.words) - len(SPECIALS), self.base) if self.base else None
+
+    @property
+    def size(self) -> int:
+        """How many different ids a captioner reads and says: of words, or of digits."""
+        return len(SPECIALS) + self.base if self.base else len(self.words)
+
+    def numbers(self, caption: str) -> list[int]:
+        """The number in `words` of each word of a caption, unk for unknown ones."""
+        ids = [self._ids.get(word, UNK) for word in TOKENIZERS[self.tokenization](caption)]
+        if self.tokenization == "sentencepiece":
+            ids = [id_ for before, id_ in pairwise([BOS, *ids]) if not before == id_ == UNK]
+        return ids
+
+    def read(self, ids: Iterable[int]) -> list[int]:
+        """The numbers in `words` of what `ids` say: themselves, unless they are digits. IndexError for a foreign id.
+
+        Digits that spell no word are unk; those of a word that breaks off are dropped.
+        """
+        numbers = list(ids)
+        for i in numbers:
+            if not 0 <= i < self.size:  # a negative id would quietly count from the end
+                raise IndexError(f"id {i} is not in a vocabulary of {self.size} {'digits' if self.base else 'words'}")
+        if self.radix is None:
+            return numbers
+        said = [i for i in numbers if i not in (PAD, BOS, EOS)]
+        spelled = [said[at : at + self.radix.digits] for at in range(0, len(said), self.radix.digits)]
+        words = [self.radix.word(digits) for digits in spelled if len(digits) == self.radix.digits]
+        return [UNK if word is None else len(SPECIALS) + word for word in words]
+
     def encode(self, caption: str, max_length: int) -> list[int]:
-        """Ids of a caption: bos, at most `max_length` words (unk for unknown ones), eos.
+        """Ids of a caption: bos, at most `max_length` words (unk for unknown ones) or their digits, eos.
 
         A caption that is cut ends in eos all the same. Without it (the published code appends eos,
         then cuts) the model sees long captions that never end, and at decoding it runs into the
         length limit instead of closing the sentence. Choose `max_length` so that few are cut
         (20 cuts 1.5 % of Flickr8k); a decoder that may say as many words needs one token more.
         """
-        ids = [self._ids.get(word, UNK) for word in TOKENIZERS[self.tokenization](caption)]
-        if self.tokenization == "sentencepiece":
-            ids = [id_ for before, id_ in pairwise([BOS, *ids]) if not before == id_ == UNK]
-        return [BOS, *ids[:max_length], EOS]
+        numbers = self.numbers(caption)[:max_length]
+        return [BOS, *chain.from_iterable(map(self._spell, numbers)), EOS]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Words of `ids` joined by spaces, specials dropped. IndexError for a foreign id."""
         silent = (PAD, BOS, EOS) if self.tokenization == "sentencepiece" else range(len(SPECIALS))
-        words = []
-        for i in ids:
-            if not 0 <= i < len(self.words):  # a negative id would quietly count from the end
-                raise IndexError(f"id {i} is not in a vocabulary of {len(self.words)} words")
-            if i not in silent:
-                words.append(self.words[i])
-        return " ".join(words)
+        return " ".join(self.words[i] for i in self.read(ids) if i not in silent)
+
+    def _spell(self, number: int) -> tuple[int, ...]:
+        """Ids of a word that the captions have."""
+        if self.radix is None:
+            return (number,)
+        return (UNK,) * self.radix.digits if number == UNK else self.radix.spell(number - len(SPECIALS))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON, whole or not at all. Raises ConfigError where `path` cannot be written."""
@@ -209,6 +251,7 @@ class Vocabulary:
             "format": _FORMAT,
             "version": _VERSION,
             "tokenization": self.tokenization,
+            **({"base": self.base} if self.base else {}),
             "words": self.words,
         }
         data = json.dumps(document, ensure_ascii=False, indent=0).encode()
@@ -233,7 +276,10 @@ class Vocabulary:
                 raise FormatError("'words' is not a list")
             if not isinstance(tokenization, str):
                 raise FormatError("'tokenization' is not text")
-            return cls(tuple(words), tokenization)
+            base = document.get("base", 0)
+            if not isinstance(base, int):
+                raise FormatError("'base' is not a whole number")
+            return cls(tuple(words), tokenization, base)
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from error
 

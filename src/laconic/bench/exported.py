@@ -21,7 +21,7 @@ from laconic.bench.steps import Step, Tensors, modules_of, parts_of
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.decode.search import decode
 from laconic.models.layers import Features
-from laconic.spec.tokens import SPECIAL
+from laconic.spec.tokens import special_ids
 
 OPSET = 17
 Run = Callable[..., Tensors]  # tensors to tensors
@@ -62,7 +62,8 @@ def _search(
         if quantized:
             files = Files(*(_quantized(file) for file in files))
         stepper = Stepper(open_(files[0]), open_(files[1]), step)
-    return lambda decoding: decode(stepper, given, decoding, SPECIAL)
+    special = special_ids(captioner.vocabulary)
+    return lambda decoding: decode(stepper, given, decoding, special)
 
 
 def export(captioner: ImageCaptioner, given: Features | Tensor, folder: Path) -> tuple[Files, Step]:

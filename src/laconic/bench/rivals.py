@@ -21,7 +21,7 @@ from laconic.machine.process import slow_in_bfloat16
 from laconic.models.layers import Features
 from laconic.models.torch_captioner import best_words
 from laconic.runtime.inputs import Inputs
-from laconic.spec.tokens import SPECIAL
+from laconic.spec.tokens import special_ids
 
 Search = Callable[[Decoding], list[list[Hypothesis]]]
 
@@ -79,7 +79,7 @@ def eager(captioner: ImageCaptioner, given: Features | Tensor) -> Search:
 def compiled(captioner: ImageCaptioner, given: Features | Tensor) -> Search:
     """torch.compile of both modules: dynamic shapes, since captions end."""
     start, step = modules_of(captioner, given)
-    return _search(torch.compile(start), torch.compile(step, dynamic=True), step, given)
+    return _search(torch.compile(start), torch.compile(step, dynamic=True), step, captioner, given)
 
 
 def bfloat16(captioner: ImageCaptioner, given: Features | Tensor) -> Search:
@@ -99,7 +99,7 @@ def bfloat16(captioner: ImageCaptioner, given: Features | Tensor) -> Search:
 
         return run
 
-    return _search(under_autocast(start), under_autocast(step), step, given)
+    return _search(under_autocast(start), under_autocast(step), step, captioner, given)
 
 
 def int8(captioner: ImageCaptioner, given: Features | Tensor) -> Search:
@@ -111,7 +111,7 @@ def int8(captioner: ImageCaptioner, given: Features | Tensor) -> Search:
         with _kept_plain(start, step):
             quantize(start.captioner.decoder, {nn.Linear}, torch.qint8, inplace=True)
         quantize(step, {nn.Linear}, torch.qint8, inplace=True)
-    return _search(start, step, step, given)
+    return _search(start, step, step, captioner, given)
 
 
 def _copies(captioner: ImageCaptioner, given: Features | Tensor) -> tuple[Start, Step]:
@@ -135,7 +135,11 @@ def _kept_plain(start: Start, step: Step) -> Iterator[None]:
 
 
 def _search(
-    first: Callable[..., Tensors], then: Callable[..., Tensors], step: Step, given: Features | Tensor
+    first: Callable[..., Tensors],
+    then: Callable[..., Tensors],
+    step: Step,
+    captioner: ImageCaptioner,
+    given: Features | Tensor,
 ) -> Search:
-    stepper = Stepper(first, then, step)
-    return lambda decoding: decode(stepper, given, decoding, SPECIAL)
+    stepper, special = Stepper(first, then, step), special_ids(captioner.vocabulary)
+    return lambda decoding: decode(stepper, given, decoding, special)

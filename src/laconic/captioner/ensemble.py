@@ -21,7 +21,7 @@ from laconic.decode.search import Decoding, decode
 from laconic.errors import ConfigError
 from laconic.models.layers import Features
 from laconic.models.torch_captioner import best_words
-from laconic.spec.tokens import SPECIAL
+from laconic.spec.tokens import special_ids
 from laconic.text import Vocabulary
 
 States = tuple[Any, ...]
@@ -64,7 +64,7 @@ class Ensemble(nn.Module):
             return [
                 best
                 for some in a_few_at_a_time(images, next(self._each).config.encoder.size)
-                for best in decode(self, some, decoding, SPECIAL)
+                for best in decode(self, some, decoding, special_ids(self.vocabulary))
             ]
 
     # The Captioner protocol of laconic.decode.search

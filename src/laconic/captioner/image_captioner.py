@@ -26,7 +26,7 @@ from laconic.models.layers import Features
 from laconic.spec.model import PARTS, ModelConfig
 from laconic.spec.packed import CaptionerSpec
 from laconic.spec.pixels import images_at_once
-from laconic.spec.tokens import SPECIAL
+from laconic.spec.tokens import special_ids
 from laconic.text import Vocabulary
 
 ENCODED = 64  # images of the usual size in one pass: MobileNet's first layers take 10 MB of each
@@ -103,7 +103,7 @@ class ImageCaptioner(nn.Module):
             return [
                 best
                 for some in a_few_at_a_time(images, self.config.encoder.size)
-                for best in decode(view.decoder, view.features(some), decoding, SPECIAL)
+                for best in decode(view.decoder, view.features(some), decoding, special_ids(self.vocabulary))
             ]
 
     def caption(self, images: Iterable[Image], decoding: Decoding | None = None, batch: int = 32) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from laconic.decode.beams import Beams, Floats, Hypothesis, Ints
 from laconic.errors import ConfigError, TrainingError
+from laconic.radix import Radix
 
 MOST_BEAMS = 1000  # each offers as many words and more, so memory grows with the square
 MOST_TOKENS = 500  # of a caption: room for a paragraph, and for what a search keeps of each beam
@@ -43,17 +44,55 @@ class Captioner(Protocol[State]):
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Ids that are not words, of the vocabulary whose ids a captioner gives."""
+    """Ids that are not words, of the vocabulary whose ids a captioner gives; and how it spells words, if it does."""
 
     pad: int
     unk: int
     bos: int
     eos: int
+    radix: Radix | None = None
+
+    def tokens_at_most(self, words: int) -> int:
+        """See the function of that name."""
+        return tokens_at_most(words, self.radix.digits if self.radix else 1)
 
     def forbidden(self, allow_unknown: bool) -> tuple[int, ...]:
         """Ids never emitted. Where a vocabulary uses one id twice, eos stays allowed."""
         ids = {self.pad, self.bos} if allow_unknown else {self.pad, self.bos, self.unk}
         return tuple(sorted(ids - {self.eos}))
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What may be said: not the `forbidden` ids, and no digit that goes on to no word."""
+
+    forbidden: tuple[int, ...]
+    special: SpecialIds
+
+    def offers(self, wanted: int) -> int | None:
+        """How many words to ask a captioner for, so that `wanted` of them are allowed where there are so many."""
+        return None if self.special.radix else wanted + len(self.forbidden)
+
+    def checked(self, log_probs: Floats, ids: Ints, said: Ints, image: Ints) -> Floats:
+        """Copy of `log_probs` (rows, k) with -inf for what may not follow `said` (rows, step). `image` is each row's.
+
+        Raises TrainingError where a row has no finite log-probability to go on with, or holds NaN or values above 0,
+        and ValueError where the captioner breaks the shapes of its protocol.
+        """
+        step = said.shape[1]
+        log_probs = _sound(log_probs, ids, image, step)
+        for word in self.forbidden:
+            log_probs[ids == word] = -np.inf
+        if radix := self.special.radix:
+            begun = said[:, step - step % radix.digits :]  # all words are as long, so all rows are at the same place
+            log_probs[radix.impossible(begun, ids, self.special.unk)] = -np.inf
+        stuck = (log_probs == -np.inf).all(axis=1)
+        if stuck.any():
+            raise TrainingError(
+                f"the captioner offers no word {step + 1} for image {image[stuck.argmax()]} "
+                "of the batch: all that is allowed has probability 0"
+            )
+        return log_probs
 
 
 def _at_least_one(**values: int) -> None:
@@ -66,6 +105,15 @@ def check_length(name: str, tokens: int) -> None:
     """ConfigError unless a caption can be that many tokens long; `name` is that of the option."""
     if not 1 <= tokens <= MOST_TOKENS:
         raise ConfigError(f"{name} is {tokens}, must be from 1 to {MOST_TOKENS}")
+
+
+def tokens_at_most(words: int, digits: int) -> int:
+    """Of a caption of so many words, each of so many digits. ConfigError where they are more than a search keeps."""
+    if words * digits > MOST_TOKENS:
+        raise ConfigError(
+            f"max_length is {words}, and each word is spelled by {digits} digits: give at most {MOST_TOKENS // digits}"
+        )
+    return words * digits
 
 
 @dataclass(frozen=True)
@@ -142,10 +190,9 @@ def greedy(
     """
     if len(images) == 0:
         return []
-    forbidden = special.forbidden(decoding.allow_unknown)
-    beams = Beams.empty(len(images), 1, decoding.max_length)
-    state, k = captioner.start(images), 1 + len(forbidden)
-    _roll_out(captioner, state, beams, lambda p: p.argmax(axis=1), k, forbidden, special)
+    allowed = Allowed(special.forbidden(decoding.allow_unknown), special)
+    beams = Beams.empty(len(images), 1, special.tokens_at_most(decoding.max_length))
+    _roll_out(captioner, captioner.start(images), beams, lambda p: p.argmax(axis=1), allowed.offers(1), allowed)
     normalised = beams.scores / beams.lengths**decoding.length_penalty
     return beams._replace(scores=normalised).hypotheses(special.eos)
 
@@ -164,22 +211,22 @@ def sample(
     """
     if len(images) == 0:
         return []
-    forbidden = special.forbidden(sampling.allow_unknown)
-    k = None if sampling.top_k is None else sampling.top_k + len(forbidden)
+    allowed = Allowed(special.forbidden(sampling.allow_unknown), special)
+    k = None if sampling.top_k is None else allowed.offers(sampling.top_k)
 
     def draw(log_probs: Floats) -> Any:
         tempered = log_probs.astype(np.float64) / sampling.temperature
-        if sampling.top_k is not None:
-            beyond = np.cumsum(log_probs > -np.inf, axis=1) > sampling.top_k
-            tempered[beyond] = -np.inf
+        if sampling.top_k is not None and sampling.top_k < tempered.shape[1]:
+            order = np.argsort(-log_probs, axis=1, kind="stable")
+            np.put_along_axis(tempered, order[:, sampling.top_k :], -np.inf, axis=1)
         summed = np.exp(tempered - tempered.max(axis=1, keepdims=True)).cumsum(axis=1)
         # The first sum above the threshold is that of a word of positive probability.
         return (summed > rng.random((len(summed), 1)) * summed[:, -1:]).argmax(axis=1)
 
-    beams = Beams.empty(len(images), sampling.count, sampling.max_length)
+    beams = Beams.empty(len(images), sampling.count, special.tokens_at_most(sampling.max_length))
     rows = np.repeat(np.arange(len(images)), sampling.count)
     state = captioner.select(captioner.start(images), rows)
-    _roll_out(captioner, state, beams, draw, k, forbidden, special)
+    _roll_out(captioner, state, beams, draw, k, allowed)
     return beams.hypotheses(special.eos)
 
 
@@ -199,8 +246,8 @@ def beam_search(
     """
     if len(images) == 0:
         return []
-    n, beam, max_length = len(images), decoding.beam, decoding.max_length
-    forbidden = special.forbidden(decoding.allow_unknown)
+    n, beam, max_length = len(images), decoding.beam, special.tokens_at_most(decoding.max_length)
+    allowed = Allowed(special.forbidden(decoding.allow_unknown), special)
     results: list[list[Hypothesis]] = [[] for _ in range(n)]
     image: Ints = np.arange(n)  # the image each entry of stored and live belongs to
     stored, live = Beams.empty(n, beam, max_length), Beams.empty(n, beam, max_length)
@@ -208,8 +255,8 @@ def beam_search(
     alive, tokens = live.scores > -np.inf, np.full(n, special.bos)
     state = captioner.start(images)
     for step in range(max_length):
-        log_probs, ids, state = captioner.step(state, tokens, beam + len(forbidden))
-        log_probs = _allowed(log_probs, ids, forbidden, image[alive.nonzero()[0]], step)
+        log_probs, ids, state = captioner.step(state, tokens, allowed.offers(beam))
+        log_probs = allowed.checked(log_probs, ids, live.tokens[alive][:, :step], image[alive.nonzero()[0]])
         live, rows = live.extended(log_probs, ids, step)
         ended = (live.tokens[:, :, step] == special.eos) | (step + 1 == max_length)
         stored = stored.merged(live.where(ended, (step + 1) ** decoding.length_penalty))
@@ -235,8 +282,7 @@ def _roll_out(
     beams: Beams,
     choose: Callable[[Floats], Any],
     k: int | None,
-    forbidden: tuple[int, ...],
-    special: SpecialIds,
+    allowed: Allowed,
 ) -> None:
     """Fill every slot of `beams` by one word at a time, the column that `choose` picks.
 
@@ -247,16 +293,16 @@ def _roll_out(
     tokens, costs = beams.tokens.reshape(n * m, -1), beams.log_probs.reshape(n * m, -1)
     scores[:] = 0.0
     slot: Ints = np.arange(n * m)  # of each row
-    words = np.full(n * m, special.bos)
+    words = np.full(n * m, allowed.special.bos)
     for step in range(max_length):
         log_probs, ids, state = captioner.step(state, words, k)
-        log_probs = _allowed(log_probs, ids, forbidden, slot // m, step)
+        log_probs = allowed.checked(log_probs, ids, tokens[slot, :step], slot // m)
         chosen = np.arange(len(slot)), choose(log_probs)
         words = ids[chosen]
         tokens[slot, step], costs[slot, step] = words, log_probs[chosen]
         scores[slot] += log_probs[chosen]
         lengths[slot] = step + 1
-        going = words != special.eos
+        going = words != allowed.special.eos
         if not going.any():
             break
         if not going.all():
@@ -264,12 +310,8 @@ def _roll_out(
             state = captioner.select(state, going.nonzero()[0])
 
 
-def _allowed(log_probs: Floats, ids: Ints, forbidden: tuple[int, ...], image: Ints, step: int) -> Floats:
-    """Checked copy of `log_probs` (rows, k) with -inf for forbidden words. `image` is each row's.
-
-    Raises TrainingError where a row has no finite log-probability to go on with, or holds NaN or
-    values above 0, and ValueError where the captioner breaks the shapes of its protocol.
-    """
+def _sound(log_probs: Floats, ids: Ints, image: Ints, step: int) -> Floats:
+    """Copy of `log_probs` without what is a little above 0; errors as of `Allowed.checked`."""
     if log_probs.ndim != 2 or log_probs.shape != ids.shape or len(ids) != len(image):
         raise ValueError(
             f"captioner.step gave log-probabilities {log_probs.shape} and ids {ids.shape} for {len(image)} rows"
@@ -285,13 +327,4 @@ def _allowed(log_probs: Floats, ids: Ints, forbidden: tuple[int, ...], image: In
             f"the captioner gave {kind} for word {step + 1} of image {image[row]} of the batch; "
             "its weights or the image's features are damaged, or its training diverged"
         )
-    log_probs = np.minimum(log_probs, 0)
-    for word in forbidden:
-        log_probs[ids == word] = -np.inf
-    stuck = (log_probs == -np.inf).all(axis=1)
-    if stuck.any():
-        raise TrainingError(
-            f"the captioner offers no word {step + 1} for image {image[stuck.argmax()]} "
-            "of the batch: all that is allowed has probability 0"
-        )
-    return log_probs
+    return np.minimum(log_probs, 0)

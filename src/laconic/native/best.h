@@ -7,9 +7,10 @@
 
 #define BLOCK_ROWS 16u
 
-typedef struct { /* of each slot k, best first */
+typedef struct { /* of each slot k, best first; minus infinity where fewer are possible */
   float *log_probs;
   int32_t *ids;
+  id_range *possible; /* of each slot */
 } best_words;
 
 /* Puts a word among the `held` best of a list of at most k, behind its equals; the list stays sorted. */
@@ -47,14 +48,16 @@ typedef struct {  /* LANES columns, while their rows are read */
   vec reference;  /* the highest so far */
   vec total;      /* sum of exp(logit - reference) */
   uint32_t held[LANES];
+  int short_of_words; /* some column has fewer than k so far */
 } columns_read;
 
-/* Words `first` on of one column, whose logits lie `stride` apart, among the k best. Returns the least of those. */
-static float keep_best(const float *at, size_t stride, uint32_t first, uint32_t rows, uint32_t k, float *values,
-                       int32_t *ids, uint32_t *held) {
-  for (uint32_t r = 0; r < rows; r++) {
-    float value = at[r * stride];
-    if (*held < k || value > values[k - 1]) insert_word(values, ids, held, k, value, (int32_t)(first + r));
+/* Words `first` on of one column, whose logits lie `stride` apart, among the k best that are possible. Returns the least
+   of those. */
+static float keep_best(const float *at, size_t stride, int32_t first, uint32_t rows, uint32_t k, float *values,
+                       int32_t *ids, uint32_t *held, id_range possible) {
+  for (int32_t id = first; id < first + (int32_t)rows; id++, at += stride) {
+    if (id < possible.first || id > possible.last) continue;
+    if (*held < k || *at > values[k - 1]) insert_word(values, ids, held, k, *at, id);
   }
   return *held == k ? values[k - 1] : -__builtin_inff();
 }
@@ -77,20 +80,25 @@ INLINE void add_exponentials(columns_read *read, const float *at, size_t stride,
 static void read_block(columns_read *read, const float *at, size_t stride, uint32_t first, uint32_t rows, uint32_t k,
                        best_words best, uint32_t slot, uint32_t count) {
   vec high = highest(at, stride, rows);
-  if (first < k || holds_anywhere(high > read->least_kept))
+  if (read->short_of_words || holds_anywhere(high > read->least_kept)) {
+    read->short_of_words = 0;
     for (uint32_t c = 0; c < count; c++) {
-      if (first >= k && !(high[c] > read->least_kept[c])) continue;
+      if (read->held[c] == k && !(high[c] > read->least_kept[c])) continue;
       size_t list = (size_t)(slot + c) * k;
       read->least_kept[c] =
-          keep_best(at + c, stride, first, rows, k, best.log_probs + list, best.ids + list, read->held + c);
+          keep_best(at + c, stride, (int32_t)first, rows, k, best.log_probs + list, best.ids + list, read->held + c,
+                    best.possible[slot + c]);
+      read->short_of_words |= read->held[c] < k;
     }
+  }
   add_exponentials(read, at, stride, rows, high);
 }
 
-/* Logits of the best words of a column become log-probabilities. */
-static void normalise(float *values, uint32_t k, float reference, float total) {
+/* Logits of the `held` best words of a column become log-probabilities. */
+static void normalise(float *values, int32_t *ids, uint32_t held, uint32_t k, float reference, float total) {
   float sum = total > 0.0f ? (float)log_of(total) : __builtin_nanf("");
-  for (uint32_t i = 0; i < k; i++) values[i] = (values[i] - reference) - sum;
+  for (uint32_t i = 0; i < held; i++) values[i] = (values[i] - reference) - sum;
+  for (uint32_t i = held; i < k; i++) values[i] = sum == sum ? -__builtin_inff() : sum, ids[i] = 0;
 }
 
 /* Best words of every column of `logits`, at most PANEL, into the lists from `slot` on; logits are read once, block by
@@ -99,7 +107,7 @@ static void find_best(table logits, uint32_t k, best_words best, uint32_t slot) 
   columns_read read[PANEL / LANES] = {0};
   for (uint32_t column = 0; column < logits.columns; column += LANES) {
     columns_read *r = read + column / LANES;
-    r->reference = splat(-3.0e38f), r->least_kept = splat(-__builtin_inff());
+    r->reference = splat(-3.0e38f), r->least_kept = splat(-__builtin_inff()), r->short_of_words = 1;
     for (uint32_t c = logits.columns - column; c < LANES; c++) r->least_kept[c] = __builtin_inff(); /* padding */
   }
   for (uint32_t first = 0; first < logits.rows; first += BLOCK_ROWS) {
@@ -112,7 +120,9 @@ static void find_best(table logits, uint32_t k, best_words best, uint32_t slot) 
   }
   for (uint32_t c = 0; c < logits.columns; c++) {
     const columns_read *r = read + c / LANES;
-    normalise(best.log_probs + (size_t)(slot + c) * k, k, r->reference[c % LANES], r->total[c % LANES]);
+    size_t list = (size_t)(slot + c) * k;
+    normalise(best.log_probs + list, best.ids + list, r->held[c % LANES], k, r->reference[c % LANES],
+              r->total[c % LANES]);
   }
 }
 

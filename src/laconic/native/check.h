@@ -2,6 +2,7 @@
 #ifndef LACONIC_CHECK_H
 #define LACONIC_CHECK_H
 
+#include "spelling.h"
 #include "view.h"
 
 #define MOST_ROWS (1u << 24)    /* of any table */
@@ -32,14 +33,21 @@ static int check_buffer(const plan_header *h, const plan_buffer *b) {
 static int check_words(const plan_header *h, const uint8_t *words) {
   uint32_t lines = 0;
   for (uint32_t i = 0; i < h->words_bytes; i++) lines += words[i] == '\n';
-  return lines == h->vocabulary && h->words_bytes && words[h->words_bytes - 1] == '\n';
+  return lines == (h->words ? h->words : h->vocabulary) && h->words_bytes && words[h->words_bytes - 1] == '\n';
+}
+
+/* Digits are the ids behind the specials, which are the first ones. */
+static int check_spelling(const plan_header *h) {
+  if (!h->words) return 1;
+  if (h->pad >= FIRST_DIGIT || h->unk >= FIRST_DIGIT || h->bos >= FIRST_DIGIT || h->eos >= FIRST_DIGIT) return 0;
+  return h->words > FIRST_DIGIT && h->vocabulary >= FIRST_DIGIT + LEAST_BASE && h->vocabulary <= FIRST_DIGIT + MOST_BASE;
 }
 
 static int check_header(const plan_view *plan) {
   const plan_header *h = plan->header;
   uint32_t v = h->vocabulary;
   if (v < 1 || h->pad >= v || h->unk >= v || h->bos >= v || h->eos >= v) return 0;
-  if (h->scratch > MOST_SCRATCH) return 0;
+  if (!check_spelling(h) || h->scratch > MOST_SCRATCH) return 0;
   if (h->side > 4096 || h->positions < 1 || h->positions > MOST_POSITIONS || (!h->side && h->encode)) return 0;
   if (!has_space(plan, h->grid, POSITIONS) || !has_rows(plan, h->grid, 0, h->channels)) return 0;
   if (h->pooled != NONE && (!has_space(plan, h->pooled, IMAGES) || !has_rows(plan, h->pooled, 0, h->pooled_channels)))

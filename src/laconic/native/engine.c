@@ -101,7 +101,7 @@ static int fits(const laconic_run *run) {
 size_t LEVEL(laconic_workspace)(const void *plan, const laconic_decoding *decoding, uint32_t images,
                                 uint32_t positions) {
   laconic_run run = {.plan = view_plan(plan), .decoding = decoding, .count = images};
-  if (!images || !sound_decoding(decoding) || (double)images * decoding->beam > 1e6) return 0;
+  if (!images || !sound_decoding(run.plan.header, decoding) || (double)images * decoding->beam > 1e6) return 0;
   if (!run.plan.header->side && (positions < 1 || positions > run.plan.header->positions)) return 0;
   double bytes = lay_out(&run, positions, NULL);
   return bytes < (double)(SIZE_MAX / 2) ? (size_t)bytes : 0;

@@ -73,14 +73,18 @@ int laconic_features(const void *plan, const uint8_t *pixels, void *workspace, s
   return level()->features(plan, pixels, workspace, bytes, grid, pooled);
 }
 
-const char *laconic_word(const void *plan, int32_t token, size_t *length) {
+uint32_t laconic_digits(const void *plan) { return spelling_of(plan).digits; }
+
+int32_t laconic_number(const void *plan, const int32_t *tokens) { return word_number(plan, tokens); }
+
+const char *laconic_word(const void *plan, int32_t number, size_t *length) {
   const plan_header *h = plan;
   const char *word = (const char *)plan + h->words_at, *end = word + h->words_bytes;
   *length = 0;
-  for (int32_t i = 0; token >= 0 && word < end; i++) {
+  for (int32_t i = 0; number >= 0 && word < end; i++) {
     size_t size = 0;
     while (word[size] != '\n') size++;
-    if (i == token) return *length = size, word;
+    if (i == number) return *length = size, word;
     word += size + 1;
   }
   return NULL;

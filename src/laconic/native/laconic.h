@@ -38,7 +38,7 @@ typedef struct {
 } laconic_images;
 
 typedef struct {     /* for each image `beam` captions, best first */
-  int32_t *tokens;   /* count x beam x max_length; ids, the end's among them */
+  int32_t *tokens;   /* count x beam x max_length x digits; ids, the end's among them */
   float *log_probs;  /* likewise; of each token */
   double *scores;    /* count x beam */
   uint32_t *lengths; /* count x beam; 0: there are fewer captions than that */
@@ -75,8 +75,15 @@ LACONIC_API int laconic_caption(const void *plan, const laconic_decoding *decodi
 LACONIC_API int laconic_features(const void *plan, const uint8_t *pixels, void *workspace, size_t bytes, float *grid,
                                  float *pooled);
 
-/* The text of a token, `length` bytes of UTF-8 that no zero ends; null for an id that there is not. */
-LACONIC_API const char *laconic_word(const void *plan, int32_t token, size_t *length);
+/* Tokens of a word: 1, or more where a plan spells words by digits. */
+LACONIC_API uint32_t laconic_digits(const void *plan);
+
+/* The word that so many tokens say, as laconic_word takes it: the token itself where words are not spelled; -1 where
+   it is none. */
+LACONIC_API int32_t laconic_number(const void *plan, const int32_t *tokens);
+
+/* The text of a word, `length` bytes of UTF-8 that no zero ends; null for a number that there is not. */
+LACONIC_API const char *laconic_word(const void *plan, int32_t number, size_t *length);
 
 /* What is wrong, in words. */
 LACONIC_API const char *laconic_message(int error);

@@ -87,6 +87,7 @@ def _typed(found: ctypes.CDLL) -> ctypes.CDLL:
             ],
         ),
         "laconic_features": (c_int, [c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_void_p]),
+        "laconic_digits": (c_uint32, [c_void_p]),
         "laconic_word": (c_void_p, [c_void_p, c_int32, POINTER(c_size_t)]),
         "laconic_message": (c_char_p, [c_int]),
         "laconic_level": (c_char_p, []),

@@ -49,7 +49,8 @@ typedef struct {
   uint32_t scratch;                     /* floats that all PIXELS buffers share */
   uint32_t tokenization;                /* 0 words, 1 sentencepiece */
   float scale[3], shift[3];             /* byte / scale - shift, for red, green and blue */
-  uint32_t reserved[25];                /* 0 */
+  uint32_t words;        /* where digits spell words, as in spelling.h: how many there are in the list; else 0 */
+  uint32_t reserved[24]; /* 0 */
 } plan_header;
 
 typedef struct {

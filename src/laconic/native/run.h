@@ -2,6 +2,7 @@
 #ifndef LACONIC_RUN_H
 #define LACONIC_RUN_H
 
+#include "spelling.h"
 #include "vector.h"
 #include "view.h"
 
@@ -16,6 +17,7 @@ typedef struct {
   const laconic_images *images;
   uint32_t count;          /* images */
   uint32_t most_positions; /* of any of them */
+  uint32_t length;         /* tokens of a caption, at most */
   uint32_t slots;          /* captions in the making, of all images, at most */
   uint32_t panel_capacity; /* columns of a panel that memory is kept for */
   float *memory;           /* the workspace */

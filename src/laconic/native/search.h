@@ -19,6 +19,7 @@ typedef struct { /* captions of one length, or stored ones: `beam` for each imag
 
 typedef struct {
   uint32_t beam, length, k, forbidden;
+  spelling spelled;
   int32_t forbidden_ids[3];
   captions_kept live, next, stored;
   best_words best;
@@ -57,7 +58,7 @@ static captions_kept carve_captions(carving *from, uint64_t slots, uint32_t leng
 static search_books open_books(const laconic_run *run, carving *from) {
   const plan_header *h = run->plan.header;
   const laconic_decoding *d = run->decoding;
-  search_books b = {.beam = d->beam, .length = d->max_length};
+  search_books b = {.beam = d->beam, .length = run->length, .spelled = spelling_of(h)};
   const uint32_t ids[3] = {h->pad, h->bos, h->unk};
   for (uint32_t i = 0; i < 3; i++) { /* each once, and the end never */
     int known = ids[i] == h->eos || (i == 2 && d->allow_unknown);
@@ -71,6 +72,7 @@ static search_books open_books(const laconic_run *run, carving *from) {
   b.stored = carve_captions(from, slots, b.length);
   b.best.log_probs = carve(from, slots * b.k, 4);
   b.best.ids = carve(from, slots * b.k, 4);
+  b.best.possible = carve(from, slots, sizeof *b.best.possible);
   b.divisors = carve(from, b.length + 1, sizeof(double));
   b.image_of = carve(from, slots, 4), b.next_image = carve(from, slots, 4);
   b.source = carve(from, slots, 4), b.stored_count = carve(from, run->count, 4);
@@ -273,6 +275,8 @@ static int offer(laconic_run *run, const search_books *b, void (*step)(laconic_r
     run->lanes = lanes_of(live);
     run->tokens = b->words + first, run->image_of = b->image_of + first;
     step(run);
+    for (uint32_t slot = first; slot < first + run->columns; slot++)
+      b->best.possible[slot] = possible(&b->spelled, b->live.tokens + (size_t)slot * b->length, run->word);
     find_best(table_of(run, run->plan.header->logits, 0), b->k, b->best, first);
   }
   for (uint32_t slot = 0; slot < live; slot++) {

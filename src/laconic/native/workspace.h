@@ -6,9 +6,14 @@
 #include "run.h"
 #include "search.h"
 
-INLINE int sound_decoding(const laconic_decoding *d) {
+/* Of a caption, at most. */
+INLINE uint32_t tokens_of(const plan_header *h, const laconic_decoding *d) {
+  return d->max_length * spelling_of(h).digits;
+}
+
+INLINE int sound_decoding(const plan_header *h, const laconic_decoding *d) {
   return d->beam >= 1 && d->beam <= MOST_BEAMS && d->max_length >= 1 && d->max_length <= MOST_TOKENS &&
-         d->allow_unknown <= 1 && d->reserved == 0 && d->length_penalty >= 0.0 && d->length_penalty <= MOST_PENALTY;
+         tokens_of(h, d) <= MOST_TOKENS && d->allow_unknown <= 1 && d->reserved == 0 && d->length_penalty >= 0.0 && d->length_penalty <= MOST_PENALTY;
 }
 
 /* Floats that a buffer takes; as a double, which no hostile size overflows. */
@@ -19,7 +24,7 @@ static double floats_of(const laconic_run *run, const plan_buffer *b) {
     case PAIRS: return rows * (p * p + 16);
     case IMAGES: return rows * (double)round_up(run->count, 16);
     case ROWS: return rows * run->panel_capacity * (b->kept ? (run->slots + PANEL - 1) / PANEL : 1);
-    case WORDS: return (rows + 16) * run->slots * run->decoding->max_length;
+    case WORDS: return (rows + 16) * run->slots * run->length;
     default: return 0.0;
   }
 }
@@ -42,6 +47,7 @@ static double lay_out_tables(const laconic_run *run, int words, double at, size_
 static double lay_out(laconic_run *run, uint32_t most_positions, size_t *base) {
   const plan_header *h = run->plan.header;
   run->most_positions = h->side ? h->positions : most_positions;
+  run->length = tokens_of(h, run->decoding);
   run->slots = run->count * run->decoding->beam; /* at most 2^32: see laconic_workspace */
   run->panel_capacity = panel_capacity_of(run->slots);
   double at = (double)round_up(h->buffers * sizeof(size_t), 64) / 4, scratch = at;
@@ -56,7 +62,7 @@ static double lay_out(laconic_run *run, uint32_t most_positions, size_t *base) {
 
 static int take_workspace(laconic_run *run, uint32_t most_positions, void *workspace, size_t bytes) {
   run->count = run->images->count;
-  if (!sound_decoding(run->decoding)) return LACONIC_BAD_INPUT;
+  if (!sound_decoding(run->plan.header, run->decoding)) return LACONIC_BAD_INPUT;
   if ((double)run->count * run->decoding->beam > 1e6) return LACONIC_BAD_INPUT;
   double needed = lay_out(run, most_positions, NULL);
   if (!workspace || (uintptr_t)workspace % 64 || needed > (double)bytes) return LACONIC_NO_ROOM;

@@ -69,11 +69,11 @@ def hold_captions(captioner: ImageCaptioner, batches: Sequence[Batch], steps: Ma
     Where rounding has put another word before the one said, the output bias of the one rises by one step and that of
     the other falls, until all words said are the likeliest, each given those before it. Says nothing of captions of
     other images. Returns whether all captions are as they were; they cannot be held, and False is returned, where the
-    captioner has no output bias or that bias lies on no step.
+    captioner has no output bias, that bias lies on no step, or words are spelled, of whose digits not all are possible.
     """
     name = captioner.decoder.output_bias
     step = steps.get(f"decoder.{name}")
-    if name is None or step is None:
+    if name is None or step is None or captioner.vocabulary.radix:
         return False
     view, bias = evaluated(captioner), captioner.decoder.get_parameter(name)
     before, codes = bias.clone(), torch.round(bias / step)

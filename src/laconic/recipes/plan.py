@@ -168,7 +168,7 @@ def part(name: Part) -> Where:
 def _fresh(recipe: Recipe, train: Dataset) -> ImageCaptioner:
     captions = (c for i in range(len(train)) for c in train[i].captions)
     length = recipe.data.max_length
-    vocabulary = Vocabulary.build(captions, recipe.data.min_count, max_length=length)
+    vocabulary = Vocabulary.build(captions, recipe.data.min_count, max_length=length, base=recipe.data.radix)
     config = ModelConfig(recipe.encoder, recipe.decoder)
     outline(config, vocabulary)  # before memory is taken
     captioner = ImageCaptioner(config, vocabulary)
@@ -182,6 +182,11 @@ def _initial(recipe: Recipe) -> ImageCaptioner:
     if captioner.config.encoder != recipe.encoder:
         raise ConfigError(
             f"{recipe.initial}: has encoder {captioner.config.encoder}, the recipe asks for {recipe.encoder}"
+        )
+    if captioner.vocabulary.base != recipe.data.radix:
+        raise ConfigError(
+            f"{recipe.initial}: spells words with data.radix = {captioner.vocabulary.base}, "
+            f"the recipe asks for {recipe.data.radix}"
         )
     held, asked = captioner.config.decoder, recipe.decoder
     if form(held.name, held.options) != form(asked.name, asked.options):
@@ -241,7 +246,9 @@ def _masks(method: Method, captioner: ImageCaptioner, recipe: Recipe) -> Masks:
 
 def _origin(captioner: ImageCaptioner, train: Dataset) -> dict[str, str]:
     captions = ((str(train[i].id), train[i].captions) for i in range(len(train)))
-    return {"vocabulary": digest(captioner.vocabulary.words), "set of training captions": digest(list(captions))}
+    vocabulary = captioner.vocabulary
+    words = [*vocabulary.words, f"spelled to the base {vocabulary.base}"] if vocabulary.base else vocabulary.words
+    return {"vocabulary": digest(words), "set of training captions": digest(list(captions))}
 
 
 def _first(examples: Dataset, count: int) -> Dataset:

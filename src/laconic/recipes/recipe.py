@@ -12,6 +12,7 @@ from laconic.compress.quantized.bits import check_bits
 from laconic.data.karpathy import Tokens
 from laconic.decode.search import Decoding, check_length
 from laconic.errors import ConfigError, PruningError
+from laconic.radix import LEAST_BASE, MOST_BASE
 from laconic.recipes.methods import METHODS, NONE
 from laconic.spec.model import PARTS, REGIONS, DecoderConfig, EncoderConfig
 from laconic.training.settings import Distillation, Scst, Training
@@ -36,6 +37,8 @@ class DataRecipe:
         tokens: whether captions are made of the data set's own tokens, separated by spaces: "always", "never" (they
             are the sentences as written), or "auto", where those put no spaces between words (Chinese, Thai ...).
         min_count: a word that occurs less often in the training captions becomes <unk>, the unknown word.
+        radix: spells each word by digits to this base, 16 or more, so that there are no more ids than digits (ACORT has
+            768); 0: every word has an id of its own.
         max_length: longer captions are cut to this many words for training; at most 500.
         train: how many training images to use, from the first; 0 for all.
         val: how many validation images to use, from the first; 0 for all.
@@ -46,6 +49,7 @@ class DataRecipe:
     regions: str = ""
     tokens: Tokens = "auto"
     min_count: int = 5
+    radix: int = 0
     max_length: int = 18
     train: int = 0
     val: int = 0
@@ -54,6 +58,8 @@ class DataRecipe:
         for name, least in {"min_count": 1, "train": 0, "val": 0}.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"data.{name} = {getattr(self, name)}; give at least {least}")
+        if self.radix and not LEAST_BASE <= self.radix <= MOST_BASE:
+            raise ConfigError(f"data.radix = {self.radix}; give 0, or from {LEAST_BASE} to {MOST_BASE:,}")
         check_length("data.max_length", self.max_length)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.decode.beams import Beams, Hypothesis
-from laconic.decode.search import Decoding
+from laconic.decode.search import Decoding, tokens_at_most
 from laconic.errors import ConfigError, FormatError, TrainingError
 from laconic.native.library import CaptionsStruct, DecodingStruct, ImagesStruct, library
 from laconic.runtime.inputs import Inputs
@@ -37,8 +37,8 @@ class NativePath:
         if not len(images):
             return []
         options = _options(decoding)
-        slots = len(images), decoding.beam
-        tokens = np.zeros((*slots, decoding.max_length), np.int32)
+        slots, digits = (len(images), decoding.beam), int(self._library.laconic_digits(_address(self.plan.data)))
+        tokens = np.zeros((*slots, tokens_at_most(decoding.max_length, digits)), np.int32)
         log_probs, scores = np.zeros(tokens.shape, np.float32), np.zeros(slots, np.float64)
         lengths = np.zeros(slots, np.uint32)
         found = CaptionsStruct(*map(_address, (tokens, log_probs, scores, lengths)))

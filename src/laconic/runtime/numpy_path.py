@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from laconic.decode.beams import Hypothesis
 from laconic.decode.search import Decoding, SpecialIds, decode
 from laconic.errors import FormatError
+from laconic.radix import ZERO, Radix
 from laconic.runtime import numpy_decoders, numpy_encoders
 from laconic.runtime.inputs import Inputs
 from laconic.runtime.numpy_work import Work
@@ -52,7 +53,8 @@ class NumpyPath:
     def search(self, images: Inputs, decoding: Decoding) -> list[list[Hypothesis]]:
         """Hypotheses for each image, best first."""
         h = self.plan.header
-        special = SpecialIds(*(int(h[name]) for name in ("pad", "unk", "bos", "eos")))
+        radix = Radix(int(h["words"]) - ZERO, int(h["vocabulary"]) - ZERO) if h["words"] else None
+        special = SpecialIds(*(int(h[name]) for name in ("pad", "unk", "bos", "eos")), radix)
         with self._naming_the_plan():
             return decode(self, images, decoding, special)
 

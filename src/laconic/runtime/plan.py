@@ -32,7 +32,7 @@ HEADER = np.dtype(
             "logits", "scratch", "tokenization",
         )
     ]
-    + [("scale", "<f4", 3), ("shift", "<f4", 3), ("reserved", "<u4", 25)]
+    + [("scale", "<f4", 3), ("shift", "<f4", 3), ("words", "<u4"), ("reserved", "<u4", 24)]
 )  # fmt: skip
 BUFFER = np.dtype(
     [(name, "<u4") for name in ("rows", "space", "columns", "offset", "kept", "kept_from")] + [("reserved", "<u4", 2)]

@@ -56,6 +56,7 @@ def make_plan(packed: Packed, *, width: Width = "exact", spec: CaptionerSpec | N
         "grid": grid, "pooled": pooled, "channels": channels.grid, "pooled_channels": channels.pooled,
         "side": encoder.size if pixels else 0, "positions": cells_of(encoder) if pixels else MOST_REGIONS,
         "scale": spec.normalization.scale, "shift": spec.normalization.shift,
+        "vocabulary": spec.vocabulary.size, "words": len(spec.vocabulary) if spec.vocabulary.base else 0,
         "tokenization": TOKENIZATIONS.index(spec.vocabulary.tokenization),
     }  # fmt: skip
     return builder.finish({**facts, **special, **found}, list(spec.vocabulary.words))

@@ -123,7 +123,7 @@ class Builder:
             header[name] = NONE
         for name, value in facts.items():
             header[name] = value
-        header["magic"], header["version"], header["vocabulary"] = MAGIC, VERSION, len(words)
+        header["magic"], header["version"], header["vocabulary"] = MAGIC, VERSION, facts.get("vocabulary", len(words))
         for name in PROGRAMS:
             header[name] = len(self.programs[name])
         codes = {name: code for code, name in enumerate(OPERATIONS)}

@@ -31,7 +31,7 @@ class CaptionerSpec:
     @cached_property
     def captioner(self) -> CaptionerConfig:
         """The captioner's own configuration. Raises ConfigError where there is no such model."""
-        return captioner_config(self.model, len(self.vocabulary))
+        return captioner_config(self.model, self.vocabulary.size)
 
     @property
     def normalization(self) -> Normalization:
@@ -49,7 +49,7 @@ def read_spec(packed: Packed) -> CaptionerSpec:
         raise FormatError(f"{path}: holds weights but no image captioner; use a file that `laconic pack` wrote")
     try:
         model = from_mapping(config["model"], ModelConfig, "model")
-        vocabulary = Vocabulary(tuple(packed.vocabulary), config.get("tokenization", "words"))
+        vocabulary = Vocabulary(tuple(packed.vocabulary), config.get("tokenization", "words"), config.get("base", 0))
         spec = CaptionerSpec(model, vocabulary)
         spec.captioner  # noqa: B018 - the check is in making it
         given = from_mapping(config.get("pixels", {}), Normalization, "pixels")
@@ -71,7 +71,8 @@ def damaged_configuration(packed: Packed, error: Exception) -> FormatError:
 def packed_config(spec: CaptionerSpec, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration that a packed file holds, whose batch norms are folded; `facts` are JSON-able remarks.
 
-    The normalisation of pixels is said where it is not the usual one, and the number of regions of detectors alone.
+    The normalisation of pixels is said where it is not the usual one, the base of digits where they spell words, and
+    the number of regions of detectors alone.
     """
     folded = replace(spec.model, encoder=replace(spec.model.encoder, norm=False))
     model = to_mapping(folded)
@@ -83,6 +84,8 @@ def packed_config(spec: CaptionerSpec, facts: Mapping[str, Any]) -> dict[str, An
         "tokenization": spec.vocabulary.tokenization,
         "facts": dict(facts),
     }
+    if spec.vocabulary.base:
+        config["base"] = spec.vocabulary.base
     if spec.normalization != Normalization():
         config["pixels"] = to_mapping(spec.normalization)
     return config

@@ -4,9 +4,16 @@ The vocabulary (laconic.text) begins with these four, and a search (laconic.deco
 which ids they are.
 """
 
-from laconic.decode.search import SpecialIds
-from laconic.text import BOS, EOS, PAD, UNK
+from dataclasses import replace
 
-__all__ = ["BOS", "EOS", "PAD", "SPECIAL", "UNK"]
+from laconic.decode.search import SpecialIds
+from laconic.text import BOS, EOS, PAD, UNK, Vocabulary
+
+__all__ = ["BOS", "EOS", "PAD", "SPECIAL", "UNK", "special_ids"]
 
 SPECIAL = SpecialIds(pad=PAD, unk=UNK, bos=BOS, eos=EOS)
+
+
+def special_ids(vocabulary: Vocabulary) -> SpecialIds:
+    """Those four, and how the vocabulary spells words."""
+    return replace(SPECIAL, radix=vocabulary.radix)

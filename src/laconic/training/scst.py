@@ -24,7 +24,7 @@ from laconic.metrics.cider import Floats
 from laconic.metrics.rewards import Rewards, mean_of_others
 from laconic.models.evaluated import evaluated
 from laconic.models.layers import Features
-from laconic.spec.tokens import BOS, EOS, PAD, SPECIAL
+from laconic.spec.tokens import BOS, EOS, PAD, special_ids
 from laconic.text import Vocabulary, pad_groups
 from laconic.training.batches import Batch
 from laconic.training.given import Loss
@@ -45,15 +45,12 @@ class SelfCritical:
 
     def __init__(self, options: Scst, captions: Sequence[Sequence[str]], vocabulary: Vocabulary) -> None:
         self.options = options
+        self._vocabulary, self._special = vocabulary, special_ids(vocabulary)
         self._end = (EOS,) if options.eos_in_reward else ()
         captioned = [bool(some) for some in captions]
         self._image = np.cumsum(captioned) - 1  # row of the data set -> image of the rewards
         self._rewards = Rewards(
-            [
-                [(*vocabulary.encode(caption, len(caption))[1:-1], *self._end) for caption in some]
-                for some in captions
-                if some
-            ],
+            [[(*vocabulary.numbers(caption), *self._end) for caption in some] for some in captions if some],
             cider=options.cider,
             bleu=options.bleu,
         )
@@ -82,7 +79,7 @@ class SelfCritical:
         counts = [len(some) for some in samples]
         image = np.repeat(np.arange(len(rows)), counts)
         flat = [h for some in (*samples, *baselines) for h in some]
-        candidates = [(*h.tokens, *self._end) if h.finished else h.tokens for h in flat]
+        candidates = [(*self._vocabulary.read(h.tokens), *(self._end if h.finished else ())) for h in flat]
         which = np.concatenate([image, np.arange(len(baselines))])
         scored = self._rewards(candidates, self._image[rows][which])
         rewards = scored[: len(image)]
@@ -99,12 +96,12 @@ class SelfCritical:
         captioner = cast(Captioner[Any], view.decoder if isinstance(view, ImageCaptioner) else view)
         decoding = Decoding(options.samples, options.max_length)
         if options.sampling == "beam":
-            samples = beam_search(captioner, features, decoding, SPECIAL)
+            samples = beam_search(captioner, features, decoding, self._special)
         else:
             sampling = Sampling(options.samples, options.temperature, max_length=options.max_length)
             rng = np.random.default_rng(int(torch.randint(2**62, ())))  # follows torch.manual_seed
-            samples = sample(captioner, features, sampling, rng, SPECIAL)
-        baselines = greedy(captioner, features, decoding, SPECIAL) if options.baseline == "greedy" else []
+            samples = sample(captioner, features, sampling, rng, self._special)
+        baselines = greedy(captioner, features, decoding, self._special) if options.baseline == "greedy" else []
         # Up to torch 2.10 autocast would use the weights it has cast here, without gradients, in the second pass too.
         torch.clear_autocast_cache()
         return samples, baselines

@@ -80,12 +80,12 @@ def _best(_: int, found: list[Hypothesis]) -> list[Hypothesis]:
 
 def _nearest(captions: Captions, rows: Sequence[int], vocabulary: Vocabulary) -> Pick:
     """Those nearest to what people wrote, by sentence BLEU-4 (the paper's "interpolation")."""
-    references = [[vocabulary.encode(caption, len(caption))[1:-1] for caption in captions[row]] for row in rows]
+    references = [[vocabulary.numbers(caption) for caption in captions[row]] for row in rows]
     rewards = Rewards(references, cider=0.0, bleu=1.0)
     place = {row: index for index, row in enumerate(rows)}
 
     def pick(row: int, found: list[Hypothesis]) -> list[Hypothesis]:
-        near = rewards([each.tokens for each in found], [place[row]] * len(found))
+        near = rewards([vocabulary.read(each.tokens) for each in found], [place[row]] * len(found))
         return [found[index] for index in np.argsort(-near, kind="stable")]
 
     return pick
