@@ -27,7 +27,7 @@ def test_digits_are_those_of_acort(case) -> None:
             assert [0] * more + digits == [digit - 1 for digit in published]
 
 
-@pytest.mark.parametrize("words, base", [(1, 16), (16, 16), (17, 16), (40, 16), (100, 3), (27, 3), (28, 3)])
+@pytest.mark.parametrize(("words", "base"), [(1, 16), (16, 16), (17, 16), (40, 16), (100, 3), (27, 3), (28, 3)])
 def test_every_word_and_no_other_can_be_spelled(words: int, base: int) -> None:
     """Going only where it is possible leads to every word once, and to nothing else."""
     radix = Radix(words, base)
@@ -55,7 +55,9 @@ def test_what_spells_no_word_is_none() -> None:
 
 def test_a_caption_goes_there_and_back() -> None:
     ids = VOCABULARY.encode("w3 w39 nobody w0", 10)
-    assert len(ids) == 2 + 2 * 4 and ids[0] == BOS and ids[-1] == EOS
+    assert len(ids) == 2 + 2 * 4
+    assert ids[0] == BOS
+    assert ids[-1] == EOS
     assert max(ids) < VOCABULARY.size == 20
     assert VOCABULARY.decode(ids) == "w3 w39 w0"
     assert VOCABULARY.read(ids) == VOCABULARY.numbers("w3 w39 nobody w0") == [7, 43, UNK, 4]
@@ -72,7 +74,9 @@ def test_a_file_of_words_says_how_they_are_spelled(tmp_path: Path) -> None:
     VOCABULARY.save(tmp_path / "words.json")
     assert Vocabulary.load(tmp_path / "words.json") == VOCABULARY
     plain = Vocabulary(VOCABULARY.words)
-    assert plain != VOCABULARY and plain.radix is None and plain.size == len(plain) == 44
+    assert plain != VOCABULARY
+    assert plain.radix is None
+    assert plain.size == len(plain) == 44
 
 
 @pytest.mark.parametrize("base", [-1, 15, 1 << 17, 16.0, True, "16"])

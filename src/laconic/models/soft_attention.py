@@ -114,6 +114,24 @@ class SoftAttention(TorchCaptioner[State]):
     def fold(self) -> None:
         """There is nothing that another parameter could take over."""
 
+    @property
+    def units(self) -> dict[str, tuple[str, ...]]:
+        """See TorchCaptioner."""
+        inputs, gru = "word context hidden", self.candidate is not None
+        gates = "hidden hidden" if gru else "hidden hidden hidden hidden"
+        return {
+            "embedding.weight": ("", "word"),
+            "output.weight": ("", "hidden"),
+            "initial.weight": ("hidden", ""),
+            "key.weight": ("attention", ""),
+            "value.weight": ("context", ""),
+            "query.weight": ("attention", "hidden"),
+            "score.weight": ("", "attention"),
+            "gates.weight": (gates, inputs),
+            "gates.bias": (gates,),
+            **({"candidate.weight": ("hidden", inputs), "candidate.bias": ("hidden",)} if gru else {}),
+        }
+
     # The steps of a search
 
     def initial_state(self, features: Features) -> State:

@@ -6,6 +6,7 @@ weights (`output_bias`, `fold`). Search (laconic.decode) speaks numpy: here arra
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -62,6 +63,16 @@ class TorchCaptioner(WordLayers, ABC, Generic[S]):
     @abstractmethod
     def select_rows(self, state: S, rows: Tensor) -> S:
         """The state made of `rows` (any,) of this one: repeats, drops or reorders."""
+
+    @property
+    def units(self) -> Mapping[str, tuple[str, ...]]:
+        """Kinds of units of each dimension of each weight, behind each other; "" where there are none.
+
+        A narrower captioner has fewer of them (laconic.captioner.narrowing). The tables of words are meant whole,
+        whatever they are made of: embedding (words, word) and output (words, hidden). Empty, as here: no narrower one
+        can begin with these weights.
+        """
+        return {}
 
     def tie_weights(self) -> None:
         """Makes a tied table one parameter again, after what gave each place a parameter of its own (`to_empty`)."""

@@ -107,6 +107,32 @@ class UpDown(TorchCaptioner[State]):
         merge(self.query.bias, self.key.bias)  # scores see key + query only
         self.score.bias.zero_()  # a softmax over the regions follows
 
+    @property
+    def units(self) -> dict[str, tuple[str, ...]]:
+        """See TorchCaptioner; "first" are those of the attention LSTM, "language" of the other one."""
+        first, language = (" ".join(4 * [kind]) for kind in ("first", "language"))
+        return {
+            "embedding.weight": ("", "word"),
+            "output.weight": ("", "language"),
+            "pooled.weight": ("pooled", ""),
+            "pooled.bias": ("pooled",),
+            "region.weight": ("region", ""),
+            "region.bias": ("region",),
+            "key.weight": ("attention", "region"),
+            "key.bias": ("attention",),
+            "query.weight": ("attention", "first"),
+            "query.bias": ("attention",),
+            "score.weight": ("", "attention"),
+            "attention_lstm.weight_ih": (first, "language pooled word"),
+            "attention_lstm.weight_hh": (first, "first"),
+            "attention_lstm.bias_ih": (first,),
+            "attention_lstm.bias_hh": (first,),
+            "language_lstm.weight_ih": (language, "region first"),
+            "language_lstm.weight_hh": (language, "language"),
+            "language_lstm.bias_ih": (language,),
+            "language_lstm.bias_hh": (language,),
+        }
+
     # The steps of a search
 
     def initial_state(self, features: Features) -> State:

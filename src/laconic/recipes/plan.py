@@ -6,7 +6,7 @@
 A mistake in a recipe is found here, before anything long begins. Most of them `check` finds without data.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from laconic import data
 from laconic.captioner.accounting import non_zeros
 from laconic.captioner.ensemble import Ensemble
 from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.inheriting import inherit
 from laconic.captioner.packing import load, outline
 from laconic.compress.masked.method import Method
 from laconic.compress.quantized.bits import allot_bits
@@ -152,7 +153,12 @@ def splits(recipe: DataRecipe) -> tuple[Dataset, Dataset]:
 
 def build(recipe: Recipe, train: Dataset) -> ImageCaptioner:
     """The captioner before training: vocabulary from the training captions, weights as the recipe says."""
-    captioner = _initial(recipe) if recipe.initial else _fresh(recipe, train)
+    if recipe.initial:
+        captioner = _initial(recipe)
+    elif recipe.inherit:
+        captioner = _inherited(recipe)
+    else:
+        captioner = _fresh(recipe, train)
     captioner.encoder.requires_grad_(recipe.training.encoder_learning_rate > 0)
     return captioner
 
@@ -197,6 +203,18 @@ def _initial(recipe: Recipe) -> ImageCaptioner:
     return fresh
 
 
+def _inherited(recipe: Recipe) -> ImageCaptioner:
+    larger = load(expand(recipe.inherit))
+    config, vocabulary = ModelConfig(recipe.encoder, recipe.decoder), larger.vocabulary
+    if recipe.data.radix != vocabulary.base:
+        vocabulary = replace(vocabulary, base=recipe.data.radix)
+    outline(config, vocabulary)  # before memory is taken
+    captioner = ImageCaptioner(config, vocabulary)
+    inherit(captioner, larger)
+    _check_stays_sparse(captioner, recipe)
+    return captioner
+
+
 def _check_stays_sparse(captioner: ImageCaptioner, recipe: Recipe) -> None:
     """ConfigError where training would fill up a sparse part because nothing masks it."""
     pruning, rates = recipe.pruning, recipe.training
@@ -207,9 +225,9 @@ def _check_stays_sparse(captioner: ImageCaptioner, recipe: Recipe) -> None:
         zeros = 1 - counted[part] / weights if weights else 0.0
         if rate > 0 and zeros > SPARSE and masked not in ("all", part):
             raise ConfigError(
-                f"{recipe.initial}: {zeros:.0%} of its {part} is zero, and training would fill it up; to keep it "
-                f'sparse set pruning.method = "frozen" with pruning.where = "all" or "{part}", or, beside another '
-                f'method with pruning.where = "all", pruning.freeze = "{part}"'
+                f"{recipe.initial or recipe.inherit}: {zeros:.0%} of its {part} is zero, and training would fill it "
+                f'up; to keep it sparse set pruning.method = "frozen" with pruning.where = "all" or "{part}", or, '
+                f'beside another method with pruning.where = "all", pruning.freeze = "{part}"'
             )
 
 

@@ -144,6 +144,8 @@ class Recipe:
 
     Attributes:
         initial: a packed captioner to start from, for fine-tuning; empty starts from scratch.
+        inherit: a packed captioner of the same kind but larger, whose weights this one begins with, cut to its form
+            (docs/METHODS.md says how); in the place of initial, which is of the same form.
         objective: "cross_entropy" learns the words of the captions; "scst" then raises their CIDEr score, and needs
             --initial.
         imagenet: a .npz file of encoder weights (docs/DATA.md); empty trains the encoder from scratch.
@@ -155,6 +157,7 @@ class Recipe:
     imagenet: str = ""
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     initial: str = ""
+    inherit: str = ""
     pruning: Pruning = field(default_factory=Pruning)
     quantization: Quantization = field(default_factory=Quantization)
     objective: Literal["cross_entropy", "scst"] = "cross_entropy"
@@ -168,10 +171,12 @@ class Recipe:
             raise ConfigError('objective = "scst" improves a trained captioner: give its packed file as initial')
         if self.objective == "scst" and self.distillation.teacher:
             raise ConfigError('a teacher is for cross-entropy: leave distillation.teacher out with objective = "scst"')
-        if self.initial and self.encoder.norm:
+        if self.initial and self.inherit:
+            raise ConfigError("initial and inherit both say what to begin with; give one of them")
+        if (self.initial or self.inherit) and self.encoder.norm:
             raise ConfigError(
                 "encoder.norm = true trains batch norms from scratch, and a packed captioner has them folded into its "
-                "weights: set encoder.norm = false beside initial"
+                f"weights: set encoder.norm = false beside {'initial' if self.initial else 'inherit'}"
             )
         if self.quantization.reaches("encoder") and (self.encoder.norm or self.encoder.name == REGIONS):
             raise ConfigError(

@@ -284,7 +284,7 @@ def _complete(draft: _Draft, base: Settings, folder: Path, names: frozenset[str]
 
     settings = fill(merge(base, draft.settings))
     runs = [str(folder / name) for name in needs]
-    for table, key in ((settings, "initial"), (settings.get("distillation", {}), "teacher")):
+    for table, key in ((settings, "initial"), (settings, "inherit"), (settings.get("distillation", {}), "teacher")):
         if isinstance(table, dict) and table.get(key) in runs:
             table[key] = str(Path(table[key]) / MODEL)
     taught = settings.get("distillation", {})

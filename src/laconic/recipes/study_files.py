@@ -41,6 +41,7 @@ def _files(recipe: AnyRecipe) -> dict[str, str]:
         }
     return {
         "initial": recipe.initial,
+        "inherit": recipe.inherit,
         "imagenet": recipe.imagenet,
         "pruning.options.ticket": str(recipe.pruning.options.get("ticket", "")),
         "distillation.teacher": recipe.distillation.teacher,
