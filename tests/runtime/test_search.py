@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from laconic.decode.search import Decoding
-from laconic.errors import TrainingError
+from laconic.errors import FormatError, TrainingError
 from laconic.native.library import library
 from laconic.runtime.inputs import Inputs
 from laconic.runtime.native_path import NativePath
@@ -13,6 +13,7 @@ from laconic.runtime.operations import NONE, Place
 from laconic.runtime.plan import Plan
 from laconic.runtime.program import Builder
 from laconic.runtime.tables import pack_table
+from laconic.text import SPECIALS, Vocabulary
 
 pytestmark = pytest.mark.skipif(library() is None, reason="there is no compiled library")
 
@@ -20,7 +21,7 @@ WORDS = 23
 SPECIAL = {"pad": 0, "unk": 1, "bos": 2, "eos": 3}
 
 
-def plan_of(logits: np.ndarray, **special: int) -> Plan:
+def plan_of(logits: np.ndarray, names: list[str] | None = None, **special: int) -> Plan:
     """A captioner whose next word depends on the last one alone: logits (last word, next word)."""
     builder = Builder()
     grid, step = builder.buffer(1, "POSITIONS"), builder.buffer(len(logits), "ROWS")
@@ -28,7 +29,7 @@ def plan_of(logits: np.ndarray, **special: int) -> Plan:
     table = builder.add_matrix(pack_table(logits.astype(np.float32)))
     builder.add("step", "EMBED", y=Place(step), matrix=table, activation="LINEARLY", scale=one, positions=NONE)
     facts = {"grid": grid, "channels": 1, "positions": 4, "logits": step, **SPECIAL, **special}
-    return builder.finish(facts, [f"w{i}" for i in range(len(logits))])
+    return builder.finish(facts, names or [f"w{i}" for i in range(len(logits))])
 
 
 def tied_logits(seed: int, words: int = WORDS) -> np.ndarray:
@@ -102,3 +103,32 @@ def test_unlikely_words_count_as_they_should() -> None:
     found = NativePath(plan_of(logits)).search(images(1), Decoding(beam=2, max_length=1))[0]
     assert [h.tokens for h in found] == [(7,), ()]
     np.testing.assert_allclose([h.score for h in found], [0.0, -30.0], atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("words", [1, 16, 17, 20, 256])
+@pytest.mark.parametrize("decoding", [Decoding(1, 4), Decoding(5, 5), Decoding(30, 3, 0.5, allow_unknown=True)])
+def test_words_spelled_by_digits(seed: int, words: int, decoding: Decoding) -> None:
+    """Every number of words to the base 16, that which makes all digits possible among them."""
+    plan = spelling_plan(tied_logits(seed, 20), words)
+    found = NativePath(plan).search(images(3), decoding)
+    wanted = NumpyPath(plan).search(images(3), decoding)
+    assert [[h.tokens for h in image] for image in found] == [[h.tokens for h in image] for image in wanted]
+    spelled = Vocabulary((*SPECIALS, *(f"w{i}" for i in range(words))), base=16)
+    said = [word for image in found for h in image for word in spelled.read(h.tokens)]
+    assert decoding.allow_unknown or 1 not in said
+
+
+def spelling_plan(logits: np.ndarray, words: int) -> Plan:
+    return plan_of(logits, names=[*SPECIALS, *(f"w{i}" for i in range(words))], vocabulary=20, words=words + 4)
+
+
+@pytest.mark.parametrize("words", [4, 5, 6])
+def test_a_plan_that_lies_about_its_words_is_damaged(words: int) -> None:
+    plan = spelling_plan(tied_logits(0, 20), 2)
+    plan.header["words"] = words
+    if words == 6:
+        NativePath(plan)
+        plan.header["eos"] = 4
+    with pytest.raises(FormatError, match="damaged"):
+        NativePath(plan)

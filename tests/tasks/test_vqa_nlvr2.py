@@ -178,6 +178,32 @@ def test_left_and_right_are_told_apart(tmp_path: Path) -> None:
     assert not torch.allclose(task.outputs(task.net.eval(), batch), task.outputs(task.net.eval(), swapped), atol=1e-7)
 
 
+def test_a_model_of_one_image_twice_the_same_reads_what_it_read(tmp_path: Path) -> None:
+    """Both twins look as the one did, and what they see is averaged: of equal images that is what the one saw."""
+    single = answering(tmp_path).net.eval()
+    twins = hf.with_two_images(single).eval()
+    words, mask = torch.tensor([[2, 9, 11, 3], [2, 7, 3, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+    with torch.no_grad():
+        seen = single.vision_model(torch.rand(2, 3, 32, 32)).last_hidden_state
+        alone = single.text_encoder(words, attention_mask=mask, encoder_hidden_states=seen).last_hidden_state
+        both = twins.text_encoder(words, attention_mask=mask, encoder_hidden_states=torch.stack([seen, seen], 1))
+    torch.testing.assert_close(both.last_hidden_state[0], alone[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(both.last_hidden_state[1, :3], alone[1, :3], rtol=0, atol=1e-5)
+
+
+def test_pairs_begin_with_a_model_that_answers_questions_but_not_with_a_slim_one(tmp_path: Path) -> None:
+    for name, method in (("dense", "none"), ("slim", "upop")):
+        asked = replace(recipe("vqa"), slim=Slim(method), search=Search(epochs=1))
+        run_slim(asked, tmp_path / name, tmp_path / "cache")
+    begun = replace(recipe("nlvr2"), model=replace(MODEL, initial=str(tmp_path / "dense/model")))
+    task = nlvr2.open_task(begun, tmp_path / "cache", lambda *_: None)
+    source = hf.from_pretrained(tmp_path / "dense/model")
+    assert type(task.net).__name__ == "BlipForVisualReasoning"
+    assert torch.equal(task.net.vision_model.embeddings.class_embedding, source.vision_model.embeddings.class_embedding)
+    with pytest.raises(ConfigError, match="slim model"):
+        nlvr2.open_task(replace(begun, model=replace(MODEL, initial=str(tmp_path / "slim/model"))), tmp_path, print)
+
+
 def test_pairs_are_learned(tmp_path: Path) -> None:
     task = reasoning(tmp_path)
     assert falls(task, task.train.batch(task.train.rows[:3]))
@@ -234,13 +260,13 @@ def test_what_cannot_be_is_refused(tmp_path: Path, task: str, changes: dict[str,
 
 
 def test_a_folder_of_another_model_is_refused(tmp_path: Path) -> None:
-    task = answering(tmp_path)
+    task = reasoning(tmp_path)
     task.save(task.net, tmp_path / "net")
     model = replace(MODEL, initial=str(tmp_path / "net"))
     with pytest.raises(
-        ConfigError, match="holds a BlipForQuestionAnswering; the task 'nlvr2' needs a BlipForVisualReasoning"
+        ConfigError, match="holds a BlipForVisualReasoning; the task 'vqa' needs a BlipForQuestionAnswering"
     ):
-        nlvr2.open_task(replace(recipe("nlvr2"), model=model), tmp_path, lambda *_: None)
+        vqa.open_task(replace(recipe("vqa"), model=model), tmp_path, lambda *_: None)
 
 
 # Published layouts

@@ -12,7 +12,7 @@ from laconic.lazy import lazily
 
 if TYPE_CHECKING:
     from laconic.hf.folders import from_pretrained, save_pretrained
-    from laconic.hf.nlvr2 import BlipForVisualReasoning
+    from laconic.hf.nlvr2 import BlipForVisualReasoning, with_two_images
     from laconic.hf.padding import answer, honour_padding
     from laconic.hf.patches import fit_channels
     from laconic.hf.segmenter import Segmenter, SegmenterConfig
@@ -28,6 +28,7 @@ _HOME = {  # public name -> module that defines it
     "honour_padding": "laconic.hf.padding",
     "make_tokenizer": "laconic.hf.tokens",
     "save_pretrained": "laconic.hf.folders",
+    "with_two_images": "laconic.hf.nlvr2",
 }
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "honour_padding",
     "make_tokenizer",
     "save_pretrained",
+    "with_two_images",
 ]
 
 __getattr__, __dir__ = lazily(__name__, _HOME)

@@ -16,6 +16,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.blip.modeling_blip import BlipPreTrainedModel
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
+from laconic.errors import ConfigError, FormatError
+from laconic.hf.patches import fit_channels
+
 IMAGES = 2
 
 
@@ -69,6 +72,40 @@ class TwinCrossAttention(nn.Module):
             for attend, image in zip((self.self0, self.self1), images, strict=True)
         ]
         return self.output(*seen, hidden_states), None
+
+
+@torch.no_grad()
+def with_two_images(net: Any) -> "BlipForVisualReasoning":
+    """A BLIP that has learned to read beside one image, made to read beside two, as the published one begins.
+
+    Vision tower and text encoder are copies of its own. Both of the twins take the cross-attention of their layer, and
+    the second half of the layers merges as the first: by the mean. The head is new.
+
+    Args:
+        net: transformers' BlipForQuestionAnswering or BlipForImageTextRetrieval.
+
+    Raises:
+        ConfigError: a slim one, whose layers differ in width.
+    """
+    if getattr(net.config, "slim_dims", None):
+        raise ConfigError("a slim model cannot become one of two images: give it dense, and slim what comes out")
+    made = fit_channels(BlipForVisualReasoning(net.config))
+    made.vision_model.load_state_dict(net.vision_model.state_dict())
+    own, taken = made.text_encoder.state_dict(), net.text_encoder.state_dict()
+    for name in own:
+        source = name.replace("attention.self0.", "attention.self.").replace("attention.self1.", "attention.self.")
+        source = source.replace("output.dense0.", "output.dense.").replace("output.dense1.", "output.dense.")
+        if source in taken:
+            own[name] = taken[source]
+        elif name.endswith("merge.weight"):
+            half = torch.eye(len(own[name])) / IMAGES
+            own[name] = torch.cat([half] * IMAGES, 1)
+        elif name.endswith("merge.bias"):
+            own[name] = torch.zeros_like(own[name])
+        else:
+            raise FormatError(f"{type(net).__name__} has no {source}; give a BLIP whose text encoder looks at an image")
+    made.text_encoder.load_state_dict(own)
+    return made
 
 
 class BlipForVisualReasoning(BlipPreTrainedModel):

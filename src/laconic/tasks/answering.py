@@ -1,6 +1,6 @@
 """What tasks that read a text beside images share: words, and the net that they begin with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from laconic.tasks.table import Show
 SCENES = "scenes"
 
 Fresh = Callable[[ModelRecipe, Shape, Tokenizer], nn.Module]
+Begin = Callable[[nn.Module], nn.Module]
 OpenImages = Callable[[Dataset, str, Path, Show], Images]
 
 
@@ -41,21 +42,23 @@ def square(recipe: SlimRecipe) -> int:
 
 
 def open_net(
-    recipe: SlimRecipe, texts: Sequence[str], fresh: Fresh, class_name: str
+    recipe: SlimRecipe, texts: Sequence[str], fresh: Fresh, begins: Mapping[str, Begin | None]
 ) -> tuple[nn.Module, Words, OpenImages]:
     """The net of a recipe, its words, and what opens images as it reads them.
 
     Args:
         texts: of the training, of which a fresh model's tokenizer is made.
         fresh: makes a model, whose first weights follow from training.seed.
-        class_name: of the model that a folder must hold.
+        begins: names of the classes that a folder may hold, and what makes the task's net of one; None: it is one.
 
     Raises:
         ConfigError: a folder with another model, or for other images than the recipe's.
     """
     model = recipe.model
     if model.initial:
-        net = open_folder(recipe, (class_name,))
+        net = open_folder(recipe, begins)
+        begin = begins[type(net).__name__]
+        net = begin(net) if begin else net
         model, words = images_of(model, net), Words(read_tokenizer(expand(model.initial)))
     else:
         words = Words(hf.make_tokenizer(texts, model.vocabulary))

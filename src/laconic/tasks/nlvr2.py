@@ -25,7 +25,7 @@ from laconic.data import Skipped
 from laconic.data.pairs import Pair, Pairs, load_nlvr2
 from laconic.data.scene_facts import load_scene_pairs
 from laconic.errors import ConfigError
-from laconic.tasks.answering import SCENES, Words, open_net, square
+from laconic.tasks.answering import SCENES, Begin, Words, open_net, square
 from laconic.tasks.blip import blip_config
 from laconic.tasks.images import Images, Shape
 from laconic.tasks.nets import check_recipe, save_folder
@@ -35,6 +35,7 @@ from laconic.tasks.table import Show
 from laconic.tasks.task import Learner
 
 DATA = ("nlvr2", SCENES)
+OF_ONE_IMAGE = ("BlipForQuestionAnswering", "BlipForImageTextRetrieval")  # which the published model begins with
 VALIDATED = 32  # pairs of images at once
 
 
@@ -186,7 +187,11 @@ def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> VisualReasoning:
         return hf.fit_channels(hf.BlipForVisualReasoning(blip_config(model, shape, tokenizer, preserve=True)))
 
     texts = [pair.sentence for pair in pairs["train"].items]
-    net, words, images = open_net(recipe, texts, fresh, "BlipForVisualReasoning")
+    begins: dict[str, Begin | None] = {
+        "BlipForVisualReasoning": None,
+        **dict.fromkeys(OF_ONE_IMAGE, hf.with_two_images),
+    }
+    net, words, images = open_net(recipe, texts, fresh, begins)
     opened = {split: Split(held, images(held.images, split, cache, show), words) for split, held in pairs.items()}
     return VisualReasoning(net, opened["train"], opened["val"], recipe)
 

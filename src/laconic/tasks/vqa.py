@@ -286,7 +286,7 @@ def open_task(recipe: SlimRecipe, cache: Path, show: Show) -> QuestionAnswering:
     if not any(spelled(item) for item in items):
         raise DataError("no training question has an answer of more than articles and punctuation; give others")
     texts = [text for item in items for text in (item.text, *spelled(item))]
-    net, words, images = open_net(recipe, texts, fresh, "BlipForQuestionAnswering")
+    net, words, images = open_net(recipe, texts, fresh, {"BlipForQuestionAnswering": None})
     opened = {split: Split(held, images(held.images, split, cache, show), words) for split, held in questions.items()}
     return QuestionAnswering(net, opened["train"], opened["val"], recipe)
 
