@@ -38,7 +38,7 @@ class Radix:
     @cached_property
     def last(self) -> tuple[int, ...]:
         """Ids of the digits of the last word."""
-        digits, number = [], self.words - 1
+        digits, number = list[int](), self.words - 1
         while number or not digits:
             number, digit = divmod(number, self.base)
             digits.append(ZERO + digit)

@@ -42,15 +42,16 @@ def inherit(smaller: ImageCaptioner, larger: ImageCaptioner) -> None:
     """
     _check(smaller, larger)
     to, source = smaller.decoder, larger.decoder
+    config: Any = to.config
     weights = _whole_tables(source)
     shapes = {name: tuple(parameter.shape) for name, parameter in to.named_parameters()}
     if to.units and to.units == source.units:
-        whole = {**shapes, EMBEDDING: (0, to.config.word), OUTPUT: (0, to.config.hidden)}
+        whole = {**shapes, EMBEDDING: (0, config.word), OUTPUT: (0, config.hidden)}
         weights = narrowed(weights, to.units, sizes_of(whole, to.units))
-    if isinstance(to.config, ObjectRelationConfig):
-        weights = _shared(weights, to.config, source.config)
+    if isinstance(config, ObjectRelationConfig) and isinstance(source.config, ObjectRelationConfig):
+        weights = _shared(weights, config, source.config)
     if smaller.vocabulary == larger.vocabulary:
-        weights |= _tables(to.config, weights, reduces=to.reduce is not None)
+        weights |= _tables(config, weights, reduces=to.reduce is not None)
     else:
         shapes = {name: shape for name, shape in shapes.items() if name not in TABLES}
     _check_shapes(shapes, {name: tuple(weight.shape) for name, weight in weights.items()})

@@ -53,7 +53,8 @@ def _worth(weights: Mapping[str, Tensor], units: Units, sizes: Mapping[str, int]
         for kind, part in zip(kinds, squares.split([sizes[kind] for kind in kinds]), strict=True):
             if kind == unit:
                 into += part
-    return reached * read
+    worth: Tensor = reached * read
+    return worth
 
 
 def _dimensions(units: Units) -> Iterator[tuple[str, int, list[str]]]:

@@ -89,7 +89,7 @@ def with_two_images(net: Any) -> "BlipForVisualReasoning":
     """
     if getattr(net.config, "slim_dims", None):
         raise ConfigError("a slim model cannot become one of two images: give it dense, and slim what comes out")
-    made = fit_channels(BlipForVisualReasoning(net.config))
+    made: Any = fit_channels(BlipForVisualReasoning(net.config))
     made.vision_model.load_state_dict(net.vision_model.state_dict())
     own, taken = made.text_encoder.state_dict(), net.text_encoder.state_dict()
     for name in own:
@@ -105,7 +105,8 @@ def with_two_images(net: Any) -> "BlipForVisualReasoning":
         else:
             raise FormatError(f"{type(net).__name__} has no {source}; give a BLIP whose text encoder looks at an image")
     made.text_encoder.load_state_dict(own)
-    return made
+    ready: BlipForVisualReasoning = made
+    return ready
 
 
 class BlipForVisualReasoning(BlipPreTrainedModel):

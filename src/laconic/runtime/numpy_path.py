@@ -54,7 +54,7 @@ class NumpyPath:
         """Hypotheses for each image, best first."""
         h = self.plan.header
         radix = Radix(int(h["words"]) - ZERO, int(h["vocabulary"]) - ZERO) if h["words"] else None
-        special = SpecialIds(*(int(h[name]) for name in ("pad", "unk", "bos", "eos")), radix)
+        special = SpecialIds(int(h["pad"]), int(h["unk"]), int(h["bos"]), int(h["eos"]), radix)
         with self._naming_the_plan():
             return decode(self, images, decoding, special)
 

@@ -78,7 +78,7 @@ def packed_config(spec: CaptionerSpec, facts: Mapping[str, Any]) -> dict[str, An
     model = to_mapping(folded)
     if not detects(spec.model.encoder):
         del model["encoder"]["regions"]
-    config = {
+    config: dict[str, Any] = {
         "kind": KIND,
         "model": model,
         "tokenization": spec.vocabulary.tokenization,
