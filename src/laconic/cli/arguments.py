@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from laconic.captioner.ready_made import packed_file
 from laconic.cli.messages import say
 from laconic.cli.paths import REGISTRY
 from laconic.errors import ConfigError
@@ -91,9 +92,9 @@ def _one_line(frame: str, help_command: str) -> str:
 
 
 def model_file(path: Path) -> Path:
-    """The packed file that a path stands for: itself, or that of a finished run's folder."""
+    """The packed file that a path stands for: itself, that of a finished run's folder, or a ready-made one's name."""
     if not path.is_dir():
-        return path
+        return packed_file(path)
     model = path / MODEL
     if model.is_file():
         return model

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from laconic.captioner.loading import Backend
+from laconic.captioner.ready_made import SMALLEST
 from laconic.cli.arguments import open_captioner
 from laconic.cli.documents import lines_with_bar, write_json
 from laconic.cli.messages import say
-from laconic.cli.paths import STDOUT, CaptionsJson, FolderCaptions, OptionalFolder, Overwrite, Paths
+from laconic.cli.paths import STDOUT, CaptionsJson, FolderCaptions, OptionalPath, Overwrite, Paths
 from laconic.errors import ConfigError, DataError
+from laconic.spec.manifest import MODEL, RECIPE, RESULT
 
 if TYPE_CHECKING:
     from laconic.captioner.engine import Engine
@@ -35,12 +37,13 @@ Captioned = Iterator[tuple[int, str, str]]  # how many images are behind, name o
 class Caption:
     """Captions photos, or region features with a captioner that reads those."""
 
-    file: Annotated[Path, Positional, arg(metavar="FILE")]
-    """A packed captioner, or the folder of a finished run."""
-    images: Annotated[Paths, Positional, arg(metavar="IMAGE...")]
+    file: Annotated[OptionalPath, Positional, arg(metavar="[FILE]")] = None
+    """A packed captioner, or the folder of a finished run. Where the first word is a photo, or a folder of photos, the
+    captioner that comes with laconic captions it (docs/READY_MADE.md)."""
+    images: Annotated[Paths, Positional, arg(metavar="IMAGE...")] = ()
     """Photos, or folders of photos. For a captioner that reads region features: .npy or .npz files of them (regions x
     channels), folders of these, or one .safetensors file of many images' regions (docs/DATA.md)."""
-    folder: OptionalFolder = None
+    folder: OptionalPath = None
     """Instead of IMAGE: a folder of any number of photos, or of tar files of them. What is stopped goes on where it
     was. The same command given several times, on machines that share the files, shares the work (docs/FOLDERS.md)."""
     out: FolderCaptions = None
@@ -76,20 +79,21 @@ def caption(options: Caption) -> int:
     from laconic.decode.search import Decoding
 
     decoding = Decoding(options.beam, options.max_length, options.length_penalty, options.allow_unknown)
+    file, images = _told_apart(options.file, options.images)
     if options.folder is not None:
-        return _folder(options, options.folder, decoding)
+        return _folder(options, file, images, options.folder, decoding)
     if options.out is not None or options.keep_parts or options.cluster != "none":
         raise ConfigError("--out, --keep-parts and --cluster go with --folder DIR; for named images there is --json")
-    if not options.images:
+    if not images:
         raise ConfigError("no image given; name image files, or folders of them")
-    captioner = open_captioner(options.file, options.backend, options.threads)
+    captioner = open_captioner(file, options.backend, options.threads)
     reads_regions = captioner.config.encoder.name == "regions"
-    for path in options.images:
+    for path in images:
         if path.exists() and not path.is_dir() and (path.suffix in REGION_FILES) != reads_regions:
             reads = f"region features ({', '.join(REGION_FILES)})" if reads_regions else "photos"
-            raise ConfigError(f"{path}: {options.file} captions {reads}, which this is not")
+            raise ConfigError(f"{path}: {file} captions {reads}, which this is not")
     problems: list[str] = []
-    of, captioned = (_regions if reads_regions else _photos)(captioner, options.images, decoding, problems)
+    of, captioned = (_regions if reads_regions else _photos)(captioner, images, decoding, problems)
     rows: list[dict[str, str]] = []
     try:
         with lines_with_bar("captioning", of, shown=options.json != STDOUT) as show:
@@ -110,18 +114,34 @@ def caption(options: Caption) -> int:
     return 0 if rows else 2
 
 
+def _told_apart(first: Path | None, others: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
+    """Captioner and images: the first word is either, as its content tells, or its name where there is no such file."""
+    from laconic.data.formats import EXTENSIONS, HEAD, is_image
+
+    if first is None:
+        return Path(SMALLEST), others
+    if first.is_dir():
+        photos = not any((first / name).exists() for name in (MODEL, RECIPE, RESULT))
+    elif first.is_file():
+        with first.open("rb") as file:
+            photos = is_image(file.read(HEAD))
+    else:
+        photos = first.suffix.lower() in EXTENSIONS
+    return (Path(SMALLEST), (first, *others)) if photos else (first, others)
+
+
 # Folders of any size
 
 
-def _folder(options: Caption, folder: Path, decoding: "Decoding") -> int:
-    if options.images or options.json is not None:
+def _folder(options: Caption, file: Path, images: Sequence[Path], folder: Path, decoding: "Decoding") -> int:
+    if images or options.json is not None:
         raise ConfigError("--folder takes no IMAGE and no --json; captions go to --out OUT")
     if options.out is None:
         raise ConfigError("--folder needs --out OUT, a .jsonl, .csv or .json file for the captions")
     from laconic.cli.folder import caption_folder
 
     return caption_folder(
-        options.file,
+        file,
         folder,
         options.out,
         decoding,

@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 from laconic.cli.console import size_line
 from laconic.cli.messages import show
 from laconic.cli.pack import calibrated, check_as_trained, is_calibrated, with_precisions
-from laconic.cli.paths import ModelFolder, OptionalFolder, Overwrite, PackedFile
+from laconic.cli.paths import ModelFolder, OptionalPath, Overwrite, PackedFile
 from laconic.errors import ConfigError
 
 
@@ -43,7 +43,7 @@ class ConvertOriginal:
     """A file of torch.save or safetensors with the published names; dense, or pruned by UPop."""
     out: ModelFolder
     """The folder to write, which `laconic slim` and `laconic.hf.from_pretrained` read."""
-    tokenizer: Annotated[OptionalFolder, arg(metavar="DIR")] = None
+    tokenizer: Annotated[OptionalPath, arg(metavar="DIR")] = None
     """A folder with the tokenizer of bert-base-uncased (for BLIP) or of CLIP, which the checkpoints do not hold."""
 
 

@@ -160,7 +160,7 @@ if typing.TYPE_CHECKING:
 else:
     Paths = Annotated[tuple, _PATHS]
 _TO_JSON = Annotated[Optional[Path], _OPTIONAL_PATH, arg(metavar="OUT")]  # noqa: UP045
-OptionalFolder = Annotated[Optional[Path], _OPTIONAL_PATH]  # noqa: UP045
+OptionalPath = Annotated[Optional[Path], _OPTIONAL_PATH]  # noqa: UP045
 InspectionJson = Annotated[_TO_JSON, _json_output("`laconic inspect`", "file_bytes", "tensors")]
 ComparisonJson = Annotated[_TO_JSON, _json_output("`laconic diff`", "changed", "same")]
 BenchJson = Annotated[_TO_JSON, _json_output("`laconic bench`", "rows", "verdict")]
