@@ -1,0 +1,114 @@
+"""Whole captioners, encoder included, by the bytes of their files: results/frontier.csv and its figure.
+
+    python benchmarks/frontier.py runs/flickr8k_frontier
+
+Packs each finished run of the study: one trained in few bits as it was trained, any other in half precision and in
+calibrated compact form. Every row is such a file, captioned from raw photos of the validation split and scored; what
+has been scored before is not scored again. Each captioner is compared with the dense one that it was made from.
+"""
+
+import argparse
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from laconic import data, store
+from laconic.captioner.captioning import evaluate
+from laconic.captioner.engine import Engine
+from laconic.cli import main
+from laconic.config import expand
+from laconic.recipes.folders import read_recipe, write_json
+from laconic.recipes.recipe import Recipe
+from laconic.report.drawing import drawing, write_figure
+from laconic.report.frontier import Point, frontier_figure
+from laconic.spec.manifest import MODEL, RESULT, STUDY
+
+PUBLISHED = (  # of COCO; the second score is of each paper's own dense captioner, trained in the same way
+    Point("SMP Up-Down 99.1 %, COCO, without its encoder", 8.7e6, 120.1, 125.9),
+    Point("Atliha and Sesok, AoANet, COCO", 34.8e6, 127.4, 129.8),
+    Point("ACORT-small in half precision, COCO, without its encoder", 8.4e6, 126.9, 130.3),
+)
+
+
+def rows_of(folder: Path, study: str, dense: dict[str, float]) -> Iterator[dict[str, Any]]:
+    """A row for each file of a finished run. `dense`: CIDEr of the dense runs before it, by name; it joins them."""
+    recipe, result = read_recipe(folder), json.loads((folder / RESULT).read_text(encoding="utf8"))
+    assert isinstance(recipe, Recipe)
+    counts = result["non_zeros"]
+    weights = counts["encoder_weights"] + counts["decoder_weights"]
+    trained = bool(recipe.quantization.table)
+    for values in ("trained",) if trained else ("half", "compact"):
+        scores = scored(folder, recipe, values)
+        cider = round(100 * scores["CIDEr"], 2)
+        if recipe.pruning.method == "none" and not trained and values == "half":
+            dense[folder.name] = cider
+        beside = Path(recipe.distillation.teacher or recipe.initial).parent.name
+        beside = folder.name if folder.name in dense else beside
+        yield {
+            "name": f"{folder.name} {values}",
+            "bytes": int(scores["bytes"]),
+            "cider": cider,
+            "dense": beside,
+            "dense_cider": dense.get(beside, ""),
+            "share_of_dense": round(cider / dense[beside], 4) if beside in dense else "",
+            "smaller": round(1 - scores["bytes"] / (4 * weights), 4),
+            "bleu_4": round(100 * scores["Bleu_4"], 2),
+            "rouge_l": round(100 * scores["ROUGE_L"], 2),
+            "encoder": recipe.encoder.name,
+            "captioner": recipe.decoder.name,
+            "encoder_nnz": counts["encoder"],
+            "decoder_nnz": counts["decoder"],
+            "encoder_weights": counts["encoder_weights"],
+            "decoder_weights": counts["decoder_weights"],
+            "bits": recipe.quantization.bits or "",
+            "epochs": recipe.training.epochs,
+            "seed": recipe.training.seed,
+            "command": f"laconic study {study} --only {folder.name}",
+        }
+
+
+def scored(folder: Path, recipe: Recipe, values: str) -> dict[str, float]:
+    """Bytes of a run's packed file, and its scores from raw photos."""
+    known = folder / f"{values}.json"
+    if known.exists():
+        found: dict[str, float] = json.loads(known.read_text(encoding="utf8"))
+        return found
+    file = folder / MODEL
+    if store.load(file).precision != values:
+        file = folder / f"{values}.safetensors"
+        if main(["pack", str(folder), "-o", str(file), "--values", values]):
+            raise SystemExit(f"{folder}: cannot be packed")
+    examples = data.load(recipe.data.name, expand(recipe.data.root), "val")
+    scores, _, _ = evaluate(Engine.load(file), examples, recipe.decoding)
+    kept = {"bytes": file.stat().st_size, **{name: float(score) for name, score in scores.items()}}
+    write_json(known, kept)
+    return kept
+
+
+def carry_out() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="folder of the study's finished runs")
+    parser.add_argument("--study", default="recipes/studies/flickr8k_frontier.toml")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    options = parser.parse_args()
+    names = json.loads((options.runs / STUDY).read_text(encoding="utf8"))["runs"]
+    dense: dict[str, float] = {}
+    rows = [
+        row
+        for name in names
+        if (options.runs / name / RESULT).is_file()
+        for row in rows_of(options.runs / name, options.study, dense)
+    ]
+    with (options.results / "frontier.csv").open("w", newline="", encoding="utf8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    points = [Point(row["name"], row["bytes"], row["cider"], row["dense_cider"]) for row in rows if row["dense_cider"]]
+    with drawing():
+        write_figure(frontier_figure(points, PUBLISHED), options.results / "frontier.png")
+
+
+if __name__ == "__main__":
+    carry_out()
