@@ -13,7 +13,8 @@ from laconic.cli import main
 from laconic.cli.compress import share_of, size_of
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, TrainingError
-from laconic.recipes import compressing
+from laconic.recipes import choosing, compressing
+from laconic.recipes.choosing import Candidate, choose
 from laconic.recipes.compressing import Aim, Stages, compress, predicted_bytes, sparsity_for, stage_recipe
 from laconic.recipes.recipe import DataRecipe, Recipe
 from laconic.recipes.run import run_recipe
@@ -186,3 +187,41 @@ def test_the_command_shows_what_came_out(dense: Path, tmp_path: Path, capsys: py
     said = capsys.readouterr().out
     assert "stage1" in said
     assert "laconic caption" in said
+
+
+# Choosing
+
+
+def test_of_several_candidates_the_best_of_one_size_goes_on(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores follow from the sparsity alone, so the candidate that may keep most of its weights wins."""
+    carried = Carried(1e6, monkeypatch)
+    monkeypatch.setattr(choosing, "run_recipe", carried)
+    aim = Aim(budget=predicted_bytes(load(dense / "model.safetensors"), 0.7, 4))
+    candidates = [Candidate(dense, bits) for bits in (8, 2, 4)]
+    trials = choose(candidates, aim, tmp_path, tmp_path / "cache", epochs=2)
+    assert [trial.bits for trial in trials] == [2, 4, 8]
+    assert trials[0].sparsity < trials[1].sparsity < trials[2].sparsity
+    assert {recipe.training.epochs for recipe in carried.recipes} == {2}
+    assert [recipe.quantization.bits for recipe in carried.recipes] == [8, 2, 4]
+    told = json.loads((tmp_path / "choice.json").read_text())["trials"]
+    assert [one["bits"] for one in told] == [2, 4, 8]
+    kept = choose(candidates, Aim(keep=0.9), tmp_path, tmp_path / "cache")
+    assert max(kept, key=lambda trial: trial.bits).sparsity == pytest.approx(SHORT.first, abs=0.03)
+
+
+def test_candidates_that_cannot_be_told_apart(dense: Path, tmp_path: Path) -> None:
+    for candidates in ([], [Candidate(dense, 4)] * 2):
+        with pytest.raises(ConfigError, match="different names"):
+            choose(candidates, Aim(keep=0.9), tmp_path, tmp_path)
+
+
+def test_the_command_chooses_between_bits(dense: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    budget = predicted_bytes(load(dense / "model.safetensors"), 0.5, 4)
+    words = ["--budget", str(budget), "--epochs", "1", "--cache", str(tmp_path / "cache"), "-o", str(tmp_path / "out")]
+    assert main(["compress", str(dense), "--bits", "3", "4", *words]) == 0
+    said = capsys.readouterr().out
+    assert "run_3bits" in said
+    assert "run_4bits" in said
+    assert json.loads((tmp_path / "out/compressed.json").read_text())["chosen"]["bytes"] <= budget

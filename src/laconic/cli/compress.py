@@ -1,7 +1,8 @@
 """The verb `compress`: a trained captioner made as small as asked for."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,12 +10,14 @@ from rich import box
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from laconic.cli.paths import CompressFolder
+from laconic.cli.paths import CompressFolder, Paths
 from laconic.errors import ConfigError
 from laconic.spec.manifest import MODEL
 
 if TYPE_CHECKING:
+    from laconic.recipes.choosing import Trial
     from laconic.recipes.compressing import Compressed
+    from laconic.recipes.run import Watcher
 
 UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2}
 _SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([a-z]*)\s*", re.IGNORECASE)
@@ -25,8 +28,9 @@ class Compress:
     """Makes a trained captioner, encoder included, as small as asked for: prunes it while it learns on with itself as
     the teacher, lets its weights become few whole numbers, packs it, and says what came out."""
 
-    run: Annotated[Path, Positional, arg(metavar="RUN")]
-    """The folder of a finished run, or a recipe (.toml), whose captioner is trained first."""
+    runs: Annotated[Paths, Positional, arg(metavar="RUN...")]
+    """The folder of a finished run, or a recipe (.toml), whose captioner is trained first. Of several, with other
+    encoders or captioners, a short stage each tells which one to go on with."""
     budget: str = ""
     """Size of the file at most, such as 1MB, 900kB or 800000."""
     keep: str = ""
@@ -35,8 +39,10 @@ class Compress:
     """Folder for the stages and the file; runs/<name>_compressed by default."""
     epochs: int = 6
     """Epochs of a stage."""
-    bits: int = 4
-    """Of each weight, from 2 to 8."""
+    bits: tuple[int, ...] = (4,)
+    """Of each weight, from 2 to 8. Of several, such as --bits 3 4 5, a short stage each tells which ones to take."""
+    trial_epochs: int = 1
+    """Epochs of these short stages."""
     learning_rate: float = 5e-4
     """Of the decoder."""
     encoder_learning_rate: float = 2e-4
@@ -53,27 +59,48 @@ def compress(options: Compress) -> None:
     from laconic.cli.console import console_for
     from laconic.cli.progress import watching
     from laconic.machine.process import settle_in
+    from laconic.recipes.choosing import Candidate, choose
     from laconic.recipes.compressing import Aim, Stages
     from laconic.recipes.compressing import compress as carry_out
 
     aim = Aim(budget, keep)
-    stages = Stages(options.epochs, options.bits, options.learning_rate, options.encoder_learning_rate)
-    name = options.run.stem if options.run.suffix == ".toml" else options.run.resolve().name
-    out = options.out or Path("runs") / f"{name}_compressed"
+    if not options.runs or not options.bits:
+        raise ConfigError("compress: name a finished run or a recipe, and how many bits weights have")
+    stages = Stages(options.epochs, options.bits[0], options.learning_rate, options.encoder_learning_rate)
+    first = options.runs[0]
+    out = options.out or Path("runs") / f"{first.stem if _is_recipe(first) else first.resolve().name}_compressed"
     settle_in(options.threads)
     console = console_for()
     with watching(console) as watch:
-        run = options.run
-        if run.suffix == ".toml":
-            from laconic.config import read_toml
-            from laconic.recipes.recipe import Recipe
-            from laconic.recipes.run import run_recipe
-
-            recipe, run = read_toml(run, Recipe), out / "dense"
-            run_recipe(recipe, run, options.cache, resume=True, watch=watch)
+        runs = [_finished(run, out, options.cache, watch) for run in options.runs]
+        candidates = [Candidate(run, bits) for run in runs for bits in options.bits]
+        run = runs[0]
+        if len(candidates) > 1:
+            trials = choose(
+                candidates, aim, out, options.cache, stages=stages, epochs=options.trial_epochs, watch=watch
+            )
+            run, stages = Path(trials[0].run), replace(stages, bits=trials[0].bits)
+            console.print(trials_table(trials))
         found = carry_out(run, aim, out, options.cache, stages=stages, watch=watch)
     console.print(stages_table(found))
     console.print(f"laconic caption {out / MODEL} photo.jpg", markup=False, highlight=False, soft_wrap=True)
+
+
+def _is_recipe(run: Path) -> bool:
+    return run.suffix == ".toml"
+
+
+def _finished(run: Path, out: Path, cache: Path, watch: "Watcher") -> Path:
+    """The folder of a finished run: as it is named, or of a recipe that is carried out."""
+    if not _is_recipe(run):
+        return run
+    from laconic.config import read_toml
+    from laconic.recipes.recipe import Recipe
+    from laconic.recipes.run import run_recipe
+
+    folder = out / "dense" / run.stem
+    run_recipe(read_toml(run, Recipe), folder, cache, resume=True, watch=watch)
+    return folder
 
 
 def size_of(text: str) -> int:
@@ -97,6 +124,15 @@ def share_of(text: str) -> float:
     if not 0 < share <= 1:
         raise ConfigError(f"--keep {text}: is no share; give a percentage such as 98%, or a number such as 0.98")
     return share
+
+
+def trials_table(trials: "Sequence[Trial]") -> Table:
+    """A row for each short stage, best first."""
+    table = Table("trial", "bits", "weights gone", "file", "CIDEr", box=box.SIMPLE_HEAD)
+    for trial in trials:
+        size, score = f"{trial.bytes / 1e6:.2f} MB", f"{100 * trial.score:.2f}"
+        table.add_row(trial.name, f"{trial.bits}", f"{trial.sparsity:.1%}", size, score)
+    return table
 
 
 def stages_table(found: "Compressed") -> Table:

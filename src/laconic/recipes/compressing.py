@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import load, save, shorten_floats
@@ -139,11 +139,6 @@ class _Work:
     stages: Stages
     watch: Watcher = field(default_factory=Watcher)
 
-    @property
-    def where(self) -> str:
-        """What can be pruned: region features have no encoder."""
-        return "decoder" if self.dense.encoder.name == REGIONS else "all"
-
     def good(self, size: int, score: float) -> bool:
         return size <= self.aim.budget if self.aim.budget else score >= self.aim.keep * self.score
 
@@ -170,7 +165,7 @@ def compress(
         ConfigError: no finished run of a captioner, or a budget that no file of it fits into.
         TrainingError: where a stage's folder holds another run; where nothing that was made is what was asked for.
     """
-    recipe, result = _read_run(run)
+    recipe, result = read_run(run)
     work = _Work(
         recipe, run / MODEL, float(result["scores"][SCORE]), out, cache, aim, stages or Stages(), watch or Watcher()
     )
@@ -192,24 +187,28 @@ def stage_recipe(
     dense: Recipe, stages: Stages, *, sparsity: float, initial: Path, teacher: Path, epochs: int
 ) -> Recipe:
     """The recipe of a stage of a dense captioner's compression."""
-    regions = dense.encoder.name == REGIONS
-    where = "decoder" if regions else "all"
+    where = part_to_prune(dense)
     return replace(
         dense,
         imagenet="",
         encoder=replace(dense.encoder, norm=False),  # packing folds it
         initial=str(initial),
         objective="cross_entropy",
-        pruning=Pruning("fisher", where, options={"sparsity": round(sparsity, 5)}),  # type: ignore[arg-type]
+        pruning=Pruning("fisher", where, options={"sparsity": round(sparsity, 5)}),
         distillation=Distillation(str(teacher)),
-        quantization=Quantization(stages.bits, where),  # type: ignore[arg-type]
+        quantization=Quantization(stages.bits, where),
         training=replace(
             dense.training,
             epochs=epochs,
             learning_rate=stages.learning_rate,
-            encoder_learning_rate=0.0 if regions else stages.encoder_learning_rate,
+            encoder_learning_rate=0.0 if where == "decoder" else stages.encoder_learning_rate,
         ),
     )
+
+
+def part_to_prune(recipe: Recipe) -> Literal["all", "decoder"]:
+    """What can be pruned: region features have no encoder."""
+    return "decoder" if recipe.encoder.name == REGIONS else "all"
 
 
 def predicted_bytes(captioner: ImageCaptioner, sparsity: float, bits: int, where: str = "all") -> int:
@@ -251,7 +250,7 @@ def sparsity_for(captioner: ImageCaptioner, budget: float, bits: int, where: str
 def _to_budget(work: _Work) -> tuple[Made, ...]:
     """Stages until a file fits."""
     wanted = work.aim.budget * (1 - ROOM)
-    sparsity = sparsity_for(load(work.model), wanted, work.stages.bits, work.where)
+    sparsity = sparsity_for(load(work.model), wanted, work.stages.bits, part_to_prune(work.dense))
     initial, epochs, made = work.model, work.stages.epochs, list[Made]()
     while len(made) < TRIES:
         made.append(work.stage(len(made) + 1, sparsity, initial, epochs))
@@ -292,7 +291,7 @@ def _size(made: Made) -> int:
     return made.bytes
 
 
-def _read_run(run: Path) -> tuple[Recipe, Mapping[str, Any]]:
+def read_run(run: Path) -> tuple[Recipe, Mapping[str, Any]]:
     """Recipe and result of a finished run of a captioner. ConfigError where it is none."""
     for name in (RESULT, MODEL):
         if not (run / name).is_file():
