@@ -237,14 +237,19 @@ def sparsity_for(captioner: ImageCaptioner, budget: float, bits: int, where: str
             "captioner"
         )
     low, high = 0.0, MOST_SPARSE
-    if predicted_bytes(captioner, low, bits, where) <= budget:
+    largest, smallest = predicted_bytes(captioner, low, bits, where), least
+    if largest <= budget:
         return low
-    while True:
-        middle = (low + high) / 2
+    while True:  # a size is nearly a straight line over the sparsity, so a few trials find it
+        share = (largest - budget * (1 - CLOSE / 2)) / (largest - smallest)
+        middle = low + min(max(share, 0.02), 0.98) * (high - low)
         size = predicted_bytes(captioner, middle, bits, where)
         if size <= budget and (size >= budget * (1 - CLOSE) or high - low < CLOSE / 10):
             return middle
-        low, high = (low, middle) if size <= budget else (middle, high)
+        if size <= budget:
+            high, smallest = middle, size
+        else:
+            low, largest = middle, size
 
 
 def _to_budget(work: _Work) -> tuple[Made, ...]:
