@@ -55,7 +55,10 @@ def frontier_figure(points: Sequence[Point], published: Sequence[Point]) -> "Fig
         label(axes, f"{point.name}: {point.cider:.1f}", (point.bytes / 1e6, point.share), (6, -8), OURS)
     for point in published:
         axes.plot(point.bytes / 1e6, point.share, "s", color=OTHERS, markersize=5)
-        label(axes, f"{point.name}: {point.cider:.1f}", (point.bytes / 1e6, point.share), (6, 0), OTHERS)
+        name, place = f"{point.name}: {point.cider:.1f}", (point.bytes / 1e6, point.share)
+        axes.annotate(
+            name, place, (-7, 0), textcoords="offset points", ha="right", va="center", color=OTHERS, fontsize=8
+        )
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.margins(x=0.15, y=0.12)
     return figure
