@@ -51,8 +51,8 @@ typedef struct {  /* LANES columns, while their rows are read */
   int short_of_words; /* some column has fewer than k so far */
 } columns_read;
 
-/* Words `first` on of one column, whose logits lie `stride` apart, among the k best that are possible. Returns the least
-   of those. */
+/* Words `first` on of one column, whose logits lie `stride` apart, among the k best that are possible. Returns the
+   least of those. */
 static float keep_best(const float *at, size_t stride, int32_t first, uint32_t rows, uint32_t k, float *values,
                        int32_t *ids, uint32_t *held, id_range possible) {
   for (int32_t id = first; id < first + (int32_t)rows; id++, at += stride) {
@@ -85,9 +85,8 @@ static void read_block(columns_read *read, const float *at, size_t stride, uint3
     for (uint32_t c = 0; c < count; c++) {
       if (read->held[c] == k && !(high[c] > read->least_kept[c])) continue;
       size_t list = (size_t)(slot + c) * k;
-      read->least_kept[c] =
-          keep_best(at + c, stride, (int32_t)first, rows, k, best.log_probs + list, best.ids + list, read->held + c,
-                    best.possible[slot + c]);
+      read->least_kept[c] = keep_best(at + c, stride, (int32_t)first, rows, k, best.log_probs + list, best.ids + list,
+                                      read->held + c, best.possible[slot + c]);
       read->short_of_words |= read->held[c] < k;
     }
   }

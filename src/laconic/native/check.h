@@ -40,7 +40,8 @@ static int check_words(const plan_header *h, const uint8_t *words) {
 static int check_spelling(const plan_header *h) {
   if (!h->words) return 1;
   if (h->pad >= FIRST_DIGIT || h->unk >= FIRST_DIGIT || h->bos >= FIRST_DIGIT || h->eos >= FIRST_DIGIT) return 0;
-  return h->words > FIRST_DIGIT && h->vocabulary >= FIRST_DIGIT + LEAST_BASE && h->vocabulary <= FIRST_DIGIT + MOST_BASE;
+  return h->words > FIRST_DIGIT && h->vocabulary >= FIRST_DIGIT + LEAST_BASE &&
+         h->vocabulary <= FIRST_DIGIT + MOST_BASE;
 }
 
 static int check_header(const plan_view *plan) {

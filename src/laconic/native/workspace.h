@@ -13,7 +13,8 @@ INLINE uint32_t tokens_of(const plan_header *h, const laconic_decoding *d) {
 
 INLINE int sound_decoding(const plan_header *h, const laconic_decoding *d) {
   return d->beam >= 1 && d->beam <= MOST_BEAMS && d->max_length >= 1 && d->max_length <= MOST_TOKENS &&
-         tokens_of(h, d) <= MOST_TOKENS && d->allow_unknown <= 1 && d->reserved == 0 && d->length_penalty >= 0.0 && d->length_penalty <= MOST_PENALTY;
+         tokens_of(h, d) <= MOST_TOKENS && d->allow_unknown <= 1 && d->reserved == 0 && d->length_penalty >= 0.0 &&
+         d->length_penalty <= MOST_PENALTY;
 }
 
 /* Floats that a buffer takes; as a double, which no hostile size overflows. */
