@@ -1,12 +1,14 @@
 """Whole captioners by the bytes of their files, and what each keeps of the score of the dense one it was made from."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from laconic.report.drawing import label, subplots
+from laconic.report.drawing import subplots
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 OURS, OTHERS = "#2166ac", "#8a8a8a"
@@ -51,14 +53,29 @@ def frontier_figure(points: Sequence[Point], published: Sequence[Point]) -> "Fig
         [p.bytes / 1e6 for p in points], [p.share for p in points], "o", color=OURS, markersize=5, fillstyle="none"
     )
     axes.plot([p.bytes / 1e6 for p in best], [p.share for p in best], "o-", color=OURS, markersize=5)
+    middle = math.sqrt(best[0].bytes * best[-1].bytes) if best else 0.0
     for point in best:
-        label(axes, f"{point.name}: {point.cider:.1f}", (point.bytes / 1e6, point.share), (6, -8), OURS)
+        _name(axes, point, OURS, left=point.bytes > middle, up=6 if point.bytes > middle else -8)
     for point in published:
         axes.plot(point.bytes / 1e6, point.share, "s", color=OTHERS, markersize=5)
-        name, place = f"{point.name}: {point.cider:.1f}", (point.bytes / 1e6, point.share)
-        axes.annotate(
-            name, place, (-7, 0), textcoords="offset points", ha="right", va="center", color=OTHERS, fontsize=8
-        )
+        _name(axes, point, OTHERS, left=True, up=0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.margins(x=0.15, y=0.12)
     return figure
+
+
+def _name(axes: "Axes", point: Point, colour: str, *, left: bool, up: float) -> None:
+    """Name and score beside a point, on the side where the line is not."""
+    from matplotlib.patheffects import withStroke
+
+    axes.annotate(
+        f"{point.name}: {point.cider:.1f}",
+        (point.bytes / 1e6, point.share),
+        (-7 if left else 7, up),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="center",
+        color=colour,
+        fontsize=8,
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],
+    )
