@@ -86,5 +86,17 @@ def test_the_module_needs_nothing_of_its_host():
         console.log(JSON.stringify([WebAssembly.Module.imports(module), names]));
     """
     done = subprocess.run([str(NODE), "-e", program, str(MODULE)], capture_output=True, text=True, check=True)
-    functions = ("caption", "check", "features", "level", "message", "side", "use", "word", "workspace")
+    functions = (
+        "caption",
+        "check",
+        "digits",
+        "features",
+        "level",
+        "message",
+        "number",
+        "side",
+        "use",
+        "word",
+        "workspace",
+    )
     assert json.loads(done.stdout) == [[], ["__heap_base", *(f"laconic_{name}" for name in functions), "memory"]]
