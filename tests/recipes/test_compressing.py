@@ -23,7 +23,7 @@ from laconic.training.settings import Training
 
 DENSE = Recipe(
     data=DataRecipe("scenes", min_count=1, train=24, val=4),
-    encoder=EncoderConfig("vgg_small", size=32, stride=16),
+    encoder=EncoderConfig("toy", size=32, stride=16),
     decoder=DecoderConfig(options={"word": 32, "hidden": 48}),
     training=Training(
         epochs=1, batch=8, learning_rate=5e-3, encoder_learning_rate=1e-3, precision="float32", mirror=False, warmup=1
