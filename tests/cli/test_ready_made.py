@@ -33,7 +33,8 @@ def test_the_first_word_may_be_a_photo(
     photos: Path, packed: Path, tiny: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     assert main(["caption", *words]) == 0
-    said = capsys.readouterr().out
+    said, told = capsys.readouterr()
+    assert ("captioned by flickr8k_tiny" in told) == ("flickr8k_tiny" not in words)  # said where nobody has named it
     named = [str(packed), *(word for word in words if word != "flickr8k_tiny")]
     assert main(["caption", *named]) == 0
     assert capsys.readouterr().out == said

@@ -86,6 +86,8 @@ def caption(options: Caption) -> int:
         raise ConfigError("--out, --keep-parts and --cluster go with --folder DIR; for named images there is --json")
     if not images:
         raise ConfigError("no image given; name image files, or folders of them")
+    if file != options.file:  # nobody has named it, or a folder was taken for one of photos
+        say(f"captioned by {file}, which comes with laconic")
     captioner = open_captioner(file, options.backend, options.threads)
     reads_regions = captioner.config.encoder.name == "regions"
     for path in images:

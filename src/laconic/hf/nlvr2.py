@@ -86,6 +86,7 @@ def with_two_images(net: Any) -> "BlipForVisualReasoning":
 
     Raises:
         ConfigError: a slim one, whose layers differ in width.
+        FormatError: one whose text encoder does not look at an image.
     """
     if getattr(net.config, "slim_dims", None):
         raise ConfigError("a slim model cannot become one of two images: give it dense, and slim what comes out")
