@@ -5,10 +5,7 @@ A slim model's folder is the dense one's but for smaller tensors and `slim_dims`
 """
 
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +23,7 @@ from laconic.hf.nlvr2 import BlipForVisualReasoning
 from laconic.hf.padding import honour_padding
 from laconic.hf.patches import fit_channels
 from laconic.hf.segmenter import Segmenter
+from laconic.machine.folders import folder_atomically
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MOST_BYTES = 1 << 20  # of config.json
@@ -84,18 +82,13 @@ def save_pretrained(net: nn.Module, folder: str | Path, tokenizer: Any = None, p
     folder = Path(folder)
     _refuse_others(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with folder_atomically(folder) as place:
             saved: Any = net
             with _quiet():
                 saved.save_pretrained(place)
             for part in (tokenizer, processor):
                 if part is not None:
                     part.save_pretrained(place)
-            _replace(place, folder)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error}); free the disk or give another folder") from error
 
@@ -109,17 +102,6 @@ def _refuse_others(folder: Path) -> None:
         raise TrainingError(
             f"{folder}: holds something else than a model ({printable(others[0])}); give another folder"
         )
-
-
-def _replace(new: Path, folder: Path) -> None:
-    new.chmod(0o755)
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-        os.replace(folder, old)
-        os.replace(new, folder)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(new, folder)
 
 
 def _class_of(folder: Path) -> type[Any]:

@@ -334,11 +334,11 @@ def test_gradual_pruning_brings_weights_back():
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.1, 1.0, 2.0, 3.0]]))
     pruner = Pruner(layer, Gradual(0.25, schedule=Cubic(1, 2, 1)), steps=4)
-    pruner.driver.prune(0.25)
+    pruner.driver.prune()
     assert pruner.masks()["weight"].tolist() == [[False, True, True, True]]
     with torch.no_grad():
         pruner.raw()["weight"][0, 3] = 0.01
-    pruner.driver.prune(0.25)
+    pruner.driver.prune()
     assert pruner.masks()["weight"].tolist() == [[True, True, True, False]]
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from laconic import config
 from laconic.compress.masked.fisher import Fisher
@@ -30,11 +31,52 @@ def test_options_are_read_from_tables():
     [
         (lambda: Magnitude(0.5, centred=True), "leave it out"),
         (lambda: Snip(0.5, batches=0), "batches = 0"),
+        (lambda: Magnitude(0.5, parts={"0": 1.0}), "sparsity of 0 1.0 is not possible"),
+        (lambda: Fisher(0.5, parts={"0": "most"}), "parts: 0 = 'most'; give a sparsity"),
     ],
 )
 def test_options_that_are_not_possible(make, message):
     with pytest.raises(PruningError, match=message):
         make()
+
+
+def test_parts_are_ranked_among_themselves():
+    """All weights of the first layer are smaller, and would all go first."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    with torch.no_grad():
+        model[0].weight.mul_(0.01)
+    pruner = Pruner(model, Magnitude(0.75, parts={"0": 0.25}), steps=1)
+    assert {name: int(keep.sum()) for name, keep in pruner.masks().items()} == {"0.weight": 48, "1.weight": 16}
+    assert pruner.target == 0.5
+    smaller = model[0].weight.detach().abs().flatten().topk(16, largest=False).values.max()
+    pruner.finalize()
+    assert model[0].weight[model[0].weight != 0].abs().min() > smaller
+
+
+def test_the_longest_beginning_of_a_name_counts():
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), nn.Linear(4, 4))
+    kept = Pruner(model, Magnitude(0.0, parts={"0": 0.5, "0.1": 0.75}), steps=1).masks()
+    assert {name: int(keep.sum()) for name, keep in kept.items()} == {"0.0.weight": 8, "0.1.weight": 4, "1.weight": 16}
+
+
+def test_a_schedule_brings_every_part_to_its_sparsity():
+    model = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10))
+    pruner = Pruner(model, Gradual(0.9, schedule=Cubic(0, 8, 4), parts={"1": 0.5}), steps=10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    pruner.attach(optimizer)
+    counts = []
+    for _ in range(10):
+        model(torch.randn(4, 10)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        counts.append([int(keep.sum()) for keep in pruner.masks().values()])
+    assert counts[3] == [100 - 78, 100 - 43]  # s (1 - 1/8)
+    assert counts[-1] == [10, 50]
+
+
+def test_a_part_without_weights_is_refused():
+    with pytest.raises(PruningError, match="no weight to prune in 'encodr'; there are 0.weight, 1.weight"):
+        Pruner(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), Magnitude(0.5, parts={"encodr": 0.5}), steps=1)
 
 
 def test_facts_tell_methods_apart():

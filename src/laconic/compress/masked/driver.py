@@ -154,9 +154,8 @@ class Driver:
             )
         return found
 
-    def share_under(self, sparsity: float, moving: Iterable[str]) -> float:
-        """Share of all weights that is kept when the moving ones have reached a sparsity."""
-        moving = set(moving)
-        resting = sum(weight.kept for name, weight in self.weights.items() if name not in moving)
-        numbers = sum(self.weights[name].size for name in moving)
-        return (resting + (1 - sparsity) * numbers) / self.count
+    def share_under(self, sparsities: Mapping[str, float]) -> float:
+        """Share of all weights that is kept when the moving ones, the names of `sparsities`, have reached theirs."""
+        resting = sum(weight.kept for name, weight in self.weights.items() if name not in sparsities)
+        moving = sum((1 - sparsity) * self.weights[name].size for name, sparsity in sparsities.items())
+        return (resting + moving) / self.count

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from laconic.compress.masked.method import check_share
+from laconic.compress.masked.method import check_parts, check_share
 from laconic.compress.masked.ranking import Scores
 from laconic.compress.masked.schedule import Cubic
 from laconic.compress.masked.scored import Scored
@@ -28,6 +28,7 @@ class Fisher(Scored):
         sparsity: share of the masked weights to remove, 0 <= sparsity < 1.
         scope: "blind" ranks all weights together, "uniform" each tensor on its own.
         schedule: from which step to which, and how often weights are removed.
+        parts: sparsities of parts that are ranked among themselves; see `Scored`.
     """
 
     needs_steps: ClassVar[bool] = True
@@ -36,9 +37,11 @@ class Fisher(Scored):
     sparsity: float
     scope: Literal["blind", "uniform"] = "blind"
     schedule: Cubic = field(default_factory=Cubic)
+    parts: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_share("sparsity", self.sparsity)
+        check_parts(self.parts)
         if self.scope not in ("blind", "uniform"):
             raise PruningError(f"Fisher: scope = {self.scope!r}; give 'blind' or 'uniform'")
 

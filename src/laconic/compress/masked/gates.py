@@ -119,7 +119,7 @@ class Gates(Driver):
 
     @property
     def target(self) -> float:
-        return self.share_under(self.method.sparsity, self.moving)
+        return self.share_under(dict.fromkeys(self.moving, self.method.sparsity))
 
     def onto(self, weights: Mapping[str, MaskedWeight]) -> Driver:
         twin = super().onto(weights)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from laconic.compress.masked.method import check_share
+from laconic.compress.masked.method import check_parts, check_share
 from laconic.compress.masked.ranking import Scope, Scores, magnitudes
 from laconic.compress.masked.schedule import Cubic
 from laconic.compress.masked.scored import Scored
@@ -25,14 +25,17 @@ class Magnitude(Scored):
         scope: "blind" ranks all weights together, "uniform" each tensor on its own, "distribution" by multiples of
             the tensor's standard deviation.
         centred: "distribution" takes the mean off first; see `magnitudes`.
+        parts: sparsities of parts that are ranked among themselves; see `Scored`.
     """
 
     sparsity: float
     scope: Scope = "blind"
     centred: bool = False
+    parts: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_share("sparsity", self.sparsity)
+        check_parts(self.parts)
         if self.centred and self.scope != "distribution":
             raise PruningError('centred is for scope "distribution"; leave it out')
 
@@ -49,6 +52,7 @@ class Gradual(Magnitude):
         scope: "blind" ranks all weights together, "uniform" each tensor on its own, "distribution" by multiples of
             the tensor's standard deviation.
         centred: "distribution" takes the mean off first; see `magnitudes`.
+        parts: sparsities of parts that are ranked among themselves; see `Scored`.
         schedule: from which step to which, and how often weights are removed.
     """
 

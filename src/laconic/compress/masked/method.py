@@ -61,3 +61,11 @@ def check_share(name: str, value: float) -> None:
     """Raises PruningError unless 0 <= value < 1."""
     if not 0.0 <= value < 1.0:
         raise PruningError(f"{name} {value} is not possible; give 0 <= {name} < 1")
+
+
+def check_parts(parts: Mapping[str, float]) -> None:
+    """Raises PruningError unless every part's sparsity is a number from 0 to less than 1."""
+    for part, sparsity in parts.items():
+        if isinstance(sparsity, bool) or not isinstance(sparsity, int | float):
+            raise PruningError(f"parts: {part} = {sparsity!r}; give a sparsity, a number from 0 to less than 1")
+        check_share(f"sparsity of {part}", sparsity)

@@ -4,6 +4,7 @@ A new one is a frozen dataclass that inherits from `Scored` and says in `scores`
 """
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,9 +30,13 @@ class Scored(Method):
         sparsity: share to remove.
         scope: among which weights a score is compared; see `keep_largest`.
         schedule: how the sparsity grows while the model trains; None prunes once, before the training.
+        parts: beginning of weights' names, such as "encoder" -> sparsity to remove of these, which are ranked apart;
+            the longest that fits counts, and `sparsity` is for the rest. Scores of parts that differ in kind, an
+            encoder's convolutions and a decoder's matrices, say little about which of the two can spare more.
     """
 
     sparsity: float
+    parts: Mapping[str, float] = MappingProxyType({})
     scope: Scope = "blind"
     schedule: Schedule | None = None
 
@@ -63,6 +68,10 @@ class Ranked(Driver):
         self._trained = weights  # what the optimizer knows
         if method.schedule is not None:
             method.schedule.over(steps)  # raises where they are too few
+        self._part = {name: _part_of(name, method.parts) for name in weights}
+        for part in method.parts:
+            if part not in self._part.values():
+                raise PruningError(f"parts: there is no weight to prune in {part!r}; there are {', '.join(weights)}")
 
     @property
     def moving(self) -> dict[str, MaskedWeight]:
@@ -71,7 +80,7 @@ class Ranked(Driver):
 
     def begin(self) -> None:
         if self.method.schedule is None and not self.method.needs_losses:
-            self.prune(self.method.sparsity)
+            self.prune()
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         if self.method.needs_moments:
@@ -85,9 +94,9 @@ class Ranked(Driver):
             return
         self.hold_frozen()
         moments = self._moments()  # at each step, so that it fails at the first
-        sparsity = schedule.sparsity(self.method.sparsity, step, self.steps)
-        if sparsity is not None:
-            self.prune(sparsity, moments=moments)
+        progress = schedule.sparsity(1.0, step, self.steps)
+        if progress is not None:
+            self.prune(progress, moments=moments)
 
     def settled(self, step: int) -> bool:
         schedule = self.method.schedule
@@ -96,7 +105,7 @@ class Ranked(Driver):
     def trim(self, step: int) -> None:
         self._require_losses()
         if not self.settled(step):
-            self.prune(self.method.sparsity, moments=self._moments())
+            self.prune(moments=self._moments())
             if self.weights.keys() == self.held | self._unscored:
                 raise PruningError("nothing can be pruned: all of it is frozen, or has had no gradient yet")
 
@@ -116,11 +125,13 @@ class Ranked(Driver):
                 weight.requires_grad_(False)
         if not gradients:
             raise PruningError(f"{name} got no losses; give at least one batch")
-        self.prune(self.method.sparsity, gradients=gradients)
+        self.prune(gradients=gradients)
         self.sensed = True
 
-    def prune(self, sparsity: float, *, gradients: Scores | None = None, moments: Scores | None = None) -> None:
-        """Masks by the present scores; weights pruned before are ranked by the value that is kept of them.
+    def prune(
+        self, progress: float = 1.0, *, gradients: Scores | None = None, moments: Scores | None = None
+    ) -> None:
+        """Masks by the present scores, to a share of the sparsity; weights pruned before are ranked by their kept value.
 
         They have no gradient since, but an optimizer's momentum and decay still move them a little.
         """
@@ -129,14 +140,22 @@ class Ranked(Driver):
         self._unscored = values.keys() - scores.keys()
         if not scores:
             return
-        for name, keep in keep_largest(scores, sparsity, self.method.scope).items():
-            mask = self.weights[name].mask
-            assert isinstance(mask, FixedMask)
-            mask.set(keep)
+        for part in (None, *self.method.parts):
+            among = {name: score for name, score in scores.items() if self._part[name] == part}
+            if not among:
+                continue
+            for name, keep in keep_largest(among, progress * self._sparsity(part), self.method.scope).items():
+                mask = self.weights[name].mask
+                assert isinstance(mask, FixedMask)
+                mask.set(keep)
+
+    def _sparsity(self, part: str | None) -> float:
+        return self.method.sparsity if part is None else self.method.parts[part]
 
     @property
     def target(self) -> float:
-        return self.share_under(self.method.sparsity, self.moving.keys() - self._unscored)
+        ranked = self.moving.keys() - self._unscored
+        return self.share_under({name: self._sparsity(self._part[name]) for name in ranked})
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "sensed": self.sensed}
@@ -185,6 +204,12 @@ class Ranked(Driver):
 def _no_moments(method: Method, optimizer: torch.optim.Optimizer) -> PruningError:
     name, lacking = type(method).__name__, type(optimizer).__name__
     return PruningError(f"{name} reads second moments, which {lacking} lacks: attach the pruner to an Adam")
+
+
+def _part_of(name: str, parts: Iterable[str]) -> str | None:
+    """The longest of the parts that a weight's name begins with; None for none."""
+    within = [part for part in parts if f"{name}.".startswith(f"{part}.")]
+    return max(within, key=len, default=None)
 
 
 def _gradients(weights: Mapping[str, Tensor], losses: Iterable[Tensor]) -> dict[str, Tensor]:
