@@ -13,7 +13,6 @@ from laconic.data.examples import Dataset, Skipped, readable
 from laconic.data.regions import Regions, RegionStore
 from laconic.decode.search import Decoding
 from laconic.errors import DataError
-from laconic.spec.packed import CaptionerSpec
 
 if TYPE_CHECKING:
     from laconic import metrics
@@ -22,10 +21,16 @@ IMAGES = 32  # read and captioned at once
 
 
 class AnyCaptioner(Protocol):
-    """What captions: laconic.captioner.engine.Engine, or ImageCaptioner."""
+    """What captions: laconic.captioner.engine.Engine, ImageCaptioner, or a model of Hugging Face (laconic.hf)."""
 
     @property
-    def spec(self) -> CaptionerSpec: ...
+    def side(self) -> int: ...
+
+    @property
+    def region_channels(self) -> int: ...
+
+    @property
+    def needs_boxes(self) -> bool: ...
 
     def caption(self, images: Iterable[Image], decoding: Decoding | None = None, batch: int = ...) -> list[str]: ...
 
@@ -34,7 +39,7 @@ def caption_images(
     captioner: AnyCaptioner, examples: Dataset, decoding: Decoding, skipped: list[Skipped]
 ) -> Iterator[tuple[int, str]]:
     """(index, best caption) of every readable image, in order; the others are listed in `skipped`."""
-    return _in_groups(captioner, readable(examples, captioner.spec.model.encoder.size, skipped), decoding)
+    return _in_groups(captioner, readable(examples, captioner.side, skipped), decoding)
 
 
 def caption_regions(

@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic import store
-from laconic.captioner.inputs import Image, groups_of, needs_boxes, reads_regions, regions_of, stack_pixels
+from laconic.captioner.inputs import (
+    Image,
+    groups_of,
+    needs_boxes,
+    reads_regions,
+    region_channels,
+    regions_of,
+    stack_pixels,
+)
 from laconic.data.regions import Regions
 from laconic.decode.beams import Hypothesis
 from laconic.decode.search import Decoding
@@ -76,6 +84,16 @@ class Engine:
     @property
     def captioner(self) -> CaptionerConfig:
         return self.spec.captioner
+
+    @property
+    def side(self) -> int:
+        """Rows and columns of the square that photos are resized to."""
+        return self.config.encoder.size
+
+    @property
+    def region_channels(self) -> int:
+        """Of the region features that it reads; 0 where it reads photos."""
+        return region_channels(self.spec)
 
     @property
     def needs_boxes(self) -> bool:

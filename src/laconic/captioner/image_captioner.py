@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from laconic.captioner.inputs import Image, groups_of, needs_boxes, reads_regions, regions_of, stack_pixels
+from laconic.captioner.inputs import (
+    Image,
+    groups_of,
+    needs_boxes,
+    reads_regions,
+    region_channels,
+    regions_of,
+    stack_pixels,
+)
 from laconic.data.regions import NO_BOXES, Regions
 from laconic.decode.beams import Hypothesis
 from laconic.decode.search import Decoding, decode
@@ -74,6 +82,16 @@ class ImageCaptioner(nn.Module):
     def reads_pooled(self) -> bool:
         """Whether the pooled feature is read; what an encoder has for it alone does not learn otherwise."""
         return self.spec.captioner.reads_pooled
+
+    @property
+    def side(self) -> int:
+        """Rows and columns of the square that photos are resized to."""
+        return self.config.encoder.size
+
+    @property
+    def region_channels(self) -> int:
+        """Of the region features that it reads; 0 where it reads photos."""
+        return region_channels(self.spec)
 
     @property
     def needs_boxes(self) -> bool:

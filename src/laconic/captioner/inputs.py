@@ -26,6 +26,11 @@ def reads_regions(spec: CaptionerSpec) -> bool:
     return spec.model.encoder.name == REGIONS
 
 
+def region_channels(spec: CaptionerSpec) -> int:
+    """Of the region features that it reads; 0 where it reads photos."""
+    return spec.model.encoder.channels if reads_regions(spec) else 0
+
+
 def needs_boxes(spec: CaptionerSpec) -> bool:
     """Whether it has to be told where regions lie; the cells of a photo's grid lie where they lie."""
     return reads_regions(spec) and spec.captioner.reads_boxes

@@ -22,8 +22,7 @@ from laconic.machine.process import bound_threads
 from laconic.spec.manifest import MODEL, RECIPE, RESULT
 
 if TYPE_CHECKING:
-    from laconic.captioner.engine import Engine
-    from laconic.captioner.image_captioner import ImageCaptioner
+    from laconic.captioner.captioning import AnyCaptioner
     from laconic.captioner.loading import Backend
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -105,10 +104,19 @@ def model_file(path: Path) -> Path:
     raise ConfigError(f"{path}: no {MODEL} in it; give a packed file or the folder of a finished run")
 
 
-def open_captioner(path: Path, backend: "Backend" = "engine", threads: int = 0) -> "Engine | ImageCaptioner":
-    """Opens a packed captioner: in the engine, or in PyTorch, onto the GPU where there is one."""
-    from laconic.captioner.loading import load
+def open_captioner(path: Path, backend: "Backend" = "engine", threads: int = 0) -> "AnyCaptioner":
+    """Opens a packed captioner: in the engine, or in PyTorch, onto the GPU where there is one.
 
+    A Hugging Face folder of another captioner, such as BLIP, is run by PyTorch whatever the backend.
+    """
+    from laconic.captioner.loading import load
+    from laconic.hf.configuration import CAPTIONER, CONFIG, architecture
+
+    if (path / CONFIG).is_file() and architecture(path) != CAPTIONER:
+        from laconic.hf.blip import BlipCaptioner
+
+        bound_threads(threads)
+        return BlipCaptioner.from_pretrained(path)
     source = model_file(path)
     if backend == "engine":
         return load(source, threads=threads)

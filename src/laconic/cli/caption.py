@@ -18,13 +18,11 @@ from laconic.errors import ConfigError, DataError
 from laconic.spec.manifest import MODEL, RECIPE, RESULT
 
 if TYPE_CHECKING:
-    from laconic.captioner.engine import Engine
-    from laconic.captioner.image_captioner import ImageCaptioner
+    from laconic.captioner.captioning import AnyCaptioner
     from laconic.data import Example
     from laconic.data.regions import Regions
     from laconic.decode.search import Decoding
 
-    AnyCaptioner = Engine | ImageCaptioner
     Readers = list[tuple[str, Callable[[], Regions]]]  # names, and what reads each
 
 REGION_FILES = (".npy", ".npz", ".safetensors")  # of one image, the last of many
@@ -89,7 +87,7 @@ def caption(options: Caption) -> int:
     if file != options.file:  # nobody has named it, or a folder was taken for one of photos
         say(f"captioned by {file}, which comes with laconic")
     captioner = open_captioner(file, options.backend, options.threads)
-    reads_regions = captioner.config.encoder.name == "regions"
+    reads_regions = bool(captioner.region_channels)
     for path in images:
         if path.exists() and not path.is_dir() and (path.suffix in REGION_FILES) != reads_regions:
             reads = f"region features ({', '.join(REGION_FILES)})" if reads_regions else "photos"
@@ -197,7 +195,7 @@ def _regions(
     found: Readers = []
     for path in paths:
         try:
-            found += region_readers(path, captioner.config.encoder.channels)
+            found += region_readers(path, captioner.region_channels)
         except DataError as error:
             problems.append(str(error))
     return len(found), _caption_regions(captioner, found, decoding, problems)

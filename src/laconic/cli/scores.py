@@ -18,8 +18,7 @@ from laconic.config import expand
 from laconic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from laconic.captioner.engine import Engine
-    from laconic.captioner.image_captioner import ImageCaptioner
+    from laconic.captioner.captioning import AnyCaptioner
     from laconic.data import Dataset
     from laconic.data.regions import RegionStore
     from laconic.metrics import Scores
@@ -32,7 +31,7 @@ class Evaluate:
     """Captions a data set and scores the captions against its references."""
 
     file: Annotated[Path, Positional, arg(metavar="FILE")]
-    """A packed captioner, or the folder of a finished run."""
+    """A packed captioner, the folder of a finished run, or a Hugging Face folder of a BLIP that captions."""
     data: str = "flickr8k"
     """The data set. "captions" and "folder" are for your own, with captions and without; docs/DATA.md."""
     root: Annotated[DataPath, arg(metavar="DIR")] = ""
@@ -122,17 +121,16 @@ def evaluate(options: Evaluate) -> int:
     return _said_missing(scores, options.metrics)
 
 
-def _regions(options: Evaluate, captioner: "Engine | ImageCaptioner") -> "RegionStore | None":
+def _regions(options: Evaluate, captioner: "AnyCaptioner") -> "RegionStore | None":
     from laconic.data.regions import open_regions
-    from laconic.spec.model import REGIONS
 
-    encoder = captioner.config.encoder
-    if (encoder.name == REGIONS) != bool(options.regions):
-        reads = "region features: give --regions" if encoder.name == REGIONS else "photos: leave --regions out"
+    channels = captioner.region_channels
+    if bool(channels) != bool(options.regions):
+        reads = "region features: give --regions" if channels else "photos: leave --regions out"
         raise ConfigError(f"{options.file}: reads {reads}")
     if not options.regions:
         return None
-    return open_regions(expand(options.regions), encoder.channels, captioner.needs_boxes)
+    return open_regions(expand(options.regions), channels, captioner.needs_boxes)
 
 
 def _examples(options: Evaluate) -> "tuple[Dataset, Path | None]":

@@ -1,5 +1,7 @@
-"""Models of Hugging Face transformers: those laconic adds to them, and slim ones in ordinary folders.
+"""Models of Hugging Face transformers: those laconic adds to them, slim ones in ordinary folders, and captioners as a
+pipeline.
 
+    hf.Captioner.from_pretrained()("photo.jpg")    # [{"generated_text": "a dog runs through the grass"}]
     net = hf.from_pretrained("slim_blip")          # dense or slim, of transformers or of laconic
     hf.save_pretrained(net, "other", tokenizer)
 
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING
 from laconic.lazy import lazily
 
 if TYPE_CHECKING:
+    from laconic.hf.blip import BlipCaptioner
+    from laconic.hf.captioner import Captioner
     from laconic.hf.folders import from_pretrained, save_pretrained
     from laconic.hf.nlvr2 import BlipForVisualReasoning, with_two_images
     from laconic.hf.padding import answer, honour_padding
@@ -19,7 +23,9 @@ if TYPE_CHECKING:
     from laconic.hf.tokens import make_tokenizer
 
 _HOME = {  # public name -> module that defines it
+    "BlipCaptioner": "laconic.hf.blip",
     "BlipForVisualReasoning": "laconic.hf.nlvr2",
+    "Captioner": "laconic.hf.captioner",
     "Segmenter": "laconic.hf.segmenter",
     "SegmenterConfig": "laconic.hf.segmenter",
     "answer": "laconic.hf.padding",
@@ -32,7 +38,9 @@ _HOME = {  # public name -> module that defines it
 }
 
 __all__ = [
+    "BlipCaptioner",
     "BlipForVisualReasoning",
+    "Captioner",
     "Segmenter",
     "SegmenterConfig",
     "answer",

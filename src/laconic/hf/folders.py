@@ -4,8 +4,6 @@ A slim model's folder is the dense one's but for smaller tensors and `slim_dims`
 `from_pretrained` reads that, makes room for those widths, and loads. Weights are safetensors, never pickles.
 """
 
-import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,22 +15,19 @@ from torch import nn
 from transformers.utils import logging
 
 from laconic.compress.structured.shrink import resize
-from laconic.config import check_plain
 from laconic.errors import FormatError, TrainingError, printable
+from laconic.hf.cards import CARD, slim_card, write_card
+from laconic.hf.configuration import CONFIG, architecture
 from laconic.hf.nlvr2 import BlipForVisualReasoning
 from laconic.hf.padding import honour_padding
 from laconic.hf.patches import fit_channels
 from laconic.hf.segmenter import Segmenter
 from laconic.machine.folders import folder_atomically
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-MOST_BYTES = 1 << 20  # of config.json
-MOST_LAYERS, MOST_WIDTH = 200, 1 << 20  # beyond any model of these classes: limits before anything is built
-SMALL = re.compile(r"num_.*_layers|num_.*_heads|decoder_layers")
-FIXED = {"attn_implementation", "_attn_implementation", "quantization_config", "auto_map"}  # what runs or loads more
+WEIGHTS = "model.safetensors"
 OTHERS = ("generation_config.json", "vocab.txt", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 PARTS = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json", "vocab.json")
-OF_MODEL = {CONFIG, WEIGHTS, *OTHERS, *PARTS}  # what save_pretrained may write over
+OF_MODEL = {CARD, CONFIG, WEIGHTS, *OTHERS, *PARTS}  # what save_pretrained may write over
 
 OURS: Mapping[str, type[Any]] = {"BlipForVisualReasoning": BlipForVisualReasoning, "Segmenter": Segmenter}
 THEIRS = (
@@ -76,6 +71,8 @@ def from_pretrained(folder: str | Path) -> nn.Module:
 def save_pretrained(net: nn.Module, folder: str | Path, tokenizer: Any = None, processor: Any = None) -> None:
     """Writes model, and tokenizer and image processor where given, as a folder; a kill leaves it whole or not there.
 
+    A model card, README.md, says what is known; one that is there already stays.
+
     Raises:
         TrainingError: the folder holds something else than an earlier model, or cannot be written.
     """
@@ -89,6 +86,8 @@ def save_pretrained(net: nn.Module, folder: str | Path, tokenizer: Any = None, p
             for part in (tokenizer, processor):
                 if part is not None:
                     part.save_pretrained(place)
+            widths = getattr(saved.config, "slim_dims", None)
+            write_card(place, folder, slim_card(type(net).__name__, saved.num_parameters(), widths))
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error}); free the disk or give another folder") from error
 
@@ -106,19 +105,7 @@ def _refuse_others(folder: Path) -> None:
 
 def _class_of(folder: Path) -> type[Any]:
     """The class that config.json names. FormatError where it is no such file, or names none that is known."""
-    try:
-        with (folder / CONFIG).open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES:,} bytes")
-        config = json.loads(data.decode("utf8"))
-        check_plain(config, CONFIG)
-        _check_limits(config)
-        name = str(config["architectures"][0])
-    except FileNotFoundError:
-        raise FormatError(f"{folder}: no {CONFIG} in it; give a folder that save_pretrained has written") from None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
-        raise FormatError(f"{folder / CONFIG}: cannot be read as the configuration of a model ({error})") from None
+    name = architecture(folder)
     if name in OURS:
         return OURS[name]
     if name not in THEIRS:
@@ -127,19 +114,6 @@ def _class_of(folder: Path) -> type[Any]:
         )
     kind: type[Any] = getattr(transformers, name)
     return kind
-
-
-def _check_limits(config: Mapping[str, Any]) -> None:
-    """ValueError for what no model of these classes has, in the configuration or those within it."""
-    for key, value in config.items():
-        if key in FIXED and value not in (None, "eager", "sdpa"):
-            raise ValueError(f"{key} = {value!r:.80}, which is not taken from a file; leave it out")
-        if isinstance(value, Mapping):
-            _check_limits(value)
-        elif isinstance(value, int) and not isinstance(value, bool):
-            most = MOST_LAYERS if SMALL.fullmatch(key) else MOST_WIDTH
-            if (SMALL.fullmatch(key) and value < 1) or value > most:
-                raise ValueError(f"{key} = {value}; at least 1 and at most {most:,} are possible")
 
 
 def _slimming(kind: type[Any]) -> type[Any]:

@@ -1,11 +1,13 @@
-"""Tokenizers for fresh models: WordPiece as BERT and BLIP have it, learned from the training texts."""
+"""Tokenizers: of a folder, or fresh ones, WordPiece as BERT and BLIP have it, learned from the training texts."""
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from laconic.errors import ConfigError
+from laconic.errors import ConfigError, FormatError, printable
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]")  # the last two are BLIP's
 ALPHABET = 1000  # most characters that are words of their own
@@ -86,3 +88,16 @@ def _learned(tokenizer: Tokenizer, texts: list[str], size: int) -> dict[str, int
     learner.train_from_iterator(texts, trainer)
     found: dict[str, int] = learner.get_vocab()
     return found
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a Hugging Face folder. FormatError where there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(
+            f"{printable(folder)}: no tokenizer can be read there ({' '.join(str(error).split())[:200]}); save the "
+            "model's own beside it, with tokenizer.save_pretrained(folder)"
+        ) from error

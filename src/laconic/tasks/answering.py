@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from laconic import hf
 from laconic.config import expand
 from laconic.data import Dataset
+from laconic.hf.tokens import read_tokenizer
 from laconic.tasks.captioned import LONGEST
 from laconic.tasks.images import Images, Shape, open_images
-from laconic.tasks.nets import Tokenizer, images_of, open_folder, read_tokenizer
+from laconic.tasks.nets import Tokenizer, images_of, open_folder
 from laconic.tasks.settings import ModelRecipe, SlimRecipe
 from laconic.tasks.table import Show
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from laconic import hf, metrics
 from laconic.data import Skipped
 from laconic.errors import ConfigError
+from laconic.hf.blip import write_captions
 from laconic.tasks.blip import blip_config
 from laconic.tasks.captioned import LONGEST, Captioned, CaptionedBatch
 from laconic.tasks.images import Shape
@@ -127,28 +127,23 @@ class Captioning:
         """CIDEr, BLEU 1 to 4 and ROUGE-L, all times 100."""
         return self._scores(self.captions(net, self.val, self.val.rows))
 
-    @torch.inference_mode()
     def captions(self, net: nn.Module, split: Captioned, rows: Sequence[int] | np.ndarray) -> list[str]:
         """The best caption of each of these examples, without the prompt, as Hugging Face's `generate` finds it.
 
         The net is in evaluation mode.
         """
-        blip: Any = net
         options: TaskOptions = self.recipe.options
-        device = next(net.parameters()).device
         found: list[str] = []
         for start in range(0, len(rows), AT_ONCE):
-            pixels = split.images.batch(np.asarray(rows[start : start + AT_ONCE])).to(device)
-            begun = torch.tensor([[blip.config.text_config.bos_token_id, *self._prompt, 0]], device=device)
-            tokens = blip.generate(
-                pixels,
-                input_ids=begun.repeat(len(pixels), 1),  # generate drops the last one, which should be the end
+            found += write_captions(
+                net,
+                self.tokenizer,
+                split.images.batch(np.asarray(rows[start : start + AT_ONCE])),
+                self._prompt,
                 num_beams=options.beam,
                 max_length=options.max_length,
                 min_length=options.min_length,
-                do_sample=False,
             )
-            found += self.tokenizer.batch_decode(tokens[:, begun.shape[1] - 1 :], skip_special_tokens=True)
         return found
 
     def baselines(self) -> Mapping[str, float]:

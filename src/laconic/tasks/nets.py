@@ -9,7 +9,7 @@ from torch import nn
 
 from laconic import hf
 from laconic.config import expand
-from laconic.errors import ConfigError, FormatError, printable
+from laconic.errors import ConfigError, printable
 from laconic.hf.pixels import image_processor
 from laconic.tasks.images import Images, Shape
 from laconic.tasks.settings import ModelRecipe, SlimRecipe, TaskOptions
@@ -74,19 +74,6 @@ def check_classes(model: ModelRecipe, net: nn.Module, classes: int) -> None:
             f"{printable(model.initial)}: has {config.num_labels} classes and the data {classes}; give a model of the "
             "same classes, in the same order"
         )
-
-
-def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a Hugging Face folder. FormatError where there is none."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(
-            f"{printable(folder)}: no tokenizer can be read there ({' '.join(str(error).split())[:200]}); save the "
-            "model's own beside it, with tokenizer.save_pretrained(folder)"
-        ) from error
 
 
 def save_folder(net: nn.Module, folder: Path, images: Images, tokenizer: Tokenizer | None = None) -> None:

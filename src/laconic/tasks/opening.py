@@ -13,9 +13,10 @@ from torch import nn
 
 from laconic import hf
 from laconic.config import expand
+from laconic.hf.tokens import read_tokenizer
 from laconic.tasks.captioned import Captioned, open_captioned, open_examples
 from laconic.tasks.images import Shape
-from laconic.tasks.nets import Tokenizer, images_of, open_folder, read_tokenizer
+from laconic.tasks.nets import Tokenizer, images_of, open_folder
 from laconic.tasks.settings import ModelRecipe, SlimRecipe
 from laconic.tasks.table import Show
 

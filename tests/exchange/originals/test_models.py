@@ -20,7 +20,7 @@ from laconic.cli import main
 from laconic.errors import FormatError
 from laconic.exchange.originals.models import read_original
 from laconic.hf.pixels import read_normalization
-from laconic.tasks.nets import read_tokenizer
+from laconic.hf.tokens import read_tokenizer
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 WORDS = torch.tensor([[38, 5, 7, 9, 39], [38, 6, 39, 0, 0]])

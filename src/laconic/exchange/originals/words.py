@@ -5,8 +5,8 @@ from typing import Any
 
 from laconic.errors import FormatError, printable
 from laconic.exchange.originals.models import Original
-from laconic.hf.tokens import blip_tokenizer
-from laconic.tasks.nets import Tokenizer, read_tokenizer
+from laconic.hf.tokens import blip_tokenizer, read_tokenizer
+from laconic.tasks.nets import Tokenizer
 
 
 def words_of(found: Original, folder: Path | None) -> Tokenizer | None:
