@@ -17,6 +17,8 @@ Torch is imported by the verbs that need it, so that `--help`, `score` and `insp
     pack        pack
     packed      inspect, unpack, diff
     plan        plan
+    export      export
+    serve       serve
     caption     caption
     convert     convert
     bench       bench
@@ -248,6 +250,18 @@ VERBS: dict[str, Verb] = {
         "laconic plan tiny.safetensors -o tiny.plan",
         _type("plan", "Plan"),
         _done("plan", "plan"),
+    ),
+    "export": Verb(
+        "write a captioner as a page for browsers, as ONNX files, or as sources for an application",
+        "laconic export flickr8k_tiny site/ --to web",
+        _type("export", "Export"),
+        _done("export", "export"),
+    ),
+    "serve": Verb(
+        "caption photos over HTTP, with a page to drop them on",
+        "laconic serve tiny.safetensors --port 8000",
+        _type("serve", "Serve"),
+        _done("serve", "serve"),
     ),
     "caption": Verb(
         "caption photos, or region features",

@@ -111,6 +111,12 @@ def _folder_with(mark: str, begins: bytes, *written: str) -> Callable[[Path], bo
     return own
 
 
+def _export(path: Path) -> bool:
+    from laconic.export.table import is_export  # for this verb alone
+
+    return is_export(path)
+
+
 def _captions_of_folder(path: Path) -> bool:
     """Whether a file begins as one of laconic.bulk.merge does, in any of its formats."""
     with open(path, "rb") as file:
@@ -221,6 +227,10 @@ CompressFolder = Annotated[
     Path | None,
     Output("folder of a compression", _folder_with(COMPRESSED, b"{", MODEL, COMPRESSED), folder=True),
     arg(aliases=("-o",), metavar="DIR"),
+]
+ExportFolder = Annotated[
+    Path,
+    Output("export", _export, folder=True),
 ]
 DemoFolder = Annotated[
     Path,

@@ -1,7 +1,8 @@
 /* Captions a photo without Python: caption PLAN PIXELS
 
    PIXELS is a file of side x side x 3 bytes, red, green and blue, of the side that the plan was made for, as of
-   `convert photo.jpg -resize 224x224! -depth 8 rgb:photo.rgb`. `make example` builds this file. */
+   `convert photo.jpg -resize 224x224! -depth 8 rgb:photo.rgb`. It is one of the files of
+   `laconic export FILE DIR --to c`. */
 #include <stdio.h>
 #include <stdlib.h>
 
