@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip --quiet --disable-pip-version-check
 NATIVE = src/laconic/native
 
-.PHONY: demo test lint bench wheels wasm example clean
+.PHONY: demo test lint bench docs serve wheels wasm example clean
 
 demo: .venv/.native
 	@.venv/bin/laconic demo
@@ -17,33 +17,41 @@ lint: .venv/.ready-dev
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/clang-format --dry-run -Werror $(NATIVE)/*.[ch] examples/*.c tests/native/*.c
+	.venv/bin/clang-format --dry-run -Werror $(NATIVE)/*.[ch] src/laconic/export/c/*.c tests/native/*.c
+
+# The site, in dist/docs.
+docs: .venv/.ready-dev
+	.venv/bin/python -m sphinx --quiet -W --keep-going -b html docs dist/docs
+
+# A page to drop photos on.
+serve: .venv/.ready-dev .venv/.native
+	.venv/bin/laconic serve
 
 bench: .venv/.ready-dev .venv/.native
 	.venv/bin/python benchmarks/metrics.py --csv results/metrics_speed.csv
 	.venv/bin/python benchmarks/train_step.py --csv results/train_step.csv --threads 1
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv/bin/python benchmarks/engine.py --out results --check
 
-# Wheels for Linux, macOS and Windows, and the WebAssembly module, in dist/, with Zig's compiler for all of them.
+# Wheels for Linux, macOS and Windows in dist/, each with the WebAssembly module, with Zig's compiler for all of them.
 wheels: .venv-wheels/.ready
 	.venv-wheels/bin/python packaging/wheels.py
 	sh packaging/check_wheel.sh dist $(PYTHON)
 
-# The WebAssembly module alone.
-wasm: dist/laconic.wasm
+# The WebAssembly module alone, for `laconic export --to web`.
+wasm: $(NATIVE)/laconic.wasm
 
-dist/laconic.wasm: .venv-wheels/.ready $(wildcard $(NATIVE)/*.[ch]) $(NATIVE)/building.py
+$(NATIVE)/laconic.wasm: .venv-wheels/.ready $(wildcard $(NATIVE)/*.[ch]) $(NATIVE)/building.py
 	.venv-wheels/bin/python packaging/wheels.py wasm
 
 # An application compiles two files of laconic and its own.
 example: dist/caption
 
-dist/caption: examples/caption.c $(wildcard $(NATIVE)/*.[ch])
+dist/caption: src/laconic/export/c/caption.c $(wildcard $(NATIVE)/*.[ch])
 	@mkdir -p dist
-	$(CC) -O3 -march=native -ffp-contract=fast -I$(NATIVE) $(NATIVE)/laconic.c $(NATIVE)/engine.c examples/caption.c -o $@
+	$(CC) -O3 -march=native -ffp-contract=fast -I$(NATIVE) $(NATIVE)/laconic.c $(NATIVE)/engine.c src/laconic/export/c/caption.c -o $@
 
 clean:
-	rm -rf .venv .venv-wheels dist runs cache $(NATIVE)/liblaconic.*
+	rm -rf .venv .venv-wheels dist runs cache $(NATIVE)/liblaconic.* $(NATIVE)/laconic.wasm
 
 .venv/.ready: pyproject.toml hatch_build.py
 	@echo "Setting up .venv: about a minute, most of it for PyTorch ..."
