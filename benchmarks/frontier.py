@@ -4,7 +4,9 @@
 
 Packs each finished run of the study: one trained in few bits as it was trained, any other in half precision and in
 calibrated compact form. Every row is such a file, captioned from raw photos of the validation split and scored; what
-has been scored before is not scored again. Each captioner is compared with the dense one that it was made from.
+has been scored before is not scored again, and rows of runs that are not in the folder stay as they are. Each captioner
+is compared with the dense one that it was made from, and where its training was self-critical, with a dense one whose
+training was so, too.
 """
 
 import argparse
@@ -44,8 +46,7 @@ def rows_of(folder: Path, study: str, dense: dict[str, float]) -> Iterator[dict[
         cider = round(100 * scores["CIDEr"], 2)
         if recipe.pruning.method == "none" and not trained and values == "half":
             dense[folder.name] = cider
-        beside = Path(recipe.distillation.teacher or recipe.initial).parent.name
-        beside = folder.name if folder.name in dense else beside
+        beside = folder.name if folder.name in dense else _control(folder, recipe)
         yield {
             "name": f"{folder.name} {values}",
             "bytes": int(scores["bytes"]),
@@ -67,6 +68,17 @@ def rows_of(folder: Path, study: str, dense: dict[str, float]) -> Iterator[dict[
             "seed": recipe.training.seed,
             "command": f"laconic study {study} --only {folder.name}",
         }
+
+
+def _control(folder: Path, recipe: Recipe) -> str:
+    """The dense run that a run is compared with: its teacher, or that of the run it goes on from."""
+    if recipe.distillation.teacher:
+        return Path(recipe.distillation.teacher).parent.name
+    before = folder.with_name(Path(recipe.initial).parent.name)
+    earlier = read_recipe(before)
+    assert isinstance(earlier, Recipe)
+    name = _control(before, earlier) if earlier.pruning.method != "none" else before.name
+    return f"{name}_scst" if recipe.objective == "scst" else name
 
 
 def scored(folder: Path, recipe: Recipe, values: str) -> dict[str, float]:
@@ -101,14 +113,27 @@ def carry_out() -> None:
         if (options.runs / name / RESULT).is_file()
         for row in rows_of(options.runs / name, options.study, dense)
     ]
-    with (options.results / "frontier.csv").open("w", newline="", encoding="utf8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    table = options.results / "frontier.csv"
+    rows = [*_others(table, {row["command"] for row in rows}), *rows]
+    with table.open("w", newline="", encoding="utf8") as file:
+        writer = csv.DictWriter(file, list(rows[-1]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    best = max(dense, key=dense.__getitem__)  # others were on the way to it
-    points = [Point(row["name"], row["bytes"], row["cider"], dense[best]) for row in rows if row["dense"] == best]
+    points = [
+        Point(str(row["name"]), float(row["bytes"]), float(row["cider"]), float(row["dense_cider"]))
+        for row in rows
+        if row["dense_cider"]
+    ]
     with drawing():
         write_figure(frontier_figure(points, PUBLISHED), options.results / "frontier.png")
+
+
+def _others(table: Path, commands: set[str]) -> list[dict[str, Any]]:
+    """Rows of a table that other commands made."""
+    if not table.exists():
+        return []
+    with table.open(newline="", encoding="utf8") as file:
+        return [row for row in csv.DictReader(file) if row["command"] not in commands]
 
 
 if __name__ == "__main__":

@@ -92,9 +92,7 @@ class Captioner:
         decoding = _decoding(generate_kwargs or {}, max_new_tokens)
         several = isinstance(images, list)
         photos = [_photo(image) for image in (images if isinstance(images, list) else [images])]
-        said: list[Said] = [
-            [{"generated_text": text}] for text in self.captioner.caption(photos, decoding, batch_size)
-        ]
+        said: list[Said] = [[{"generated_text": text}] for text in self.captioner.caption(photos, decoding, batch_size)]
         return said if several else said[0]
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
