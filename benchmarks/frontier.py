@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from laconic import data, store
+from laconic import data, metrics, store
 from laconic.captioner.captioning import evaluate
 from laconic.captioner.engine import Engine
 from laconic.cli import main
@@ -57,6 +57,7 @@ def rows_of(folder: Path, study: str, dense: dict[str, float]) -> Iterator[dict[
             "smaller": round(1 - scores["bytes"] / (4 * weights), 4),
             "bleu_4": round(100 * scores["Bleu_4"], 2),
             "rouge_l": round(100 * scores["ROUGE_L"], 2),
+            "meteor": round(100 * scores["METEOR"], 2) if "METEOR" in scores else "",
             "encoder": recipe.encoder.name,
             "captioner": recipe.decoder.name,
             "encoder_nnz": counts["encoder"],
@@ -93,8 +94,9 @@ def scored(folder: Path, recipe: Recipe, values: str) -> dict[str, float]:
         if main(["pack", str(folder), "-o", str(file), "--values", values]):
             raise SystemExit(f"{folder}: cannot be packed")
     examples = data.load(recipe.data.name, expand(recipe.data.root), "val")
-    scores, _, _ = evaluate(Engine.load(file), examples, recipe.decoding)
-    kept = {"bytes": file.stat().st_size, **{name: float(score) for name, score in scores.items()}}
+    names = (*metrics.STANDARD, "METEOR")  # the last where there are Java and pycocoevalcap
+    scores, _, _ = evaluate(Engine.load(file), examples, recipe.decoding, names=names)
+    kept = {"bytes": file.stat().st_size, **{name: float(score) for name, score in scores.items() if score is not None}}
     write_json(known, kept)
     return kept
 
@@ -116,7 +118,7 @@ def carry_out() -> None:
     table = options.results / "frontier.csv"
     rows = [*_others(table, {row["command"] for row in rows}), *rows]
     with table.open("w", newline="", encoding="utf8") as file:
-        writer = csv.DictWriter(file, list(rows[-1]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(rows[-1]), restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     points = [
@@ -133,7 +135,7 @@ def _others(table: Path, commands: set[str]) -> list[dict[str, Any]]:
     if not table.exists():
         return []
     with table.open(newline="", encoding="utf8") as file:
-        return [row for row in csv.DictReader(file) if row["command"] not in commands]
+        return [row for row in csv.DictReader(file, restval="") if row["command"] not in commands]
 
 
 if __name__ == "__main__":

@@ -48,7 +48,11 @@ def test_it_says_what_the_engine_says(caption, captioner, random_captioner, tmp_
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     export(file, tmp_path / "c", "c", Options(width="bfloat16" if captioner == "aoanet" else None))
     (tmp_path / "a.rgb").write_bytes(pixels.tobytes())
-    assert caption(tmp_path / "c" / "captioner.plan", tmp_path / "a.rgb") == (0, f"{laconic.load(file).caption([pixels])[0]}\n", "")
+    assert caption(tmp_path / "c" / "captioner.plan", tmp_path / "a.rgb") == (
+        0,
+        f"{laconic.load(file).caption([pixels])[0]}\n",
+        "",
+    )
     (tmp_path / "a.rgb").write_bytes(bytes(3))
     refused = 2, "", "images or options that this plan cannot take\n"
     assert caption(tmp_path / "c" / "captioner.plan", tmp_path / "a.rgb") == refused

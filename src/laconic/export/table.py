@@ -93,5 +93,3 @@ def is_export(folder: Path) -> bool:
         return not any(folder.iterdir())
     with (folder / MANIFEST).open("rb") as found:
         return found.read(len(BEGINS)) == BEGINS
-
-
