@@ -15,7 +15,7 @@ from laconic.data.scenes import Scenes
 GUIDE = Path(__file__).parents[1] / "docs" / "guide"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PAGES = {path.stem: BLOCK.findall(path.read_text(encoding="utf8")) for path in sorted(GUIDE.glob("*.md"))}
-TOOLS = {"run-anywhere": ("curl", "cc")}
+TOOLS = {"anywhere": ("curl", "cc")}
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch):
 def test_blocks_say_what_they_are():
     kinds = {kind for blocks in PAGES.values() for kind, _ in blocks}
     assert kinds == {"bash", "python", "text"}
-    assert set(PAGES) == {"start", "prune", "compress", "run-anywhere", "limits"}
+    assert set(PAGES) == {"start", "prune", "compress", "anywhere", "limits"}
 
 
 SLOW = {"compress": (pytest.mark.slow, pytest.mark.timeout(300))}  # trains five captioners

@@ -13,7 +13,7 @@ from laconic.cli.paths import ExportFolder
 
 @dataclass(frozen=True)
 class Export:
-    """Writes a packed captioner in a form that others run (docs/RUN_ANYWHERE.md)."""
+    """Writes a packed captioner in a form that others run (docs/guide/anywhere.md)."""
 
     file: Annotated[Path, Positional, arg(metavar="FILE")]
     """A packed captioner, the folder of a finished run, or the name of one that comes with laconic: flickr8k_tiny."""

@@ -1,6 +1,6 @@
 """The target `c`: a plan, the C library's sources, and an example that captions with them, ready to be compiled.
 
-Nothing else is needed, neither Python nor a library: docs/RUN_ANYWHERE.md says how it gets into an app.
+Nothing else is needed, neither Python nor a library: docs/guide/anywhere.md says how it gets into an app.
 """
 
 import re
