@@ -76,10 +76,10 @@ def test_files_it_names_exist(page):
 
 def test_what_is_where():
     (tree,) = re.findall(r"^```\nsrc/laconic/\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    named = re.findall(r"\b\w+\.py\b|^ +(\w+)/", tree, re.MULTILINE)
+    named = re.findall(r"(?:^ +|\()(\w+)/", tree, re.MULTILINE)  # at the beginning of a line, or in parentheses
     folders = {path.name for path in (ROOT / "src/laconic").rglob("*") if path.is_dir() and path.name != "__pycache__"}
-    assert {name for name in named if name} >= folders - {"laconic"}
-    assert {name for name in named if name} <= folders
+    assert set(named) >= folders - {"laconic"}
+    assert set(named) <= folders
     files = re.findall(r"\b\w+\.py\b", tree)
     assert [name for name in files if not (ROOT / "src/laconic" / name).is_file()] == []
 
