@@ -76,7 +76,7 @@ def test_files_it_names_exist(page):
 
 def test_what_is_where():
     (tree,) = re.findall(r"^```\nsrc/laconic/\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    named = re.findall(r"(?:^ +|\()(\w+)/", tree, re.MULTILINE)  # at the beginning of a line, or in parentheses
+    named = re.findall(r"(?:^ +|\()(\w+)/(?= |\))", tree, re.MULTILINE)  # at the beginning of a line, or in parentheses
     folders = {path.name for path in (ROOT / "src/laconic").rglob("*") if path.is_dir() and path.name != "__pycache__"}
     assert set(named) >= folders - {"laconic"}
     assert set(named) <= folders
