@@ -1,7 +1,9 @@
 """Compiles the native library into the wheel. Where that fails the wheel has none and runs everywhere, slower.
 
-LACONIC_NATIVE=0 in the environment leaves it out; LACONIC_TARGET compiles for another machine (`make wheels`). An
-editable installation has the library beside its sources.
+The WebAssembly module goes along where `make wasm` has compiled it from the same sources.
+
+LACONIC_NATIVE=0 in the environment leaves the library out; LACONIC_TARGET compiles it for another machine
+(`make wheels`). An editable installation has both beside their sources.
 """
 
 import os
@@ -20,10 +22,12 @@ class NativeLibrary(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compiles, and tells the wheel which machines it is for."""
-        if os.environ.get("LACONIC_NATIVE") == "0":
-            return
         sources = Path(self.root, NATIVE)
         building = runpy.run_path(str(sources / "building.py"))
+        if version != "editable" and building["is_compiled_from_these"](building["MODULE"]):
+            build_data["force_include"][str(building["MODULE"])] = f"laconic/native/{building['MODULE'].name}"
+        if os.environ.get("LACONIC_NATIVE") == "0":
+            return
         other = os.environ.get("LACONIC_TARGET")
         self.folder = tempfile.TemporaryDirectory(prefix="laconic-", ignore_cleanup_errors=True)
         try:

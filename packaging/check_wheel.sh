@@ -16,3 +16,4 @@ assert native is not None, "the wheel holds no library that can be loaded here"
 assert native.laconic_check(0, 0) == 1
 print("native library:", native.laconic_level().decode())
 '
+venv/bin/laconic export flickr8k_tiny page --to web

@@ -1,9 +1,10 @@
-"""Builds a wheel for every kind of machine, and the WebAssembly module, on this one: `make wheels`.
+"""Builds a wheel for every kind of machine, and the WebAssembly module that each holds, on this one: `make wheels`.
 
     python packaging/wheels.py --out dist [TARGET ...]
 
-Needs hatchling and ziglang. Each archive is looked into before it counts: its tag, and that the library in it is one
-for those machines and has the functions of laconic.h.
+Needs hatchling and ziglang. The module is made first, beside its sources, where the build hook finds it. Each archive
+is looked into before it counts: its tag, and that library and module are for those machines and have the functions of
+laconic.h.
 """
 
 import argparse
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 NATIVE = ROOT / "src" / "laconic" / "native"
 sys.path.insert(0, str(NATIVE))
 
-from building import TARGETS, build  # noqa: E402
+from building import MODULE, TARGETS, build, is_compiled_from_these  # noqa: E402
 
 BEGINNINGS = {  # of a library: the format, and in it the processor
     "linux-x86_64": rb"\x7fELF\x02\x01.{12}\x3e\x00",
@@ -28,6 +29,14 @@ BEGINNINGS = {  # of a library: the format, and in it the processor
     "windows-x86_64": rb"MZ.*?PE\x00\x00\x64\x86",
     "wasm": rb"\x00asm\x01\x00\x00\x00",
 }
+
+
+def make_module() -> bytes:
+    """The WebAssembly module, beside its sources. Raises one of building.FAILURES, or SystemExit as `check_library`."""
+    if not is_compiled_from_these(MODULE):
+        build(TARGETS["wasm"], MODULE)
+    check_library(MODULE.read_bytes(), "wasm")
+    return MODULE.read_bytes()
 
 
 def make_wheel(name: str, out: Path) -> Path:
@@ -45,12 +54,15 @@ def make_wheel(name: str, out: Path) -> Path:
 
 
 def library_in(wheel: Path, name: str) -> bytes:
-    """The library in a wheel, the only one. SystemExit where the wheel is not what it should be."""
+    """The library in a wheel, the only one beside the module. SystemExit where the wheel is not what it should be."""
     target = TARGETS[name]
     with zipfile.ZipFile(wheel) as archive:
         found = [one for one in archive.namelist() if one.endswith((".so", ".dylib", ".dll"))]
         if found != [f"laconic/native/{target.library}"]:
             raise SystemExit(f"{wheel}: holds {found}, not just {target.library}")
+        module = f"laconic/native/{MODULE.name}"
+        if module not in archive.namelist() or archive.read(module) != MODULE.read_bytes():
+            raise SystemExit(f"{wheel}: lacks {MODULE.name}, or holds another one")
         [about] = [one for one in archive.namelist() if one.endswith(".dist-info/WHEEL")]
         if f"-{target.tag.split('.')[0]}\n" not in archive.read(about).decode():
             raise SystemExit(f"{wheel}: says in {about} that it is for other machines")
@@ -73,15 +85,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    module = make_module()
+    print(f"{MODULE}  {len(module):,} bytes", flush=True)
     for name in options.targets or TARGETS:
         if TARGETS[name].tag:
             made = make_wheel(name, options.out)
             library = library_in(made, name)
-        else:
-            made = build(TARGETS[name], options.out / TARGETS[name].library)
-            library = made.read_bytes()
-        check_library(library, name)
-        print(f"{made}  {made.stat().st_size:,} bytes, library {len(library):,}", flush=True)
+            check_library(library, name)
+            print(f"{made}  {made.stat().st_size:,} bytes, library {len(library):,}", flush=True)
 
 
 if __name__ == "__main__":

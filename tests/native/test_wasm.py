@@ -1,4 +1,4 @@
-"""The WebAssembly module that `make wheels` writes: complete in itself, and as strict with plans as any other."""
+"""The WebAssembly module that `make wasm` writes: complete in itself, and as strict with plans as any other."""
 
 import json
 import runpy
@@ -11,6 +11,7 @@ import pytest
 
 from laconic import store
 from laconic.decode.search import Decoding
+from laconic.native.building import MODULE
 from laconic.native.library import library
 from laconic.runtime.inputs import Inputs
 from laconic.runtime.native_path import NativePath
@@ -18,13 +19,11 @@ from laconic.runtime.numpy_path import NumpyPath
 from laconic.runtime.planning import make_plan
 from laconic.spec.model import EncoderConfig
 
-ROOT = Path(__file__).parents[2]
-MODULE = ROOT / "dist" / "laconic.wasm"
 TINY = runpy.run_path(str(Path(__file__).with_name("tiny_plans.py")))
 NODE = shutil.which("node")
 pytestmark = [
     pytest.mark.skipif(NODE is None, reason="no node here"),
-    pytest.mark.skipif(not MODULE.exists(), reason="no dist/laconic.wasm; make wasm"),
+    pytest.mark.skipif(not MODULE.exists(), reason="no WebAssembly module here; make wasm"),
 ]
 
 

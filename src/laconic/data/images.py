@@ -60,8 +60,9 @@ def resize(image: Pixels, size: int) -> Pixels:
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
-    if height * width > BAND:  # Pillow shrinks rows, then columns: rows can be shrunk a few at a time
-        image = np.concatenate([_shrink(rows, (size, len(rows))) for rows in _bands(image)])
+    # Rows are shrunk before columns, a few at a time. Pillow by itself begins with either, and from version 13 on with
+    # columns where an image is tall: some pixels would then depend on the version, by one.
+    image = np.concatenate([_shrink(rows, (size, len(rows))) for rows in _bands(image)])
     return _shrink(image, (size, size))
 
 

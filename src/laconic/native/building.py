@@ -3,9 +3,13 @@
     python building.py            for this machine, next to the sources, unless what is there is newer than they are
     python building.py TARGET OUT for another one, with Zig's compiler (PyPI package ziglang)
 
+The WebAssembly module lies next to the sources, too, in a wheel as in a clone after `make wasm`. It ends with a digest
+of what it was compiled from, because files of a wheel have no dates to go by.
+
 Imports nothing of laconic, since the build hook runs it before laconic is there.
 """
 
+import hashlib
 import os
 import platform
 import shlex
@@ -19,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
+MODULE = HERE / "laconic.wasm"
 FLAGS = (
     *("-O3", "-std=gnu11", "-fvisibility=hidden", "-DLACONIC_SHARED_LIBRARY"),
     *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
@@ -27,6 +32,7 @@ FLAGS = (
 LEVELS = ("v2", "v3", "v4")  # of x86-64
 PER_LEVEL, ONCE = ("engine.c", "gating.c"), ("laconic.c", "training.c")
 SECONDS = 300.0  # for a compiler that hangs
+STAMP = b"laconic.sources"  # the name of the section that holds the digest
 FAILURES = (OSError, ValueError, subprocess.SubprocessError)  # no compiler, no command in CC, one that fails or hangs
 
 
@@ -43,6 +49,7 @@ class Target:
     sources: tuple[str, ...] = ONCE  # besides PER_LEVEL
     per_level: tuple[str, ...] = PER_LEVEL
     march: str = "x86-64-{}"
+    stamped: bool = False  # ends with what `_stamp` makes
 
 
 def _zig(triple: str) -> tuple[str, ...]:
@@ -80,6 +87,7 @@ TARGETS = {
         link=("-nostdlib", "-s", "-Wl,--no-entry", "-Wl,--export-dynamic", "-Wl,--export=__heap_base"),
         sources=("laconic.c",),
         per_level=("engine.c",),
+        stamped=True,
     ),
 }
 
@@ -108,7 +116,7 @@ def build(target: Target, output: Path) -> Path:
         made = Path(folder) / target.library
         _run([*target.compiler, *target.link, *(command[-1] for command in commands), "-o", str(made)])
         partial = output.with_name(f"{output.name}.{os.getpid()}.tmp")
-        partial.write_bytes(made.read_bytes())
+        partial.write_bytes(made.read_bytes() + (_stamp() if target.stamped else b""))
     os.replace(partial, output)  # a process that has loaded the old one keeps it
     return output
 
@@ -136,8 +144,26 @@ def _run(command: list[str]) -> None:
 
 def is_current(library: Path) -> bool:
     """Whether a library is there and newer than all it is made of."""
-    sources = [*HERE.glob("*.[ch]"), Path(__file__)]
-    return library.exists() and library.stat().st_mtime > max(source.stat().st_mtime for source in sources)
+    return library.exists() and library.stat().st_mtime > max(source.stat().st_mtime for source in _made_of())
+
+
+def is_compiled_from_these(module: Path) -> bool:
+    """Whether a WebAssembly module is there and was compiled from the sources as they are now."""
+    return module.exists() and module.read_bytes().endswith(_stamp())
+
+
+def _stamp() -> bytes:
+    """A section of a WebAssembly module that says what it was compiled from, and that whatever runs it skips."""
+    digest = hashlib.sha256()
+    for source in _made_of():
+        text = source.read_text(encoding="utf8").encode()  # the same with line ends of any kind
+        digest.update(f"{source.name} {len(text)}\n".encode() + text)
+    content = bytes([len(STAMP)]) + STAMP + digest.digest()
+    return bytes([0, len(content)]) + content  # 0: of the embedder's own; lengths below 128 take one byte
+
+
+def _made_of() -> list[Path]:
+    return [*sorted(HERE.glob("*.[ch]")), Path(__file__)]
 
 
 def main(words: list[str]) -> None:
