@@ -1,4 +1,4 @@
-"""The application in C: it compiles from what an export holds, captions, and says what is wrong with what it is given."""
+"""The application in C: it compiles from what an export holds, captions, and says what is wrong."""
 
 import shlex
 import shutil

@@ -76,7 +76,7 @@ def test_other_folders_are_left_alone(file, tmp_path):
     with pytest.raises(TrainingError, match=r"holds something else than a captioner \(notes.txt\)"):
         hf.Captioner.from_pretrained(file).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"architectures": 3}')
-    with pytest.raises(FormatError, match="config.json"):
+    with pytest.raises(FormatError, match=r"config\.json"):
         hf.Captioner.from_pretrained(tmp_path)
 
 
@@ -143,9 +143,8 @@ def test_captions_of_a_blip_are_those_that_transformers_finds(blip, photos):
 
 
 def test_other_models_caption_nothing(blip, tmp_path):
-    with pytest.raises(FormatError, match="tokenizer|image processor"):
-        net = hf.from_pretrained(blip)
-        hf.save_pretrained(net, tmp_path / "bare")
+    hf.save_pretrained(hf.from_pretrained(blip), tmp_path / "bare")
+    with pytest.raises(FormatError, match="no image processor's file says how pixels are normalised"):
         hf.Captioner.from_pretrained(tmp_path / "bare")
 
 

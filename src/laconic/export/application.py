@@ -7,14 +7,13 @@ import re
 import shutil
 from pathlib import Path
 
-import laconic
 from laconic.export.table import Options
+from laconic.native import building
 from laconic.runtime.planning import make_plan
 from laconic.spec.packed import read_spec
 from laconic.store import Packed
 
-ROOT = Path(laconic.__file__).parent
-NATIVE = ROOT / "native"
+NATIVE, APPLICATION = building.HERE, Path(__file__).parent / "c"
 LIBRARY = ("laconic.c", "engine.c")  # what is compiled
 EXAMPLE = ("caption.c", "CMakeLists.txt")
 PLAN = "captioner.plan"
@@ -28,7 +27,7 @@ def write(packed: Packed, folder: Path, options: Options) -> list[str]:
     for name in sources():
         shutil.copyfile(NATIVE / name, folder / name)
     for name in EXAMPLE:
-        shutil.copyfile(ROOT / "export" / "c" / name, folder / name)
+        shutil.copyfile(APPLICATION / name, folder / name)
     return [
         f"{PLAN}: {plan.data.size:,} bytes",
         "compile: cc -O3 -march=native -ffp-contract=fast laconic.c engine.c caption.c -o caption",

@@ -25,8 +25,8 @@ tags: [image-captioning, sparse, pruned, quantized]
 
 # {model.decoder.name} on {model.encoder.name}
 
-An image captioner in one packed file of {inspection.file_bytes:,} bytes, its encoder and vocabulary included, of
-[laconic](https://pypi.org/project/laconic/). It runs on a CPU, without PyTorch.
+An image captioner in one packed file of {inspection.file_bytes:,} bytes, its encoder and vocabulary included.
+`pip install laconic` runs it on a CPU, without PyTorch.
 
 ```python
 import laconic
@@ -44,8 +44,8 @@ pipe("photo.jpg")  # [{{"generated_text": "..."}}]
 
 ## To be filled in
 
-What it was trained on and under which licence, how well it captions which data, and what it must not be used for. Laconic
-knows none of it from the file: `laconic evaluate model.safetensors --data DATA --root DIR` gives scores.
+What it was trained on and under which licence, how well it captions which data, and what it must not be used for.
+Laconic knows none of it from the file: `laconic evaluate model.safetensors --data DATA --root DIR` gives scores.
 """
 
 
@@ -58,8 +58,8 @@ def slim_card(kind: str, parameters: int, widths: dict[str, int] | None) -> str:
         widths: of the groups that were made smaller; None of a dense model.
     """
     slimmed = (
-        f"{len(widths)} groups of its units are smaller than in the dense model (`slim_dims` in config.json), so plain\n"
-        "transformers cannot load it; laconic can:"
+        f"{len(widths)} groups of its units are smaller than in the dense model (`slim_dims` in config.json), so\n"
+        "transformers alone cannot load it; laconic can:"
         if widths
         else "It opens in transformers, and in laconic:"
     )

@@ -75,7 +75,7 @@ def test_a_schedule_brings_every_part_to_its_sparsity():
 
 
 def test_a_part_without_weights_is_refused():
-    with pytest.raises(PruningError, match="no weight to prune in 'encodr'; there are 0.weight, 1.weight"):
+    with pytest.raises(PruningError, match=r"no weight to prune in 'encodr'; there are 0\.weight, 1\.weight"):
         Pruner(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), Magnitude(0.5, parts={"encodr": 0.5}), steps=1)
 
 

@@ -128,10 +128,8 @@ class Ranked(Driver):
         self.prune(gradients=gradients)
         self.sensed = True
 
-    def prune(
-        self, progress: float = 1.0, *, gradients: Scores | None = None, moments: Scores | None = None
-    ) -> None:
-        """Masks by the present scores, to a share of the sparsity; weights pruned before are ranked by their kept value.
+    def prune(self, progress: float = 1.0, *, gradients: Scores | None = None, moments: Scores | None = None) -> None:
+        """Masks by the present scores, to a share of the sparsity; what was pruned before is ranked by its kept value.
 
         They have no gradient since, but an optimizer's momentum and decay still move them a little.
         """
