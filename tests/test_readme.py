@@ -16,7 +16,7 @@ PAGES = (
     *NUMBERED,
     "CHANGELOG.md",
     "benchmarks/README.md",
-    *(f"docs/{n}.md" for n in ("DATA", "EXTEND", "FOLDERS", "LOG", "METHODS", "UPOP")),
+    *(f"docs/{n}.md" for n in ("DATA", "EXTEND", "FOLDERS", "LOG", "METHODS", "SERVING", "UPOP")),
     *(f"docs/log/{path.name}" for path in sorted((ROOT / "docs" / "log").glob("*.md"))),
 )
 TEXTS = {page: (ROOT / page).read_text(encoding="utf8") for page in PAGES}

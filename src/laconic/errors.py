@@ -60,11 +60,15 @@ _EXTRAS = {  # what an extra brings -> what is said where that is not installed
     "transformers": "this needs Hugging Face transformers: pip install 'laconic[hf]'",
     "tokenizers": "this needs Hugging Face transformers: pip install 'laconic[hf]'",
     **dict.fromkeys(
+        ("onnx", "onnxscript", "onnxruntime"),
+        "ONNX files need a few packages more: pip install 'laconic[onnx]'",
+    ),
+    **dict.fromkeys(
         ("starlette", "uvicorn", "python_multipart", "prometheus_client"),
         "serving needs a few packages more: pip install 'laconic[serve]'",
     ),
-    "ziglang": "the page's WebAssembly module is not there, or older than its sources; in a clone run `make wasm`, else "
-    "install Zig's compiler: pip install 'laconic[web]'",
+    "ziglang": "the page's WebAssembly module is not there, or older than its sources; in a clone run `make wasm`, "
+    "else install Zig's compiler: pip install 'laconic[web]'",
 }
 
 
