@@ -199,14 +199,17 @@ def test_an_empty_path_is_refused(here: Path, capsys: pytest.CaptureFixture[str]
     assert not said.out
 
 
+FOLDER = ("export", "folder")
+
+
 def test_no_verb_has_an_output_that_is_not_checked() -> None:
-    """Options called `json`, `captions`, `csv` or `out` are outputs."""
+    """Options called `json`, `captions`, `csv` or `out` are outputs, and the folder of an export."""
     for name, verb in VERBS.items():
         hints = typing.get_type_hints(verb.options(), include_extras=True)
         outputs = [
             key for key, hint in hints.items() if any(isinstance(m, Output) for m in getattr(hint, "__metadata__", ()))
         ]
-        wanted = [key for key in hints if key in ("json", "captions", "out", "csv")]
+        wanted = [key for key in hints if key in ("json", "captions", "out", "csv") or (name, key) == FOLDER]
         assert sorted(outputs) == sorted(wanted), name
         if outputs and name not in (
             "demo",
@@ -214,6 +217,7 @@ def test_no_verb_has_an_output_that_is_not_checked() -> None:
             "slim",
             "study",
             "compress",
+            "export",
         ):  # these go on with what they find, or refuse it
             assert "overwrite" in hints, name
 

@@ -28,6 +28,9 @@ def story(settings, work):
             return await work(decoder, held)
         finally:
             decoder.close()
+            for _ in range(500):  # what a thread had begun with is let go of when it is through
+                if uploads.held:
+                    await asyncio.sleep(0.01)
             assert uploads.held == 0
 
     return asyncio.run(main())

@@ -16,7 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
-from tyro.conf import FlagCreatePairsOff, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from laconic.config import expand
@@ -246,6 +246,9 @@ Overwrite = Annotated[
 ]
 
 
+_POSITIONAL = typing.get_args(typing.cast(Any, Positional)[int])[1]  # what marks such an option
+
+
 # The check
 
 
@@ -291,8 +294,15 @@ def _paths(options: Any) -> tuple[list[Path], list[tuple[str, Path, Output]]]:
         if output is None:
             read += _read_paths(value, marks)
         elif value is not None:
-            written.append(("-o" if field.name == "out" else f"--{field.name}", value, output))
+            written.append((_as_given(field.name, marks), value, output))
     return read, written
+
+
+def _as_given(name: str, marks: tuple[Any, ...]) -> str:
+    """How an option is called on the command line."""
+    if _POSITIONAL in marks:
+        return next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), name)
+    return "-o" if name == "out" else f"--{name}"
 
 
 def _fields(options: Any) -> Iterator[tuple["dataclasses.Field[Any]", tuple[Any, ...], Output | None]]:
