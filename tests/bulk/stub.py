@@ -15,9 +15,6 @@ from PIL import Image
 from laconic.bulk.job import Request
 from laconic.bulk.worker import caption_folder
 from laconic.decode.search import Decoding
-from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
-from laconic.spec.packed import CaptionerSpec
-from laconic.text import Vocabulary
 
 SIZE = 16
 
@@ -26,8 +23,7 @@ class Stub:
     """Each picture takes up to `delay` seconds. `done` counts them."""
 
     def __init__(self, delay: float = 0.0) -> None:
-        config = ModelConfig(EncoderConfig("mobilenet_v2", SIZE), DecoderConfig())
-        self.spec = CaptionerSpec(config, Vocabulary.build(["a dog"], 1))
+        self.side = SIZE
         self.delay = delay
         self.done = 0
 

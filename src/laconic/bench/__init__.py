@@ -2,11 +2,10 @@
 
     given      what is captioned: photos, region features, or random numbers of their shape
     timing     process CPU time, interleaved
-    steps      captioners as modules with explicit state, which others can quantise, compile and export
     rivals     PyTorch: eager, compiled, bfloat16, int8
     exported   ONNX Runtime and OpenVINO
     contest    the table of all of them, and what comes of it
     latency    a slim Transformer beside the dense one that it comes from
 
-Torch is imported by `steps`, `rivals`, `exported` and `latency` alone, which are imported where it is installed.
+Torch is imported by `rivals`, `exported` and `latency` alone, which are imported where it is installed.
 """

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from laconic.bench.processor import flags
 from laconic.bench.rivals import Search, Stepper
-from laconic.bench.steps import Step, Tensors, modules_of, parts_of
 from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.steps import Step, Tensors, modules_of, parts_of
 from laconic.decode.search import decode
 from laconic.models.layers import Features
 from laconic.spec.tokens import special_ids

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from laconic.bench.steps import Start, Step, Tensors, modules_of, parts_of
 from laconic.captioner.image_captioner import ImageCaptioner, stack_regions
+from laconic.captioner.steps import Start, Step, Tensors, modules_of, parts_of
 from laconic.data.regions import Regions
 from laconic.decode.beams import Hypothesis
 from laconic.decode.search import Decoding, decode

@@ -23,7 +23,6 @@ from laconic.bulk.tars import member_bytes
 from laconic.data.images import Pixels, read_image, read_image_bytes, resize
 from laconic.decode.search import Decoding
 from laconic.errors import DataError, printable
-from laconic.spec.packed import CaptionerSpec
 
 BATCH = 32  # images captioned at once
 AHEAD = 2 * BATCH  # images that are decoded, or being decoded, before they are captioned
@@ -34,7 +33,7 @@ class Captioner(Protocol):
     """What captions pixels: an engine, or the module of PyTorch."""
 
     @property
-    def spec(self) -> CaptionerSpec: ...
+    def side(self) -> int: ...
 
     def caption(self, images: list[Pixels], decoding: Decoding, batch: int) -> list[str]: ...
 
@@ -137,7 +136,7 @@ def caption_shards(
     watch: Watch = lambda done, of: None,
 ) -> int:
     """Captions shards as they are claimed, one ahead, and publishes what comes of each; how many there were."""
-    size, root, remaining = captioner.spec.model.encoder.size, job.request.folder, iter(claimed)
+    size, root, remaining = captioner.side, job.request.folder, iter(claimed)
     done, coming = 0, deque[_UnderWay]()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="decode") as pool:
 

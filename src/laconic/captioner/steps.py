@@ -80,7 +80,7 @@ class UpDownStep(Step):
 
     def __init__(self, model: UpDown, images: int, masked: bool) -> None:
         super().__init__()
-        self.masked, self.of_images = masked, ("keys", "values", "gates", *masked * ("valid",))
+        self.masked, self.of_images = masked, ("keys", "values", "gates", *masked * ("valid_regions",))
         self.of_captions = ("attention_hidden", "attention_cell", "language_hidden", "language_cell")
         first, second = model.attention_lstm, model.language_lstm
         size = model.config.hidden
@@ -117,7 +117,7 @@ class SoftAttentionStep(Step):
 
     def __init__(self, model: SoftAttention, images: int, masked: bool) -> None:
         super().__init__()
-        self.masked, self.of_images = masked, ("keys", "values", *masked * ("valid",))
+        self.masked, self.of_images = masked, ("keys", "values", *masked * ("valid_regions",))
         self.of_captions = ("hidden", "cell", "context")
         self.words(model)
         self.query, self.score = model.query, model.score

@@ -160,7 +160,7 @@ class AoANet(TorchCaptioner[State]):
     def initial_state(self, features: Features) -> State:
         """See TorchCaptioner."""
         memory = self._encode(features)
-        return State(memory, torch.arange(len(memory.mean), device=memory.mean.device), self._zeros(memory))
+        return State(memory, torch.arange(memory.mean.shape[0], device=memory.mean.device), self._zeros(memory))
 
     def next_logits(self, state: State, ids: Tensor) -> tuple[Tensor, State]:
         """See TorchCaptioner."""

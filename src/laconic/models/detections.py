@@ -38,8 +38,8 @@ def decode(levels: Sequence[Tensor], centre: float, height: int, width: int) -> 
 
 
 def _clipped(boxes: Tensor) -> Tensor:
-    first = boxes[..., :2].clamp(0, 1 - LEAST_SIDE)
-    return torch.cat([first, torch.maximum(boxes[..., 2:].clamp(max=1), first + LEAST_SIDE)], -1)
+    first = boxes[..., :2].clamp(0.0, 1 - LEAST_SIDE)
+    return torch.cat([first, torch.maximum(boxes[..., 2:].clamp(max=1.0), first + LEAST_SIDE)], -1)
 
 
 @torch.no_grad()
@@ -56,7 +56,7 @@ def best_boxes(boxes: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tenso
     best, place = best.topk(most, 1)
     boxes, classes = take(boxes, place), classes.gather(1, place)
     rivals = (overlaps(boxes) > OVERLAP) & (classes[:, :, None] == classes[:, None])
-    image = torch.arange(len(boxes), device=boxes.device)
+    image = torch.arange(boxes.shape[0], device=boxes.device)
     chosen, fresh = [], []
     for _ in range(count):
         value, at = best.max(1)

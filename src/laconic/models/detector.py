@@ -40,7 +40,7 @@ class Detector(nn.Module):
         seen = self.see(images)
         boxes, scores = decode(seen.levels, self.facts.centre, *images.shape[2:])
         place, _ = best_boxes(boxes, scores, self.regions - 1)
-        whole = boxes.new_tensor(WHOLE).expand(len(images), 1, 4)
+        whole = boxes.new_tensor(WHOLE).expand(images.shape[0], 1, 4)
         boxes = torch.cat([whole, take(boxes, place)], 1)
         classes = torch.cat([scores.amax(1, keepdim=True), take(scores, place)], 1)
         gains, strides = self.facts.gains, [stride for stride in sorted(seen.maps) if stride >= self.stride]

@@ -124,7 +124,7 @@ class ObjectRelation(TorchCaptioner[State]):
 
     def initial_state(self, features: Features) -> State:
         """See TorchCaptioner."""
-        return State(self._encode(features), torch.arange(len(features), device=self.output.bias.device))
+        return State(self._encode(features), torch.arange(features.grid.shape[0], device=self.output.bias.device))
 
     def next_logits(self, state: State, ids: Tensor) -> tuple[Tensor, State]:
         """See TorchCaptioner."""

@@ -137,7 +137,7 @@ class SoftAttention(TorchCaptioner[State]):
     def initial_state(self, features: Features) -> State:
         """See TorchCaptioner."""
         memory, hidden, cell = self._encode(features)
-        rows = torch.arange(len(hidden), device=hidden.device)
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
         return State(memory, rows, hidden, cell, torch.zeros_like(hidden))
 
     def next_logits(self, state: State, ids: Tensor) -> tuple[Tensor, State]:

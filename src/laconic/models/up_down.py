@@ -138,7 +138,7 @@ class UpDown(TorchCaptioner[State]):
     def initial_state(self, features: Features) -> State:
         """See TorchCaptioner."""
         memory = self._encode(features, self._attention_inputs())
-        rows = torch.arange(len(memory.keys), device=memory.keys.device)
+        rows = torch.arange(memory.keys.shape[0], device=memory.keys.device)
         return State(memory, rows, *self._zeros(memory))
 
     def next_logits(self, state: State, ids: Tensor) -> tuple[Tensor, State]:
@@ -177,7 +177,7 @@ class UpDown(TorchCaptioner[State]):
         return Memory(self.key(values), values, features.valid, gates)
 
     def _zeros(self, memory: Memory) -> tuple[LSTMState, LSTMState]:
-        zeros = memory.gates.new_zeros(len(memory.gates), self.config.hidden)
+        zeros = memory.gates.new_zeros(memory.gates.shape[0], self.config.hidden)
         return LSTMState(zeros, zeros), LSTMState(zeros, zeros)
 
 
