@@ -236,6 +236,32 @@ def test_other_weights_are_at_most_half_a_step_off_and_zeros_stay():
     assert (back[weights == 0] == 0).all()
 
 
+def test_kernels_take_as_many_bits_as_they_need():
+    """A photo's captions are as sensitive to them as to nothing else."""
+    rng = np.random.default_rng(0)
+    kernels = {"grid": rng.integers(-7, 8, (64, 32, 1, 1)) * 0.01, "free": rng.standard_normal((64, 64, 1, 1))}
+    kernels["huge"] = 1e5 * rng.standard_normal((64, 64, 1, 1))
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+        agraph (float[n, 32, 2, 2] x) => (float[n, 64, 2, 2] z) {
+            y = Conv (x, grid)
+            w = Conv (y, free)
+            z = Conv (w, huge)
+        }""")
+    model.graph.initializer.extend(graphs.constant(name, value.astype(np.float32)) for name, value in kernels.items())
+    small = quantizing.stored(model)
+    held = {one.name: graphs.array(one).dtype for one in small.graph.initializer}
+    assert held == {
+        "grid/codes": np.uint8, "grid/scale": np.float32, "grid/zero": np.float32, "free/halves": np.float16,
+        "huge": np.float32,
+    }  # fmt: skip
+    x = {"x": rng.standard_normal((3, 32, 2, 2)).astype(np.float32)}
+    (exact,), (found,) = (
+        onnxruntime.InferenceSession(one.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, x)
+        for one in (model, small)
+    )
+    np.testing.assert_allclose(found, exact, atol=1e-3 * np.abs(exact).max())
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_every_file_says_what_it_is(name, exported):
     case = exported(name)

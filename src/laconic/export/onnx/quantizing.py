@@ -1,10 +1,12 @@
 """Weights of 8 bits, unsigned: an encoder that is stored so, and a step that computes with them.
 
-What is read once for an image, convolutions above all, is computed in float32 from weights that take a byte each in the
-file: when they were computed in 8 bits, convolutions were slower and most captions were others. What is read anew for
-each word is computed in 8 bits. A number that meets the weights becomes two of 8 bits, the second for what the first
-one leaves: one alone would be as coarse as the largest number in any caption of the call has it. Weights that lie on a
-grid of few steps, as those of compact and trained files do, stay exactly what they are.
+What is read once for an image, convolutions above all, is computed in float32 from weights that are small in the file:
+when they were computed in 8 bits, convolutions were slower and most captions others. Their kernels need more than that:
+those that do not lie on a grid of few steps, as those of compact and trained files do, take 16 bits, in which captions
+stay what they are. Weights on a grid are exact everywhere.
+
+What is read anew for each word is computed in 8 bits. A number that meets the weights becomes two of 8 bits, the second
+for what the first one leaves: one alone would be as coarse as the largest number in any caption of the call has it.
 
 Codes are unsigned since processors without VNNI add products of signed ones in 16 bits, which overflow unseen.
 """
@@ -29,6 +31,9 @@ STORED = """
 numbers = Cast <to = 1> (codes)
 steps = Sub (numbers, zero)
 weight = Mul (steps, scale)
+"""
+HALVES = """
+weight = Cast <to = 1> (halves)
 """
 ROWS = """
 table = Gather (codes, token)
@@ -91,19 +96,28 @@ def _step(weights: Floats) -> float | None:
 
 
 def stored(encoder: ModelProto) -> ModelProto:
-    """A model whose matrices and kernels are stored as codes; what runs it makes weights of them when it loads it."""
+    """A model whose matrices and kernels are stored in 8 or 16 bits; what runs it makes weights of them when it loads
+    it."""
     weights, made = {tensor.name: tensor for tensor in encoder.graph.initializer}, list[NodeProto]()
     constants: dict[str, list[TensorProto]] = {}
     for node in encoder.graph.node:
         name = _weights_of(node, weights)
         if name and name not in constants:
-            codes = codes_of(array(weights[name]), _outputs(node))
-            held: dict[str, NDArray[Any]] = {"codes": codes.codes, "scale": codes.scale}
-            held["zero"] = codes.zero.astype(np.float32)
+            text, held = _small(array(weights[name]), node)
             constants[name] = [constant(f"{name}/{part}", value) for part, value in held.items()]
-            made += nodes(STORED, {"weight": name}, f"{name}/")
+            made += nodes(text, {"weight": name}, f"{name}/")
         made.append(node)
     return rewritten(encoder, made, [tensor for held in constants.values() for tensor in held])
+
+
+def _small(weights: Floats, node: NodeProto) -> tuple[str, dict[str, NDArray[Any]]]:
+    """Nodes that make the weights of a node, and what they read; no nodes where it cannot be had in few bits."""
+    codes = codes_of(weights, _outputs(node))
+    if codes.exact or node.op_type != "Conv":
+        return STORED, {"codes": codes.codes, "scale": codes.scale, "zero": codes.zero.astype(np.float32)}
+    if np.abs(weights).max() > np.finfo(np.float16).max:
+        return "", {}
+    return HALVES, {"halves": weights.astype(np.float16)}
 
 
 def computed(step: ModelProto) -> ModelProto:
