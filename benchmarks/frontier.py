@@ -6,7 +6,7 @@ Packs each finished run of the study: one trained in few bits as it was trained,
 calibrated compact form. Every row is such a file, captioned from raw photos of the validation split and scored; what
 has been scored before is not scored again, and rows of runs that are not in the folder stay as they are. Each captioner
 is compared with the dense one that it was made from, and where its training was self-critical, with a dense one whose
-training was so, too.
+training was so, too, if there is one.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def rows_of(folder: Path, study: str, dense: dict[str, float]) -> Iterator[dict[
         cider = round(100 * scores["CIDEr"], 2)
         if recipe.pruning.method == "none" and not trained and values == "half":
             dense[folder.name] = cider
-        beside = folder.name if folder.name in dense else _control(folder, recipe)
+        beside = folder.name if folder.name in dense else _control(folder, recipe, dense)
         yield {
             "name": f"{folder.name} {values}",
             "bytes": int(scores["bytes"]),
@@ -64,6 +64,7 @@ def rows_of(folder: Path, study: str, dense: dict[str, float]) -> Iterator[dict[
             "decoder_nnz": counts["decoder"],
             "encoder_weights": counts["encoder_weights"],
             "decoder_weights": counts["decoder_weights"],
+            "objective": recipe.objective,
             "bits": recipe.quantization.bits or "",
             "epochs": recipe.training.epochs,
             "seed": recipe.training.seed,
@@ -71,15 +72,17 @@ def rows_of(folder: Path, study: str, dense: dict[str, float]) -> Iterator[dict[
         }
 
 
-def _control(folder: Path, recipe: Recipe) -> str:
-    """The dense run that a run is compared with: its teacher, or that of the run it goes on from."""
+def _control(folder: Path, recipe: Recipe, dense: dict[str, float]) -> str:
+    """The dense run that a run is compared with: its teacher, or that of the run it goes on from; of the same objective
+    where there is one."""
     if recipe.distillation.teacher:
         return Path(recipe.distillation.teacher).parent.name
     before = folder.with_name(Path(recipe.initial).parent.name)
     earlier = read_recipe(before)
     assert isinstance(earlier, Recipe)
-    name = _control(before, earlier) if earlier.pruning.method != "none" else before.name
-    return f"{name}_scst" if recipe.objective == "scst" else name
+    name = _control(before, earlier, dense) if earlier.pruning.method != "none" else before.name
+    alike = f"{name}_{recipe.objective}"
+    return alike if alike in dense else name
 
 
 def scored(folder: Path, recipe: Recipe, values: str) -> dict[str, float]:
