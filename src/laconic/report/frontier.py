@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+CLOSE = 1.5  # times larger than the one before: their names would lie on each other
 OURS, OTHERS = "#2166ac", "#8a8a8a"
 
 
@@ -47,15 +48,16 @@ def envelope(points: Sequence[Point]) -> list[Point]:
 def frontier_figure(points: Sequence[Point], published: Sequence[Point]) -> "Figure":
     """Share of the dense CIDEr against megabytes; a line through the files that no smaller one equals."""
     figure, axes = subplots(1, 1, 4.2)
-    axes.set(xscale="log", xlabel="megabytes of the file", ylabel="share of the dense captioner's CIDEr, %")
+    axes.set(xscale="log", xlabel="megabytes of the file", ylabel="share of the best dense captioner's CIDEr, %")
     best = envelope(points)
     axes.plot(
         [p.bytes / 1e6 for p in points], [p.share for p in points], "o", color=OURS, markersize=5, fillstyle="none"
     )
     axes.plot([p.bytes / 1e6 for p in best], [p.share for p in best], "o-", color=OURS, markersize=5)
     middle = math.sqrt(best[0].bytes * best[-1].bytes) if best else 0.0
-    for point in best:
-        _name(axes, point, OURS, left=point.bytes > middle, up=6 if point.bytes > middle else -8)
+    for before, point in zip([None, *best], best, strict=False):
+        left = point.bytes > middle and not (before and point.bytes < CLOSE * before.bytes)
+        _name(axes, point, OURS, left=left, up=6 if left else -4)
     for point in published:
         axes.plot(point.bytes / 1e6, point.share, "s", color=OTHERS, markersize=5)
         _name(axes, point, OTHERS, left=True, up=0)
