@@ -1,6 +1,6 @@
 """What a captioner says and takes as ONNX files, beside the engine; greedy search on photos of Flickr8k.
 
-    python benchmarks/onnx_files.py flickr8k_tiny --csv results/onnx.csv
+    python benchmarks/onnx_files.py --csv results/onnx.csv
 
 Equal is a caption with all of its words. The exported files are compared, and what ONNX Runtime's own quantisation
 makes of the float32 ones: of their matrix products, and of their convolutions, too. Times are CPU seconds of one image
@@ -30,7 +30,7 @@ from laconic import data
 from laconic.bench.processor import level, processor
 from laconic.bench.timing import interleaved
 from laconic.captioner.engine import Engine
-from laconic.captioner.ready_made import packed_file
+from laconic.captioner.ready_made import SMALLEST, packed_file
 from laconic.decode.search import Decoding
 from laconic.export.onnx.looping import greedy
 from laconic.export.onnx.modules import parts_of
@@ -48,7 +48,7 @@ QUANTIZED = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("captioner", help="a packed captioner of photos, or the name of one that comes with laconic")
+    parser.add_argument("captioner", nargs="?", default=SMALLEST, help="a packed captioner of photos, or such a name")
     parser.add_argument("--csv", type=Path, required=True)
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=15)

@@ -1,7 +1,9 @@
 """Captions photos with a captioner of laconic in ONNX Runtime; needs onnxruntime, numpy and Pillow, and no laconic.
 
-laconic export flickr8k_tiny captioner --to onnx
-python onnx_caption.py captioner/greedy.onnx photo.jpg another.jpg
+    laconic export flickr8k_tiny captioner --to onnx
+    python onnx_caption.py captioner/greedy.onnx photo.jpg another.jpg
+
+The captions are those of `laconic caption --beam 1`.
 """
 
 import json
@@ -11,6 +13,8 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 model, *photos = sys.argv[1:]
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 facts = session.get_modelmeta().custom_metadata_map

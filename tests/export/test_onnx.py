@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import laconic
@@ -34,6 +37,7 @@ files = pytest.importorskip("laconic.export.onnx.files")
 graphs = pytest.importorskip("laconic.export.onnx.graphs")
 quantizing = pytest.importorskip("laconic.export.onnx.quantizing")
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_caption.py"
 LENGTH = 9
 PHOTOS, REGIONS = EncoderConfig("toy", 64, 16), EncoderConfig("regions", channels=12)
 MULTIPLY = ("Conv", "MatMul", "Gemm")
@@ -214,54 +218,6 @@ def large_floats(graph: onnx.GraphProto) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("levels", [1, 7, 127])
-def test_weights_on_a_grid_stay_what_they_are(levels):
-    rng = np.random.default_rng(0)
-    weights = (rng.integers(-levels, levels + 1, (40, 30)) * np.float32(0.0371)).astype(np.float32)
-    codes = quantizing.codes_of(weights, 1)
-    assert codes.exact
-    assert codes.codes.dtype == np.uint8
-    np.testing.assert_allclose((codes.codes - codes.zero.astype(np.float32)) * codes.scale, weights, rtol=1e-6)
-
-
-def test_other_weights_are_at_most_half_a_step_off_and_zeros_stay():
-    rng = np.random.default_rng(0)
-    weights = rng.standard_normal((40, 30)).astype(np.float32) * (rng.random((40, 30)) > 0.5)
-    weights[:, 3], weights[:, 4] = 0, np.abs(weights[:, 4])
-    codes = quantizing.codes_of(weights, 1)
-    back = (codes.codes - codes.zero.astype(np.float32)) * codes.scale
-    assert not codes.exact
-    assert codes.scale.shape == (1, 30)
-    assert (np.abs(back - weights) <= 0.501 * codes.scale).all()
-    assert (back[weights == 0] == 0).all()
-
-
-def test_kernels_take_as_many_bits_as_they_need():
-    """A photo's captions are as sensitive to them as to nothing else."""
-    rng = np.random.default_rng(0)
-    kernels = {"grid": rng.integers(-7, 8, (64, 32, 1, 1)) * 0.01, "free": rng.standard_normal((64, 64, 1, 1))}
-    kernels["huge"] = 1e5 * rng.standard_normal((64, 64, 1, 1))
-    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
-        agraph (float[n, 32, 2, 2] x) => (float[n, 64, 2, 2] z) {
-            y = Conv (x, grid)
-            w = Conv (y, free)
-            z = Conv (w, huge)
-        }""")
-    model.graph.initializer.extend(graphs.constant(name, value.astype(np.float32)) for name, value in kernels.items())
-    small = quantizing.stored(model)
-    held = {one.name: graphs.array(one).dtype for one in small.graph.initializer}
-    assert held == {
-        "grid/codes": np.uint8, "grid/scale": np.float32, "grid/zero": np.float32, "free/halves": np.float16,
-        "huge": np.float32,
-    }  # fmt: skip
-    x = {"x": rng.standard_normal((3, 32, 2, 2)).astype(np.float32)}
-    (exact,), (found,) = (
-        onnxruntime.InferenceSession(one.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, x)
-        for one in (model, small)
-    )
-    np.testing.assert_allclose(found, exact, atol=1e-3 * np.abs(exact).max())
-
-
 @pytest.mark.parametrize("name", EVERY)
 def test_every_file_says_what_it_is(name, exported):
     case = exported(name)
@@ -287,6 +243,24 @@ def test_every_file_says_what_it_is(name, exported):
     for file in FILES:
         assert f"{file}: {(case.folder / file).stat().st_size:,} bytes" in case.lines
     assert any(f"{case.file.name}: {case.file.stat().st_size:,} bytes; ONNX knows no" in line for line in case.lines)
+
+
+def test_the_example_captions_photos_without_laconic(exported, tmp_path):
+    case, rng = exported("soft_attention on photos"), np.random.default_rng(5)
+    assert "import laconic" not in EXAMPLE.read_text()
+    photos = [tmp_path / name for name in ("plain.png", "turned.jpg", "large.jpg")]
+    for photo, size in zip(photos, [(70, 90), (120, 80), (700, 560)], strict=True):
+        picture = Image.fromarray(255 * rng.integers(0, 2, (5, 4, 3), np.uint8)).resize(size, Image.Resampling.NEAREST)
+        exif = Image.Exif()
+        exif[0x0112] = 6 if "turned" in photo.name else 1  # on its side
+        picture.save(photo, exif=exif)
+    command = [sys.executable, str(EXAMPLE), str(case.folder / "greedy.onnx"), *map(str, photos)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    expected = laconic.load(case.file).caption(photos, Decoding(beam=1, max_length=LENGTH))
+    assert [line.split("\t") for line in done.stdout.splitlines()] == [
+        [str(photo), caption] for photo, caption in zip(photos, expected, strict=True)
+    ]
+    assert len(set(expected)) > 1
 
 
 def test_a_length_is_counted_in_words_and_checked(random_captioner, tmp_path, capfd):

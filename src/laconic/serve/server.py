@@ -30,7 +30,7 @@ HEAD_BYTES = 16384  # of a request's head at most
 KEEP_ALIVE = 15  # seconds for the next request of a connection
 SPARE = 64  # file descriptors that are no connections
 BACKLOG = 1024
-LAST = 0.5  # seconds in which who has connected may still ask, when no further connections are accepted
+LAST = 2.0  # seconds in which who has connected may still ask, when no further connections are accepted
 
 
 def listen(host: str, port: int) -> list[socket.socket]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from laconic.export.onnx.graphs import constant, nodes, renamed, value_of
 from laconic.export.onnx.rules import Rules
@@ -73,7 +73,7 @@ def greedy(
     seen = renamed(encoder.graph, lambda name: name if name in inputs else f"encoder/{name}")
     held = {"image": "search/each", **{name: f"encoder/{name}" for name in of_images}}
     decoder = renamed(step.graph, lambda name: held.get(name, f"step/{name}"))
-    spelled = bool(rules.last)
+    spelled, lasting = bool(rules.last), _lasting(decoder)
     begins = ["search/begun", *(1 + spelled) * ["search/open"], *(f"encoder/{name}" for name in of_captions)]
     ends = [f"search/end_{place}" for place in range(len(begins))]
     loop = helper.make_node(
@@ -83,7 +83,7 @@ def greedy(
     outer = {"given": inputs[0], "tokens": "tokens", "log_probs": "log_probs"}
     sizes = "images", rules.tokens
     graph = helper.make_graph(
-        [*seen.node, *nodes(FIRST, outer, "search/"), loop, *nodes(LAST, outer, "search/")],
+        [*seen.node, *lasting, *nodes(FIRST, outer, "search/"), loop, *nodes(LAST, outer, "search/")],
         "greedy",
         seen.input,
         [value_of("tokens", TensorProto.INT64, *sizes), value_of("log_probs", TensorProto.FLOAT, *sizes)],
@@ -91,6 +91,20 @@ def greedy(
     )
     made: ModelProto = helper.make_model(graph, opset_imports=step.opset_import, ir_version=step.ir_version)
     return made
+
+
+def _lasting(step: GraphProto) -> list[NodeProto]:
+    """Takes the nodes out of a step that make the same of its weights for each word."""
+    known, lasting, changing = {tensor.name for tensor in step.initializer}, list[NodeProto](), list[NodeProto]()
+    for node in step.node:
+        if node.input and known.issuperset(node.input):
+            known.update(node.output)
+            lasting.append(node)
+        else:
+            changing.append(node)
+    del step.node[:]
+    step.node.extend(changing)
+    return lasting
 
 
 def _body(step: GraphProto, of_captions: Sequence[str], spelled: bool) -> GraphProto:

@@ -1,12 +1,12 @@
 """Weights of 8 bits, unsigned: an encoder that is stored so, and a step that computes with them.
 
 What is read once for an image, convolutions above all, is computed in float32 from weights that are small in the file:
-when they were computed in 8 bits, convolutions were slower and most captions others. Their kernels need more than that:
-those that do not lie on a grid of few steps, as those of compact and trained files do, take 16 bits, in which captions
-stay what they are. Weights on a grid are exact everywhere.
+when they were computed in 8 bits, convolutions were slower and most captions others. What is read anew for each word is
+computed in 8 bits. A number that meets the weights becomes two of 8 bits, the second for what the first one leaves: one
+alone would be as coarse as the largest number in any caption of the call has it.
 
-What is read anew for each word is computed in 8 bits. A number that meets the weights becomes two of 8 bits, the second
-for what the first one leaves: one alone would be as coarse as the largest number in any caption of the call has it.
+Weights that lie on a grid of few steps, as those of compact and trained files do, are exact in 8 bits. Of others,
+kernels and the layer that scores the words take 16 bits and are computed in float32, since captions change otherwise.
 
 Codes are unsigned since processors without VNNI add products of signed ones in 16 bits, which overflow unseen.
 """
@@ -115,22 +115,26 @@ def _small(weights: Floats, node: NodeProto) -> tuple[str, dict[str, NDArray[Any
     codes = codes_of(weights, _outputs(node))
     if codes.exact or node.op_type != "Conv":
         return STORED, {"codes": codes.codes, "scale": codes.scale, "zero": codes.zero.astype(np.float32)}
-    if np.abs(weights).max() > np.finfo(np.float16).max:
-        return "", {}
-    return HALVES, {"halves": weights.astype(np.float16)}
+    return (HALVES, {"halves": weights.astype(np.float16)}) if _fit_halves(weights) else ("", {})
 
 
 def computed(step: ModelProto) -> ModelProto:
     """A model whose matrix products are computed in 8 bits, and whose table of words is stored in as many."""
     draft = _Draft(step)
+    scores = {node.input[0] for node in step.graph.node if node.op_type == "LogSoftmax"}
     for node in step.graph.node:
         if name := _weights_of(node, draft.weights):
-            draft.multiply(node, name)
+            draft.multiply(node, name, last=node.output[0] in scores)
         elif node.op_type == "Gather" and node.input[1] == "token" and _large(draft.weights.get(node.input[0])):
             draft.look_up(node)
         else:
             draft.made.append(node)
     return rewritten(step, draft.made, draft.constants)
+
+
+def _fit_halves(weights: Floats) -> bool:
+    """Whether float16 reaches as far as the weights."""
+    return bool(np.abs(weights).max() <= np.finfo(np.float16).max)
 
 
 def _weights_of(node: NodeProto, weights: dict[str, TensorProto]) -> str:
@@ -163,19 +167,25 @@ class _Draft:
     def __init__(self, step: ModelProto) -> None:
         self.made: list[NodeProto] = []
         self.constants: list[TensorProto] = []
+        self.held: set[str] = set()  # matrices whose codes are among them: layers may share one
         self.weights = {tensor.name: tensor for tensor in step.graph.initializer}
         self.split: set[str] = set()  # vectors that have been made digits
         self.joined = {node.output[0]: list(node.input) for node in step.graph.node if node.op_type == "Concat"}
         graph = shape_inference.infer_shapes(step).graph
-        values = (*graph.input, *graph.value_info, *graph.output)
-        self.shapes = {value.name: value.type.tensor_type.shape.dim for value in values}
+        shapes = {
+            value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info, *graph.output)
+        }
+        self.widths = {name: shape[-1].dim_value for name, shape in shapes.items() if shape}
 
-    def multiply(self, node: NodeProto, name: str) -> None:
-        """A product with a constant matrix, and what is added to it."""
+    def multiply(self, node: NodeProto, name: str, last: bool) -> None:
+        """A product with a constant matrix, and what is added to it; the last one makes the scores of words."""
         (out,), matrix = node.output, array(self.weights[name])
-        terms = []
-        for place, (x, codes) in enumerate(self._factors(node.input[0], matrix.T if _transposed(node) else matrix)):
-            held = self._hold(f"{out}/{place}/", codes)
+        factors, terms = self._factors(node.input[0], matrix.T if _transposed(node) else matrix), []
+        if last and not all(codes.exact for _, codes in factors):
+            self.keep(node, name)
+            return
+        for place, (x, codes) in enumerate(factors):
+            held = self._hold(f"{name}/{place + 1}_of_{len(factors)}/", codes)
             if x not in self.split:
                 self.split.add(x)
                 self.made += nodes(DIGITS, {"x": x}, f"{x}/")
@@ -184,6 +194,13 @@ class _Draft:
                 terms.append(f"{out}/{place}/{digit}/product")
                 self.made += nodes(PRODUCT, names, f"{out}/{place}/{digit}/")
         self.made.append(helper.make_node("Sum", [*terms, *node.input[2:]], [out]))
+
+    def keep(self, node: NodeProto, name: str) -> None:
+        """A product in float32, of a matrix that is stored in 16 bits where it can be."""
+        if _fit_halves(matrix := array(self.weights[name])):
+            self.made += nodes(HALVES, {"weight": name}, f"{name}/")
+            self.constants.append(constant(f"{name}/halves", matrix.astype(np.float16)))
+        self.made.append(node)
 
     def look_up(self, node: NodeProto) -> None:
         """Rows of a table."""
@@ -195,7 +212,7 @@ class _Draft:
         """A vector and the codes of a matrix (inputs, outputs). Where the vector is several, joined, each of which has
         a grid of its own in the matrix, it is these, and the rows of the matrix that read them."""
         whole = codes_of(matrix, 1)
-        widths = [self.shapes[part][-1].dim_value for part in self.joined.get(x, ())]
+        widths = [self.widths.get(part, 0) for part in self.joined.get(x, ())]
         if whole.exact or sum(widths) != len(matrix):
             return [(x, whole)]
         parts = [codes_of(rows, 1) for rows in np.split(matrix, np.cumsum(widths)[:-1])]
@@ -205,5 +222,7 @@ class _Draft:
         """Names of the constants that codes become."""
         scale, zero = (part.reshape(-1) if part.ndim else part for part in (codes.scale, codes.zero))
         held: dict[str, NDArray[Any]] = {"codes": codes.codes, "scale": scale, "zero": zero}
-        self.constants += [constant(prefix + name, value) for name, value in held.items()]
+        if prefix not in self.held:
+            self.held.add(prefix)
+            self.constants += [constant(prefix + name, value) for name, value in held.items()]
         return {name: prefix + name for name in held}
