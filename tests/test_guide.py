@@ -33,11 +33,11 @@ def test_blocks_say_what_they_are():
     assert set(PAGES) == {"start", "prune", "compress", "anywhere", "limits"}
 
 
-SLOW = {"compress": pytest.mark.timeout(400)}  # trains four small captioners
+LONG = {"compress": pytest.mark.timeout(400)}  # trains four small captioners
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=SLOW.get(page, ())) for page, blocks in PAGES.items() if blocks]
+    "page", [pytest.param(page, marks=LONG.get(page, ())) for page, blocks in PAGES.items() if blocks]
 )
 def test_the_blocks_of_a_page(page, folder):
     for tool in TOOLS.get(page, ()):

@@ -77,7 +77,7 @@ def run(site: Path, folder: Path, *jobs: dict[str, object]) -> list[object]:
 @needs_module
 def test_the_ready_made_captioner_is_small(site):
     """In bytes as they lie there, which any host sends."""
-    assert sum(path.stat().st_size for path in site.rglob("*") if path.name != MANIFEST) < 3_000_000
+    assert sum(path.stat().st_size for path in site.rglob("*") if path.name != MANIFEST) < 2_000_000
 
 
 @needs_module

@@ -4,7 +4,8 @@ Every error that the user can do something about is one line on standard error a
 Torch is imported by the verbs that need it, so that `--help`, `score` and `inspect` start at once.
 
     arguments   words to values, through tyro; verbs know nothing of it
-    paths       which options are files, and what may be written over
+    paths       which options are files, and what earlier ones look like
+    overwriting what may be written over
     messages    text from outside, fit for a terminal
     documents   JSON
     console     tables
@@ -36,7 +37,7 @@ from typing import Any
 import laconic
 from laconic.cli.arguments import Verb, parse, with_threads
 from laconic.cli.messages import drop_output, open_streams, say
-from laconic.cli.paths import check_paths, writes
+from laconic.cli.overwriting import check_paths, writes
 from laconic.errors import ConfigError, LaconicError, LaconicWarning, not_installed
 
 WRONG_USE, STOPPED, BROKEN_PIPE = 2, 130, 141

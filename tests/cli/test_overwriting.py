@@ -15,7 +15,8 @@ from PIL import Image
 
 from laconic import store
 from laconic.cli import VERBS, main
-from laconic.cli.paths import Output, check_paths
+from laconic.cli.overwriting import check_paths
+from laconic.cli.paths import Output
 
 ROWS = [{"image_id": 1, "caption": "a dog runs"}, {"image_id": 2, "caption": "a red boat"}]
 SCORE = "score --references refs.json --results res.json"
