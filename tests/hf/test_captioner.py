@@ -10,6 +10,7 @@ from PIL import Image
 
 import laconic
 from laconic import hf
+from laconic.data.images import from_pillow, read_image
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, DataError, FormatError, TrainingError
 from laconic.hf.cards import CARD
@@ -37,6 +38,21 @@ def test_it_answers_as_the_pipeline_does(file, photos):
     assert pipe(photos) == [[{"generated_text": text}] for text in expected]
     with Image.open(photos[1]) as image:
         assert pipe(image) == pipe(np.asarray(image)) == [{"generated_text": expected[1]}]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16"])
+def test_images_of_pillow_are_read_as_their_files_are(mode, file, tmp_path):
+    levels = np.linspace(0, 255, 64 * 64).reshape(64, 64).astype(np.uint8)
+    pixels = np.dstack([levels, levels.T, levels, levels.T])
+    path = tmp_path / "image.png"
+    if mode == "I;16":
+        Image.fromarray(levels.astype(np.uint16) * 257).save(path)
+    else:
+        Image.fromarray(pixels).convert(mode).save(path)
+    with Image.open(path) as image:
+        assert image.mode == mode
+        np.testing.assert_array_equal(from_pillow(image), read_image(path))
+        assert hf.Captioner.from_pretrained(file)(image) == hf.Captioner.from_pretrained(file)(path)
 
 
 def test_options_have_the_names_of_transformers(file, photos):

@@ -57,8 +57,8 @@ def test_never_more_threads_than_cores(monkeypatch):
 def test_files_processes_and_threads_need_no_torch():
     program = """
 import sys
-from laconic.machine import files, noise, process, threads
-process.keep_memory()
+from laconic.machine import files, memory, noise, process, threads
+memory.keep_memory()
 assert process.cores() > 0
 assert noise.words_for((3, 3)) == 3
 assert "torch" not in sys.modules

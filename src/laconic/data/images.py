@@ -55,6 +55,14 @@ def read_image_bytes(data: bytes, name: str, min_side: int | None = None) -> Pix
     return _read_named(printable(name), lambda: BytesIO(data), min_side)
 
 
+def from_pillow(image: Image.Image) -> Pixels:
+    """What `read_image` makes of an image that Pillow has opened: upright, RGB, laid on white where it is transparent.
+
+    Raises DataError for floating-point pixels, and what Pillow raises where the file behind the image is damaged.
+    """
+    return _upright(_to_rgb(image), exif_orientation(_exif(image.info)))
+
+
 def resize(image: Pixels, size: int) -> Pixels:
     """Resize to (size, size, 3), bilinear with antialiasing; the aspect ratio is not kept."""
     height, width = image.shape[:2]
@@ -147,12 +155,18 @@ def _without_end_mark(file: BinaryIO, min_side: int | None) -> Pixels | None:
     return pixels if found[0] == found[1] else None
 
 
-def _decode(image: ImageFile, min_side: int | None) -> Pixels:
+def memory_to_decode(image: ImageFile, min_side: int | None) -> int:
+    """Bytes that decoding an opened image takes; with `min_side`, as in `read_image`, it is set to a smaller form."""
     whole = image.size
     if min_side is not None:
-        ratio = min_side / min(image.size)
-        image.draft(None, (int(image.width * ratio), int(image.height * ratio)))
-    memory = memory_of(image, whole)
+        ratio = min_side / min(whole)
+        image.draft(None, (int(whole[0] * ratio), int(whole[1] * ratio)))
+    return memory_of(image, whole)
+
+
+def _decode(image: ImageFile, min_side: int | None) -> Pixels:
+    whole = image.size
+    memory = memory_to_decode(image, min_side)
     if memory > MAX_MEMORY:
         raise DataError(
             f"{whole[0]} x {whole[1]} pixels take {memory:,} bytes to decode; at most {MAX_MEMORY:,} are taken; "
@@ -160,8 +174,7 @@ def _decode(image: ImageFile, min_side: int | None) -> Pixels:
         )
     with _one_large if memory > LARGE else nullcontext():
         image.load()
-        orientation = exif_orientation(_exif(image.info))
-        return _upright(_to_rgb(image), orientation)
+        return from_pillow(image)
 
 
 def _exif(info: dict[Any, Any]) -> bytes:

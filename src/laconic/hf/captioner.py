@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from laconic import store
 from laconic.captioner.captioning import AnyCaptioner
 from laconic.captioner.engine import Engine
 from laconic.captioner.ready_made import SMALLEST, packed_file
+from laconic.data.images import from_pillow
 from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, TrainingError, printable
 from laconic.hf.cards import CARD, captioner_card, write_card
@@ -149,5 +150,5 @@ def _photo(image: Photo) -> str | PathLike[str] | np.ndarray:
     if isinstance(image, str) and image.startswith(("http://", "https://")):
         raise ConfigError(f"{printable(image)}: nothing is downloaded; give the path of a file")
     if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        return from_pillow(image)
     return image

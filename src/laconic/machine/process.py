@@ -1,14 +1,7 @@
 """How a process that trains uses its machine: threads and memory. For programs, not for the library's functions."""
 
-import contextlib
-import ctypes
-import platform
-
 from laconic.machine.cores import cores
-
-# <malloc.h> of the GNU C library
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-PAD = 64 * 2**20  # bytes by which the heap grows at a time
+from laconic.machine.memory import keep_memory
 
 
 def settle_in(threads: int = 0) -> None:
@@ -38,19 +31,3 @@ def slow_in_bfloat16() -> bool:
         return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
     except (AttributeError, RuntimeError):  # a build without oneDNN
         return False
-
-
-def keep_memory() -> None:
-    """Has the C library keep freed memory for the next tensor instead of giving it back to the system.
-
-    A training step frees large tensors and asks for others at once. By default each of them comes fresh from the
-    system, zeroed page by page (docs/LOG.md, Training speed). The process never shrinks thereafter. Does nothing where
-    the C library is not GNU's.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, -1)
-        libc.mallopt(M_TOP_PAD, PAD)

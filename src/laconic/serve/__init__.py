@@ -16,5 +16,4 @@ come together in one call of the engine. Nothing of an upload is kept, and nothi
     page/           the page's files
     connection.py   one connection, which may not be slow for long
     server.py       listening, signals, the end
-    memory.py       memory given back to the system
 """

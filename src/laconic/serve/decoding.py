@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import TypeVar
 
-from laconic.data.formats import memory_of, open_image
-from laconic.data.images import Pixels, read_image_bytes, resize
+from laconic.data.formats import open_image
+from laconic.data.images import Pixels, memory_to_decode, read_image_bytes, resize
 from laconic.errors import DataError
 from laconic.serve.settings import Settings
 from laconic.serve.uploads import Photo
@@ -98,14 +98,12 @@ class Decoder:
             raise DataError(f"more than {MOST_TEXTS} texts beside its pixels, which no photo has; save it anew")
         try:
             image = open_image(BytesIO(data))
-            width, height = whole = image.size
+            width, height = image.size
             if width * height > self._settings.pixels:
                 raise DataError(
                     f"{width} x {height} pixels; this server reads at most {self._settings.pixels:,}; make it smaller"
                 )
-            ratio = self._side / min(whole)
-            image.draft(None, (int(width * ratio), int(height * ratio)))
-            return memory_of(image, whole)
+            return memory_to_decode(image, self._side)
         except DataError:
             raise
         except Exception:  # decoders of hostile bytes raise anything

@@ -20,10 +20,10 @@ from typing import Any
 import uvicorn
 
 from laconic.errors import ConfigError, LaconicWarning
+from laconic.machine.memory import return_memory
 from laconic.serve.app import make_app
 from laconic.serve.connection import MOST, Connection
 from laconic.serve.guard import Log
-from laconic.serve.memory import return_memory
 from laconic.serve.service import Service
 
 HEAD_BYTES = 16384  # of a request's head at most
