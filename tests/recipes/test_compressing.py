@@ -95,12 +95,15 @@ class Carried:
         self.size, self.recipes = size, list[Recipe]()
         monkeypatch.setattr(compressing, "run_recipe", self)
 
+    def bytes_at(self, sparsity: float) -> float:
+        return self.size * (1 - sparsity)
+
     def __call__(self, recipe: Recipe, folder: Path, cache: Path, **_: Any) -> dict[str, Any]:
         self.recipes.append(recipe)
         folder.mkdir(parents=True, exist_ok=True)
         sparsity = recipe.pruning.options["sparsity"]
         (folder / "model.safetensors").write_text(folder.name)
-        return {"bytes": int(self.size * (1 - sparsity)), "scores": {"CIDEr": 1 - sparsity**4}}
+        return {"bytes": int(self.bytes_at(sparsity)), "scores": {"CIDEr": 1 - sparsity**4}}
 
 
 def test_a_file_that_is_too_large_is_pruned_further(
@@ -109,7 +112,7 @@ def test_a_file_that_is_too_large_is_pruned_further(
     captioner = load(dense / "model.safetensors")
     budget = predicted_bytes(captioner, 0.5, 4)
     carried = Carried(3 * budget, monkeypatch)  # larger than predicted
-    found = compress(dense, Aim(budget=budget), tmp_path, tmp_path / "cache", stages=Stages(epochs=4))
+    found = compress(dense, Aim(budget=budget), tmp_path, tmp_path / "cache", stages=Stages(epochs=4, measured=0))
     assert [made.good for made in found.made] == [False, True]
     assert found.chosen == found.made[-1]
     assert [recipe.training.epochs for recipe in carried.recipes] == [4, 2]
@@ -118,6 +121,22 @@ def test_a_file_that_is_too_large_is_pruned_further(
     carried.size = 1e9
     with pytest.raises(TrainingError, match="after 3 stages"):
         compress(dense, Aim(budget=budget), tmp_path / "other", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("share", [0.6, 1.5])
+def test_a_short_stage_measures_how_large_trained_files_are(
+    share: float, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files have a share of the predicted size; after the measurement the budget is used up, by one whole stage."""
+    captioner = load(dense / "model.safetensors")
+    budget = predicted_bytes(captioner, 0.7, 4)
+    carried = Carried(0.0, monkeypatch)
+    monkeypatch.setattr(Carried, "bytes_at", lambda _, s: share * predicted_bytes(captioner, s, 4))
+    found = compress(dense, Aim(budget=budget), tmp_path, tmp_path / "cache", stages=Stages(epochs=4))
+    assert [recipe.training.epochs for recipe in carried.recipes] == [1, 4]
+    assert carried.recipes[1].initial == str(dense / "model.safetensors")
+    assert 0.94 * budget < found.chosen.bytes <= budget
+    assert (found.made, (tmp_path / "model.safetensors").read_text()) == ((found.chosen,), "stage1")
 
 
 def test_the_last_stage_that_keeps_enough_is_chosen(

@@ -54,6 +54,17 @@ def test_initial_weights_are_taken_over_and_must_fit(trained, short):
     build(replace(folded, decoder=replace(recipe.decoder, options=other_dropout)), train)
 
 
+def test_an_encoder_is_taken_over_from_a_captioner_of_another_kind(trained, short):
+    path = trained / "model.safetensors"
+    recipe = replace(short, decoder=DecoderConfig("up_down", {"word": 8, "hidden": 8}), encoder_from=str(path))
+    train, _ = splits(recipe.data)
+    found, packed = build(recipe, train), load(path)
+    for name, tensor in packed.encoder.state_dict().items():
+        assert torch.equal(found.encoder.state_dict()[name], tensor)
+    with pytest.raises(ConfigError, match=r"has encoder.*stride=16.*asks for.*stride=32"):
+        build(replace(recipe, encoder=replace(recipe.encoder, stride=32)), train)
+
+
 def test_initial_weights_of_another_function_are_refused_though_their_shapes_fit(tmp_path, short):
     options = {"layers": 1, "width": 8, "heads": 2, "feed_forward": 8}
     recipe = replace(short, decoder=DecoderConfig("object_relation", {**options, "plus_one": False}))

@@ -129,3 +129,36 @@ def test_a_pruned_run_is_quantised_under_its_zeros_by_a_teacher(trained: Path, s
             expected = weight if "depthwise.weight" in name else weight.half().float()
             assert torch.equal(after[name], expected)
     assert store.load(tmp_path / "quantised" / "model.safetensors").steps.keys() >= {"decoder.gates.weight"}
+
+
+def test_what_rests_keeps_the_codes_it_had(finished, tmp_path: Path) -> None:
+    """A new captioner on a compressed encoder: dense first, then quantised itself."""
+    folder, _ = finished
+    held = store.load(folder / "model.safetensors")
+    coded = {name for name in held.steps if name.startswith("encoder.")}
+    assert coded
+    rests = replace(BOTH.training, encoder_learning_rate=0.0, epochs=1)
+    dense = replace(
+        BOTH,
+        encoder_from=str(folder / "model.safetensors"),
+        decoder=DecoderConfig("up_down", {"word": 8, "hidden": 16, "attention": 40}),
+        pruning=Pruning(),
+        quantization=Quantization(),
+        training=rests,
+    )
+    small = replace(
+        dense,
+        initial=str(tmp_path / "dense" / "model.safetensors"),
+        encoder_from="",
+        quantization=Quantization(4, "decoder", start=0.0),
+    )
+    for name, recipe in {"dense": dense, "small": small}.items():
+        run_recipe(recipe, tmp_path / name, folder.parent / "cache")
+        made = store.load(tmp_path / name / "model.safetensors")
+        assert made.precision == "trained"
+        assert {n for n in made.steps if n.startswith("encoder.")} == coded
+        for entry in held.entries:
+            if entry.startswith("encoder."):
+                assert made.entries[entry].bytes <= held.entries[entry].bytes
+                np.testing.assert_array_equal(made[entry], held[entry])
+    assert len(made.steps) > len(coded)

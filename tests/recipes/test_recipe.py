@@ -38,6 +38,11 @@ def test_batch_norms_of_a_packed_captioner_are_not_trained_on():
         Recipe(encoder=EncoderConfig(norm=True), initial="runs/dense/model.safetensors")
 
 
+def test_a_captioner_begins_with_one_other() -> None:
+    with pytest.raises(ConfigError, match="initial and encoder_from each say what to begin with; give one of them"):
+        Recipe(initial="one", encoder_from="other")
+
+
 @pytest.mark.parametrize("length", [0, MOST_TOKENS + 1, 10**11])
 def test_captions_have_a_longest_length(length):
     with pytest.raises(ConfigError, match=rf"data\.max_length is {length}, must be from 1 to {MOST_TOKENS}"):
@@ -49,6 +54,8 @@ def test_region_features_and_photos_exclude_each_other():
     recipe = Recipe(data, EncoderConfig("regions", channels=6), training=Training(mirror=False))
     with pytest.raises(ConfigError, match="cannot be mirrored"):
         replace(recipe, training=replace(recipe.training, mirror=True))
+    with pytest.raises(ConfigError, match="leave encoder_from out"):
+        replace(recipe, encoder_from="runs/dense")
     with pytest.raises(ConfigError, match=r"needs data\.regions"):
         replace(recipe, data=replace(data, regions=""))
     with pytest.raises(ConfigError, match=r"data\.train = -5; give at least 0"):

@@ -68,21 +68,22 @@ def test_a_smaller_captioner_begins_with_a_larger_one(short: Recipe, trained: Pa
         replace(smaller, initial=smaller.inherit)
 
 
-def test_a_study_trains_the_larger_one_first(tmp_path: Path) -> None:
-    text = """
+@pytest.mark.parametrize("key", ["inherit", "encoder_from"])
+def test_a_study_trains_the_larger_one_first(key: str, tmp_path: Path) -> None:
+    text = f"""
     [base.data]
     name = "scenes"
     [[run]]
     name = "small"
-    inherit = "{runs}/large"
-    decoder.options = { rank = 8 }
+    {key} = "{{runs}}/large"
+    decoder.options = {{ rank = 8 }}
     [[run]]
     name = "large"
     """
     (tmp_path / "study.toml").write_text(text)
     runs = read_study(tmp_path / "study.toml", tmp_path / "runs")
     assert [run.name for run in runs] == ["large", "small"]
-    assert runs[1].recipe.inherit == str(tmp_path / "runs/large/model.safetensors")
+    assert getattr(runs[1].recipe, key) == str(tmp_path / "runs/large/model.safetensors")
 
 
 @pytest.mark.parametrize("radix", [-1, 15, 10**6])

@@ -87,6 +87,7 @@ def test_the_order_of_the_file_is_kept_where_nothing_is_needed(read):
 def test_some_runs_and_what_they_need(read):
     runs = read(METHODS)
     assert [run.name for run in only(runs, ["lottery_0.8"])] == ["gradual_0.8", "lottery_0.8"]
+    assert [run.name for run in only(runs, ["lottery_0.8"], lambda run: run.name == "lottery_0.8")] == ["lottery_0.8"]
     assert [run.name for run in only(runs, ["*_0.95", "dense"])] == [
         run.name for run in runs if run.name == "dense" or "0.95" in run.name
     ]

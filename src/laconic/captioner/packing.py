@@ -81,6 +81,19 @@ def save(
 
 
 @torch.no_grad()
+def still_on_grid(captioner: ImageCaptioner, steps: Mapping[str, float]) -> dict[str, float]:
+    """Those of the steps, by names of weights, whose weights are whole multiples of them to the last bit."""
+    weights = captioner.state_dict()
+
+    def lies(name: str, step: float) -> bool:
+        weight = weights[name].float()
+        size = weight.new_tensor(step)
+        return torch.equal((weight / size).round_() * size, weight)
+
+    return {name: step for name, step in steps.items() if name in weights and lies(name, step)}
+
+
+@torch.no_grad()
 def shorten_floats(captioner: ImageCaptioner, steps: Mapping[str, float]) -> None:
     """Folds batch norms and rounds what lies on no step to float16, in place, as "half" would.
 

@@ -43,6 +43,9 @@ class Compress:
     """Of each weight, from 2 to 8. Of several, such as --bits 3 4 5, a short stage each tells which ones to take."""
     trial_epochs: int = 1
     """Epochs of these short stages."""
+    size_epochs: int = 1
+    """Epochs of one more short stage, for a budget: it measures how far trained files are from predicted sizes; 0
+    leaves it out."""
     learning_rate: float = 5e-4
     """Of the decoder."""
     encoder_learning_rate: float = 2e-4
@@ -66,7 +69,13 @@ def compress(options: Compress) -> None:
     aim = Aim(budget, keep)
     if not options.runs or not options.bits:
         raise ConfigError("compress: name a finished run or a recipe, and how many bits weights have")
-    stages = Stages(options.epochs, options.bits[0], options.learning_rate, options.encoder_learning_rate)
+    stages = Stages(
+        epochs=options.epochs,
+        bits=options.bits[0],
+        learning_rate=options.learning_rate,
+        encoder_learning_rate=options.encoder_learning_rate,
+        measured=options.size_epochs,
+    )
     first = options.runs[0]
     out = options.out or Path("runs") / f"{first.stem if _is_recipe(first) else first.resolve().name}_compressed"
     settle_in(options.threads)

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,11 +16,12 @@ from laconic.cli.console import console_for
 from laconic.cli.paths import Overwrite, ReportFolder, StudyFolder
 from laconic.cli.progress import Lines, training_facts
 from laconic.config import read_toml
-from laconic.errors import ConfigError
+from laconic.errors import ConfigError, TrainingError
 from laconic.spec.manifest import STUDY
 
 if TYPE_CHECKING:
     from laconic.recipes.processes import Outcome, StudyWatcher
+    from laconic.recipes.study import StudyRun
     from laconic.report.runs import FinishedRun
     from laconic.report.slim_runs import SlimRun
 
@@ -41,8 +43,8 @@ class Study:
     threads: int = 0
     """Processor threads of each run; 0 for all."""
     only: UseAppendAction[tuple[str, ...]] = ()
-    """Carry out only the run of this name, or runs that match a pattern such as 'smp_*', and the runs that these need.
-    May be repeated."""
+    """Carry out only the run of this name, or runs that match a pattern such as 'smp_*', and the runs that these need,
+    unless they are finished. May be repeated."""
     check: FlagCreatePairsOff[bool] = False
     """Train nothing: check the study and the files that its runs start from, and list the runs."""
 
@@ -59,7 +61,7 @@ def study(options: Study) -> int:
         raise ConfigError(f"--jobs {options.jobs}: give at least 1")
     folder = options.out or Path("runs") / options.study.stem
     planned = read_study(options.study, folder)
-    runs = only(planned, options.only) if options.only else planned
+    runs = only(planned, options.only, partial(_is_finished, folder)) if options.only else planned
     check_files(runs, folder)
     console = console_for()
     from laconic.recipes.kinds import check_recipe  # and with it torch, once the file itself is right
@@ -91,6 +93,15 @@ def study(options: Study) -> int:
     report = shlex.join(["laconic", "report", str(folder), "-o", f"results/{folder.name}"])
     console.print(f"All {len(runs)} runs are finished. Next:\n  {report}", markup=False, highlight=False)
     return 0
+
+
+def _is_finished(folder: Path, run: "StudyRun") -> bool:
+    from laconic.recipes.folders import finished
+
+    try:
+        return finished(folder / run.name, run.recipe) is not None
+    except TrainingError:  # told when it is its turn
+        return False
 
 
 @contextmanager

@@ -7,8 +7,9 @@ Both go by stages, each an ordinary run that begins where the last one ended: en
 one score (Fisher), so that weights go where they matter least in either, while both learn on with the dense captioner
 as their teacher; in the second half their weights learn to be the few whole numbers that the file has of them.
 
-* A size tells its sparsity without training: the dense captioner is pruned, rounded and packed at trial sparsities.
-  Where the trained file comes out larger all the same, shorter stages prune it further.
+* A size tells its sparsity: the dense captioner is pruned, rounded and packed at trial sparsities, without training. A
+  short stage then measures how much smaller or larger than that a trained file is, for learned steps round more
+  weights to zero. Where the file comes out too large all the same, shorter stages prune it further.
 * What a captioner is to keep is found by going down: each stage takes a share of what is left, and the last one that
   is good enough counts.
 """
@@ -40,6 +41,7 @@ SCORE = "CIDEr"  # by which good enough is judged
 ROOM = 0.03  # of a budget that the predicted size leaves free: learned masks and steps take a little more or less
 MOST_SPARSE = 0.995  # beyond it captioners say the same of every photo
 CLOSE = 0.002  # of the budget: near enough for a predicted size
+MEASURED = "measured"  # folder of the short stage that tells how large a trained file is
 TRIES = 3  # stages towards a budget
 MOST_STAGES = 8  # down from a dense captioner: 0.6 of its weights first, and 0.4 of the rest each time, leave 1.1 %
 
@@ -75,6 +77,7 @@ class Stages:
         learning_rate, encoder_learning_rate: of decoder and encoder.
         first: share of the weights that the first stage prunes where a score is to be kept.
         cut: share of what is left that each further stage prunes.
+        measured: epochs of the short stage that measures a size; 0, or as many as a stage has, leaves it out.
     """
 
     epochs: int = 6
@@ -83,12 +86,13 @@ class Stages:
     encoder_learning_rate: float = 2e-4
     first: float = 0.6
     cut: float = 0.4
+    measured: int = 1
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or not 0 <= self.first < 1 or not 0 < self.cut < 1:
+        if self.epochs < 1 or self.measured < 0 or not 0 <= self.first < 1 or not 0 < self.cut < 1:
             raise ConfigError(
-                f"compress: epochs = {self.epochs}, first = {self.first}, cut = {self.cut}; give at least 1, and "
-                "shares from 0 to 1"
+                f"compress: epochs = {self.epochs}, measured = {self.measured}, first = {self.first}, cut = {self.cut}; "
+                "give at least 1 epoch, at least 0 to measure, and shares from 0 to 1"
             )
 
 
@@ -142,9 +146,8 @@ class _Work:
     def good(self, size: int, score: float) -> bool:
         return size <= self.aim.budget if self.aim.budget else score >= self.aim.keep * self.score
 
-    def stage(self, number: int, sparsity: float, initial: Path, epochs: int) -> Made:
+    def stage(self, name: str, sparsity: float, initial: Path, epochs: int) -> Made:
         """Carries one stage out, unless its folder holds it finished; one that was stopped goes on."""
-        name = f"stage{number}"
         self.watch.say(f"{name}: {sparsity:.1%} of the weights are to go, {epochs} epochs")
         recipe = stage_recipe(
             self.dense, self.stages, sparsity=sparsity, initial=initial, teacher=self.model, epochs=epochs
@@ -191,6 +194,7 @@ def stage_recipe(
     return replace(
         dense,
         imagenet="",
+        encoder_from="",
         encoder=replace(dense.encoder, norm=False),  # packing folds it
         initial=str(initial),
         objective="cross_entropy",
@@ -255,10 +259,10 @@ def sparsity_for(captioner: ImageCaptioner, budget: float, bits: int, where: str
 def _to_budget(work: _Work) -> tuple[Made, ...]:
     """Stages until a file fits."""
     wanted = work.aim.budget * (1 - ROOM)
-    sparsity = sparsity_for(load(work.model), wanted, work.stages.bits, part_to_prune(work.dense))
+    sparsity = _measured_sparsity(work, wanted)
     initial, epochs, made = work.model, work.stages.epochs, list[Made]()
     while len(made) < TRIES:
-        made.append(work.stage(len(made) + 1, sparsity, initial, epochs))
+        made.append(work.stage(f"stage{len(made) + 1}", sparsity, initial, epochs))
         if made[-1].good:
             break
         sparsity = min(MOST_SPARSE, 1 - (1 - sparsity) * wanted / made[-1].bytes)
@@ -266,11 +270,24 @@ def _to_budget(work: _Work) -> tuple[Made, ...]:
     return tuple(made)
 
 
+def _measured_sparsity(work: _Work, wanted: float) -> float:
+    """The least sparsity whose file is to have the wanted size, by the prediction and how far it is from a trained file."""
+    captioner, bits, where = load(work.model), work.stages.bits, part_to_prune(work.dense)
+    sparsity = sparsity_for(captioner, wanted, bits, where)
+    if not sparsity or not 0 < work.stages.measured < work.stages.epochs:
+        return sparsity
+    trained = work.stage(MEASURED, sparsity, work.model, work.stages.measured)
+    share = trained.bytes / predicted_bytes(captioner, sparsity, bits, where)
+    work.watch.say(f"{MEASURED}: a trained file has {share:.0%} of the predicted size")
+    least = predicted_bytes(captioner, MOST_SPARSE, bits, where)
+    return sparsity_for(captioner, max(wanted / share, least), bits, where)
+
+
 def _down(work: _Work) -> tuple[Made, ...]:
     """Stages until one is no longer good enough."""
     sparsity, initial, made = work.stages.first, work.model, list[Made]()
     while len(made) < MOST_STAGES:
-        made.append(work.stage(len(made) + 1, sparsity, initial, work.stages.epochs))
+        made.append(work.stage(f"stage{len(made) + 1}", sparsity, initial, work.stages.epochs))
         if not made[-1].good:
             break
         sparsity = 1 - (1 - sparsity) * (1 - work.stages.cut)

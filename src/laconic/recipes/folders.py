@@ -131,7 +131,7 @@ def check_ticket(ticket: Path, recipe: Recipe) -> None:
 def _rewound(recipe: dict[str, Any]) -> dict[str, Any]:
     """What decides the beginning of a run; dropouts change no weight."""
     return {
-        **{key: recipe[key] for key in ("data", "encoder", "imagenet", "initial", "inherit")},
+        **{key: recipe[key] for key in ("data", "encoder", "imagenet", "initial", "inherit", "encoder_from")},
         "decoder": form(**recipe["decoder"]),
         "training": {"seed": recipe["training"]["seed"]},
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from laconic import data
+from laconic import data, store
 from laconic.captioner.accounting import non_zeros
 from laconic.captioner.ensemble import Ensemble
 from laconic.captioner.image_captioner import ImageCaptioner
@@ -73,6 +73,7 @@ class Plan:
         teacher: who teaches it; None where nobody does.
         masks: how it is pruned; None leaves it dense.
         encoder_changes: by its weights, by masks or by steps, so that its features cannot be kept.
+        steps: of weights that lie on a grid in the file that the captioner begins with.
         origin: digests of what a checkpoint belongs to.
     """
 
@@ -86,6 +87,7 @@ class Plan:
     teacher: ImageCaptioner | Ensemble | None
     masks: Masks | None
     encoder_changes: bool
+    steps: dict[str, float]
     origin: dict[str, str]
 
     @property
@@ -118,6 +120,7 @@ def plan(recipe: Recipe, place: Place) -> Plan:
         teacher=teacher,
         masks=None if chosen is None else _masks(chosen, captioner, recipe),
         encoder_changes=changes,
+        steps=_steps(recipe),
         origin=_origin(captioner, train),
     )
 
@@ -178,17 +181,28 @@ def _fresh(recipe: Recipe, train: Dataset) -> ImageCaptioner:
     config = ModelConfig(recipe.encoder, recipe.decoder)
     outline(config, vocabulary)  # before memory is taken
     captioner = ImageCaptioner(config, vocabulary)
-    if recipe.imagenet:
+    if recipe.encoder_from:
+        _copy_encoder(captioner, recipe)
+    elif recipe.imagenet:
         load_imagenet(captioner.encoder, expand(recipe.imagenet))
     return captioner
 
 
+def _copy_encoder(captioner: ImageCaptioner, recipe: Recipe) -> None:
+    seen = load(expand(recipe.encoder_from))
+    _check_encoder(seen, recipe, recipe.encoder_from)
+    captioner.encoder.load_state_dict(seen.encoder.state_dict())
+    _check_stays_sparse(captioner, recipe)
+
+
+def _check_encoder(captioner: ImageCaptioner, recipe: Recipe, file: str) -> None:
+    if captioner.config.encoder != recipe.encoder:
+        raise ConfigError(f"{file}: has encoder {captioner.config.encoder}, the recipe asks for {recipe.encoder}")
+
+
 def _initial(recipe: Recipe) -> ImageCaptioner:
     captioner = load(expand(recipe.initial))
-    if captioner.config.encoder != recipe.encoder:
-        raise ConfigError(
-            f"{recipe.initial}: has encoder {captioner.config.encoder}, the recipe asks for {recipe.encoder}"
-        )
+    _check_encoder(captioner, recipe, recipe.initial)
     if captioner.vocabulary.base != recipe.data.radix:
         raise ConfigError(
             f"{recipe.initial}: spells words with data.radix = {captioner.vocabulary.base}, "
@@ -225,10 +239,17 @@ def _check_stays_sparse(captioner: ImageCaptioner, recipe: Recipe) -> None:
         zeros = 1 - counted[part] / weights if weights else 0.0
         if rate > 0 and zeros > SPARSE and masked not in ("all", part):
             raise ConfigError(
-                f"{recipe.initial or recipe.inherit}: {zeros:.0%} of its {part} is zero, and training would fill it "
+                f"{recipe.initial or recipe.inherit or recipe.encoder_from}: {zeros:.0%} of its {part} is zero, and training would fill it "
                 f'up; to keep it sparse set pruning.method = "frozen" with pruning.where = "all" or "{part}", or, '
                 f'beside another method with pruning.where = "all", pruning.freeze = "{part}"'
             )
+
+
+def _steps(recipe: Recipe) -> dict[str, float]:
+    """Those of the file that the captioner begins with: all of `initial`, the encoder's of others."""
+    file = recipe.initial or recipe.inherit or recipe.encoder_from
+    steps = store.load(expand(file)).steps if file else {}
+    return {name: step for name, step in steps.items() if recipe.initial or name.startswith("encoder.")}
 
 
 def encoder_changes(recipe: Recipe, method: Method | None) -> bool:

@@ -146,6 +146,8 @@ class Recipe:
         initial: a packed captioner to start from, for fine-tuning; empty starts from scratch.
         inherit: a packed captioner of the same kind but larger, whose weights this one begins with, cut to its form
             (docs/METHODS.md says how); in the place of initial, which is of the same form.
+        encoder_from: a packed captioner whose encoder this one begins with, for a new captioner on it; in the place of
+            imagenet.
         objective: "cross_entropy" learns the words of the captions; "scst" then raises their CIDEr score, and needs
             --initial.
         imagenet: a .npz file of encoder weights (docs/DATA.md); empty trains the encoder from scratch.
@@ -158,6 +160,7 @@ class Recipe:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     initial: str = ""
     inherit: str = ""
+    encoder_from: str = ""
     pruning: Pruning = field(default_factory=Pruning)
     quantization: Quantization = field(default_factory=Quantization)
     objective: Literal["cross_entropy", "scst"] = "cross_entropy"
@@ -171,12 +174,13 @@ class Recipe:
             raise ConfigError('objective = "scst" improves a trained captioner: give its packed file as initial')
         if self.objective == "scst" and self.distillation.teacher:
             raise ConfigError('a teacher is for cross-entropy: leave distillation.teacher out with objective = "scst"')
-        if self.initial and self.inherit:
-            raise ConfigError("initial and inherit both say what to begin with; give one of them")
-        if (self.initial or self.inherit) and self.encoder.norm:
+        begins = [key for key in ("initial", "inherit", "encoder_from") if getattr(self, key)]
+        if len(begins) > 1:
+            raise ConfigError(f"{' and '.join(begins)} each say what to begin with; give one of them")
+        if begins and self.encoder.norm:
             raise ConfigError(
                 "encoder.norm = true trains batch norms from scratch, and a packed captioner has them folded into its "
-                f"weights: set encoder.norm = false beside {'initial' if self.initial else 'inherit'}"
+                f"weights: set encoder.norm = false beside {begins[0]}"
             )
         if self.quantization.reaches("encoder") and (self.encoder.norm or self.encoder.name == REGIONS):
             raise ConfigError(
@@ -186,6 +190,8 @@ class Recipe:
                 "multiplied into weights, which then lie on no grid; set encoder.norm = false"
             )
         if self.encoder.name == REGIONS:
+            if self.encoder_from:
+                raise ConfigError("region features have no encoder: leave encoder_from out")
             if not self.data.regions:
                 raise ConfigError('encoder.name = "regions" needs data.regions, a folder or file of region features')
             if self.training.mirror:

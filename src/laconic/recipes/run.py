@@ -18,7 +18,7 @@ from torch import Tensor
 
 from laconic.captioner.accounting import caption_operations, matrices, non_zeros
 from laconic.captioner.image_captioner import ImageCaptioner
-from laconic.captioner.packing import folded, save, shorten_floats
+from laconic.captioner.packing import folded, save, shorten_floats, still_on_grid
 from laconic.compress.masked.pruner import Pruner
 from laconic.compress.quantized.aware import Quantizer
 from laconic.data import Dataset
@@ -182,21 +182,22 @@ def make_quantizer(plan: Plan, batches: Batches) -> Quantizer | None:
     asked = plan.recipe.quantization
     if not asked.table:
         return None
-    return Quantizer(plan.captioner, asked.table, start=int(asked.start * plan.training.epochs * len(batches)))
+    start = int(asked.start * plan.training.epochs * len(batches))
+    return Quantizer(plan.captioner, asked.table, start=start, steps=plan.steps)
 
 
 def finalize(plan: Plan, training: Run) -> dict[str, float]:
-    """Makes an ordinary captioner of what was trained; the steps of the weights that were quantised.
+    """Makes an ordinary captioner of what was trained; the steps of the weights that were quantised, here or before.
 
     Of a quantised one all is as its file holds it from now on, so that what is scored is what is shipped.
     """
     if isinstance(training.pruner, Pruner):
         training.pruner.finalize()
-    if not isinstance(training.quantizer, Quantizer):
-        return {}
-    training.quantizer.finalize()
-    steps = training.quantizer.steps()
-    shorten_floats(plan.captioner, steps)
+    steps = still_on_grid(plan.captioner, plan.steps)  # what rests stays what it was
+    if isinstance(training.quantizer, Quantizer):
+        training.quantizer.finalize()
+        steps |= training.quantizer.steps()
+        shorten_floats(plan.captioner, steps)
     return steps
 
 

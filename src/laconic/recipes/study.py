@@ -22,7 +22,7 @@ import fnmatch
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -124,8 +124,12 @@ def in_order(runs: Sequence[StudyRun], path: Path) -> tuple[StudyRun, ...]:
     return tuple(by_name[name] for name in sorted(order, key=lambda n: (depth[n], order.index(n))))
 
 
-def only(runs: Sequence[StudyRun], patterns: Sequence[str]) -> tuple[StudyRun, ...]:
+def only(
+    runs: Sequence[StudyRun], patterns: Sequence[str], finished: Callable[[StudyRun], bool] = lambda _: False
+) -> tuple[StudyRun, ...]:
     """The runs whose names match one of the shell patterns, and all that those need, in the order given.
+
+    One that is finished already needs nothing any longer, so its predecessors may be gone.
 
     Raises ConfigError for a pattern that matches no run.
     """
@@ -137,7 +141,7 @@ def only(runs: Sequence[StudyRun], patterns: Sequence[str]) -> tuple[StudyRun, .
             raise ConfigError(f"no run matches {pattern!r}; there are {', '.join(names)}")
         wanted.update(found)
     for run in reversed(runs):  # those that others need come before them
-        if run.name in wanted:
+        if run.name in wanted and not finished(run):
             wanted.update(run.needs)
     return tuple(run for run in runs if run.name in wanted)
 
@@ -284,10 +288,11 @@ def _complete(draft: _Draft, base: Settings, folder: Path, names: frozenset[str]
 
     settings = fill(merge(base, draft.settings))
     runs = [str(folder / name) for name in needs]
-    for table, key in ((settings, "initial"), (settings, "inherit"), (settings.get("distillation", {}), "teacher")):
-        if isinstance(table, dict) and table.get(key) in runs:
-            table[key] = str(Path(table[key]) / MODEL)
     taught = settings.get("distillation", {})
+    for table, keys in ((settings, ("initial", "inherit", "encoder_from")), (taught, ("teacher",))):
+        for key in keys:
+            if isinstance(table, dict) and table.get(key) in runs:
+                table[key] = str(Path(table[key]) / MODEL)
     if isinstance(taught, dict) and isinstance(taught.get("ensemble"), list):
         taught["ensemble"] = [str(Path(one) / MODEL) if one in runs else one for one in taught["ensemble"]]
     model = settings.get("model", {})

@@ -42,6 +42,7 @@ def _files(recipe: AnyRecipe) -> dict[str, str]:
     return {
         "initial": recipe.initial,
         "inherit": recipe.inherit,
+        "encoder_from": recipe.encoder_from,
         "imagenet": recipe.imagenet,
         "pruning.options.ticket": str(recipe.pruning.options.get("ticket", "")),
         "distillation.teacher": recipe.distillation.teacher,

@@ -74,6 +74,23 @@ def test_masks_and_quantisers_may_come_and_go_in_any_order(case, pruner_first, q
     assert len(optimizer.param_groups[0]["params"]) == len(parameters)
 
 
+def test_weights_of_a_file_start_on_its_grids(case):
+    """With a smaller largest code than the bits allow, whose rule of its own would be another step."""
+    model, _, names = case
+    codes = {name: p.detach().mul(40).round_().clamp_(-5, 5) for name, p in model.named_parameters() if name in names}
+    with torch.no_grad():
+        for name, code in codes.items():
+            dict(model.named_parameters())[name].copy_(code * 0.03)
+    steps = dict.fromkeys(names, 0.03)
+    quantizer = Quantizer(model, 4, few=0, steps=steps)
+    assert quantizer.steps() == pytest.approx(steps)
+    quantizer.finalize()
+    for name, code in codes.items():
+        torch.testing.assert_close(dict(model.named_parameters())[name].detach(), code * 0.03)
+    off = dict.fromkeys(names, 0.011)
+    assert all(step != pytest.approx(0.011) for step in Quantizer(model, 4, few=0, steps=off).steps().values())
+
+
 # Zeros
 
 

@@ -14,7 +14,7 @@ quantiser comes after them and sees what they leave.
 import contextlib
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -44,6 +44,8 @@ class Quantizer:
             for each tensor.
         careful: least bits of convolutions whose outputs see few channels each: the first one and depthwise ones.
         few: matrices of up to so many weights stay float.
+        steps: first steps by names of weights, as of the packed file that a model comes from: a weight that lies on
+            such a grid when quantising begins, and fits its bits, starts as it is, not rounded to another one.
         learning_rate: of the steps' logarithms (Adam), as long as the optimizer's own rate is at its highest; it falls
             with that one.
 
@@ -66,6 +68,7 @@ class Quantizer:
         per_row: bool = False,
         careful: int = CAREFUL,
         few: int = FEW_WEIGHTS,
+        steps: Mapping[str, float] | None = None,
         learning_rate: float = RATE,
     ) -> None:
         if start < 0:
@@ -74,6 +77,7 @@ class Quantizer:
             raise PruningError(f"learning_rate={learning_rate}: give more than 0")
         self.model, self.start, self.learning_rate = model, start, learning_rate
         self.steps_done = 0
+        self._first = dict(steps or {})
         self.optimizer: torch.optim.Optimizer | None = None
         self._attachment: Attachment | None = None
         self._highest = 0.0  # learning rate that the attached optimizer has had
@@ -253,7 +257,7 @@ class Quantizer:
 
     def _begin(self) -> None:
         for name, quantiser in self.quantisers.items():
-            quantiser.begin(stacking.value(*self._sites[name][0], quantiser))
+            quantiser.begin(stacking.value(*self._sites[name][0], quantiser), self._first.get(name))
 
     def _follow_rate(self) -> None:
         """The steps learn by the share of their rate that the attached optimizer has of its own highest."""

@@ -20,6 +20,9 @@ from laconic.compress.piecewise import pieces
 from laconic.compress.stacking import QUANTISER, Transform
 
 
+ON_GRID = 1e-5  # relative: a step is held as its logarithm, which rounds it
+
+
 def largest_code(bits: int) -> int:
     """Of a symmetric grid of so many bits, sign included: 1 of 2 bits, 127 of 8."""
     return (1 << bits - 1) - 1
@@ -129,11 +132,18 @@ class LearnedStep(Transform):
         return self.log_step.detach().exp()
 
     @torch.no_grad()
-    def begin(self, weight: Tensor) -> None:
-        """Takes the first step from the weight as it comes: LSQ's, or a finer one that still covers all of it."""
+    def begin(self, weight: Tensor, known: float | None = None) -> None:
+        """Takes the first step from the weight as it comes: LSQ's, or a finer one that still covers all of it.
+
+        `known` is taken in its place where the weight lies on the grid of that step.
+        """
+        self.on = True
+        if known is not None and not self.per_row:
+            self.log_step.fill_(math.log(known))
+            if torch.allclose(nearest(weight, self.step, self.most), weight, rtol=ON_GRID, atol=0.0):
+                return
         options = (rule(weight, self.most, per_row=self.per_row) for rule in (first_step, covering_step))
         self.log_step.copy_(torch.minimum(*options).log())
-        self.on = True
 
     def forward(self, weight: Tensor) -> Tensor:
         if not self.on:
