@@ -1,0 +1,178 @@
+"""In which order to prune, quantise and change the architecture: results/order.csv and its figure.
+
+    python benchmarks/order.py runs/flickr8k_order --cache cache
+
+A row for each finished run of the study, with bytes and non-zeros of its decoder (the encoder rests, and is the same in
+all of them), CIDEr, and the cross-entropy of a word of the validation captions, in which two runs differ less by chance.
+Beside them the captioners that were pruned alone, their decoders quantised after training on 64 training photos: to
+4 bits for each weight, and to as few as those that were trained in 3 bits have. What has been scored before is not
+scored again.
+"""
+
+import argparse
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from laconic import data, store
+from laconic.captioner.captioning import evaluate
+from laconic.captioner.engine import Engine
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import load, save
+from laconic.compress.quantized.after_training import entropy, quantize
+from laconic.config import expand
+from laconic.machine.process import settle_in
+from laconic.recipes.calibration import training_batches
+from laconic.recipes.folders import read_recipe, write_json
+from laconic.recipes.recipe import Recipe
+from laconic.report.drawing import drawing, subplots, write_figure
+from laconic.spec.manifest import MODEL, RESULT
+from laconic.text import pad_groups
+from laconic.training.evaluation import BATCH
+from laconic.training.features import cache_features
+from laconic.training.loop import cross_entropy
+
+PHOTOS = 64  # to calibrate on
+CODES = 4.0  # bits for each weight, calibrated
+ORDERS = {
+    "PQ": "prune, then\nquantise",
+    "QP": "quantise,\nthen prune",
+    "joint": "both from the\nbeginning",
+    "late": "quantise from\nthe middle on",
+    "APQ": "factorise, prune,\nquantise",
+}
+
+
+def rows_of(folder: Path, cache: Path, study: str) -> Iterator[dict[str, Any]]:
+    """Rows of a finished run: its own, and of one that was pruned alone those of its calibrated forms."""
+    order, *bits, seed = folder.name.split("_")
+    yield row(folder, folder / MODEL, cache, study, order=order, bits=int(bits[0][0]) if bits else 32, seed=int(seed))
+    trained = folder.with_name(f"PQ_3bits_{seed}") / MODEL
+    if order == "P" and trained.exists():
+        for target in (CODES, bits_of(trained)):
+            file = calibrated(folder, target)
+            yield row(folder, file, cache, study, order="P calibrated", bits=round(target, 2), seed=int(seed))
+
+
+def row(folder: Path, file: Path, cache: Path, study: str, *, order: str, bits: float, seed: int) -> dict[str, Any]:
+    """What is told of a file that a run left or that was made of it."""
+    recipe = read_recipe(folder)
+    assert isinstance(recipe, Recipe)
+    scores = scored(file, recipe, cache)
+    entries = [entry for name, entry in store.load(file).entries.items() if name.startswith("decoder.")]
+    return {
+        "name": folder.name if file.name == MODEL else f"{folder.name} {file.stem}",
+        "order": order,
+        "bits": bits,
+        "seed": seed,
+        "decoder_bytes": sum(entry.bytes for entry in entries),
+        "decoder_nnz": sum(entry.non_zeros for entry in entries),
+        "cider": round(100 * scores["CIDEr"], 2),
+        "cross_entropy": round(scores["cross_entropy"], 4),
+        "epochs": recipe.training.epochs,
+        "command": f"laconic study {study} --only {folder.name}",
+    }
+
+
+def scored(file: Path, recipe: Recipe, cache: Path) -> dict[str, float]:
+    """CIDEr of a file's captions of raw photos, by the engine, and the cross-entropy of people's captions."""
+    known = file.with_suffix(".scores.json")
+    if known.exists():
+        found: dict[str, float] = json.loads(known.read_text(encoding="utf8"))
+        return found
+    examples = data.load(recipe.data.name, expand(recipe.data.root), "val")
+    scores, _, _ = evaluate(Engine.load(file), examples, recipe.decoding, names=("CIDEr",))
+    kept = {"CIDEr": float(scores["CIDEr"] or 0), "cross_entropy": surprise(load(file), examples, recipe, cache)}
+    write_json(known, kept)
+    return kept
+
+
+@torch.no_grad()
+def surprise(captioner: ImageCaptioner, examples: data.Dataset, recipe: Recipe, cache: Path) -> float:
+    """Mean cross-entropy of a word of the captions, in nats."""
+    source = cache_features(captioner.encoder, captioner.config.encoder, examples, cache)
+    encode, total, words = captioner.vocabulary.encode, 0.0, 0
+    for start in range(0, len(examples), BATCH):
+        rows = range(start, min(start + BATCH, len(examples)))
+        said = [
+            [captioner.vocabulary.encode(text, recipe.data.max_length) for text in examples[i].captions] for i in rows
+        ]
+        tokens = torch.from_numpy(pad_groups(said))
+        logits = captioner(source.batch(np.array(rows)), tokens)
+        total += float(cross_entropy(logits, tokens)) * len(logits)
+        words += len(logits)
+    return total / words
+
+
+def calibrated(folder: Path, bits: float) -> Path:
+    """The run's captioner with its decoder quantised after training."""
+    file = folder / f"calibrated_{bits:.2f}.safetensors"
+    if file.exists():
+        return file
+    captioner = load(folder / MODEL)
+    decoder = captioner.decoder
+    decoder.fold()
+    batches = [(captioner.features(inputs), tokens) for inputs, tokens in training_batches(captioner, folder, PHOTOS)]
+    steps = quantize(decoder, lambda batch: decoder(*batch), batches, bits=bits)
+    save(captioner, file, "trained", steps={f"decoder.{name}": step for name, step in steps.items()})
+    return file
+
+
+def bits_of(file: Path) -> float:
+    """Bits of the decoder's codes for each of its weights that is not zero, each coded by its frequency."""
+    packed = store.load(file)
+    bits = count = 0.0
+    for name, step in packed.steps.items():
+        if name.startswith("decoder."):
+            codes = torch.from_numpy(packed[name]).div(step).round()
+            bits, count = bits + entropy(codes), count + int(codes.count_nonzero())
+    return bits / count
+
+
+def figure_of(rows: list[dict[str, Any]]) -> Any:
+    """CIDEr of each order less that of pruning first, by seed, for each number of bits."""
+    found: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
+    for one in rows:
+        if one["order"] in ORDERS:
+            found[int(one["bits"]), int(one["seed"])][one["order"]] = float(one["cider"])
+    figure, axes = subplots(1, 2, 3.4, sharey=True)
+    for panel, bits in zip(axes, (4, 3), strict=True):
+        panel.axhline(0, color="#8a8a8a", linewidth=1)
+        panel.set_title(f"{bits} bits", fontsize=10)
+        for place, order in enumerate(ORDERS):
+            gains = [by[order] - by["PQ"] for (b, _), by in found.items() if b == bits and {order, "PQ"} <= by.keys()]
+            panel.plot([place] * len(gains), gains, "o", color="#2166ac", markersize=5, fillstyle="none")
+            if gains:
+                panel.plot(place, np.mean(gains), "_", color="#2166ac", markersize=18, markeredgewidth=2)
+        panel.set_xticks(range(len(ORDERS)), ORDERS.values(), fontsize=7)
+    axes[0].set_ylabel("CIDEr beside pruning first", fontsize=9)
+    return figure
+
+
+def carry_out() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="folder of the study's finished runs")
+    parser.add_argument("--study", default="recipes/studies/flickr8k_order.toml")
+    parser.add_argument("--cache", type=Path, default=Path("cache"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    settle_in(options.threads)
+    folders = sorted(path.parent for path in options.runs.glob(f"*/{RESULT}"))
+    rows = [row for folder in folders for row in rows_of(folder, options.cache, options.study)]
+    with (options.results / "order.csv").open("w", newline="", encoding="utf8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    with drawing():
+        write_figure(figure_of(rows), options.results / "order.png")
+
+
+if __name__ == "__main__":
+    carry_out()
