@@ -3,7 +3,7 @@
     python benchmarks/order.py runs/flickr8k_order --cache cache
 
 A row for each finished run of the study, with bytes and non-zeros of its decoder (the encoder rests, and is the same in
-all of them), CIDEr, and the cross-entropy of a word of the validation captions, in which two runs differ less by chance.
+all of them), CIDEr, and the cross-entropy of a word of the validation captions, in which runs differ less by chance.
 Beside them the captioners that were pruned alone, their decoders quantised after training on 64 training photos: to
 4 bits for each weight, and to as few as those that were trained in 3 bits have. What has been scored before is not
 scored again.
@@ -21,8 +21,6 @@ import numpy as np
 import torch
 
 from laconic import data, store
-from laconic.captioner.captioning import evaluate
-from laconic.captioner.engine import Engine
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import load, save
 from laconic.compress.quantized.after_training import entropy, quantize
@@ -34,7 +32,8 @@ from laconic.recipes.recipe import Recipe
 from laconic.report.drawing import drawing, subplots, write_figure
 from laconic.spec.manifest import MODEL, RESULT
 from laconic.text import pad_groups
-from laconic.training.evaluation import BATCH
+from laconic.training.batches import Source
+from laconic.training.evaluation import BATCH, evaluate
 from laconic.training.features import cache_features
 from laconic.training.loop import cross_entropy
 
@@ -81,28 +80,27 @@ def row(folder: Path, file: Path, cache: Path, study: str, *, order: str, bits: 
 
 
 def scored(file: Path, recipe: Recipe, cache: Path) -> dict[str, float]:
-    """CIDEr of a file's captions of raw photos, by the engine, and the cross-entropy of people's captions."""
+    """CIDEr of a file's captions, and the mean cross-entropy of a word of people's captions, in nats."""
     known = file.with_suffix(".scores.json")
     if known.exists():
         found: dict[str, float] = json.loads(known.read_text(encoding="utf8"))
         return found
+    captioner = load(file)
     examples = data.load(recipe.data.name, expand(recipe.data.root), "val")
-    scores, _, _ = evaluate(Engine.load(file), examples, recipe.decoding, names=("CIDEr",))
-    kept = {"CIDEr": float(scores["CIDEr"] or 0), "cross_entropy": surprise(load(file), examples, recipe, cache)}
+    source = cache_features(captioner.encoder, captioner.config.encoder, examples, cache)
+    scores, _ = evaluate(captioner, source, examples, recipe.decoding)
+    kept = {"CIDEr": float(scores["CIDEr"]), "cross_entropy": surprise(captioner, source, examples, recipe)}
     write_json(known, kept)
     return kept
 
 
 @torch.no_grad()
-def surprise(captioner: ImageCaptioner, examples: data.Dataset, recipe: Recipe, cache: Path) -> float:
-    """Mean cross-entropy of a word of the captions, in nats."""
-    source = cache_features(captioner.encoder, captioner.config.encoder, examples, cache)
-    encode, total, words = captioner.vocabulary.encode, 0.0, 0
+def surprise(captioner: ImageCaptioner, source: Source, examples: data.Dataset, recipe: Recipe) -> float:
+    """Mean cross-entropy of a word."""
+    length, total, words = recipe.data.max_length, 0.0, 0
     for start in range(0, len(examples), BATCH):
         rows = range(start, min(start + BATCH, len(examples)))
-        said = [
-            [captioner.vocabulary.encode(text, recipe.data.max_length) for text in examples[i].captions] for i in rows
-        ]
+        said = [[captioner.vocabulary.encode(text, length) for text in examples[row].captions] for row in rows]
         tokens = torch.from_numpy(pad_groups(said))
         logits = captioner(source.batch(np.array(rows)), tokens)
         total += float(cross_entropy(logits, tokens)) * len(logits)
