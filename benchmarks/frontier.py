@@ -6,7 +6,8 @@ Packs each finished run of the study: one trained in few bits as it was trained,
 calibrated compact form. Every row is such a file, captioned from raw photos of the validation split and scored; what
 has been scored before is not scored again, and rows of runs that are not in the folder stay as they are. Each captioner
 is compared with the dense one that it was made from, and where its training was self-critical, with a dense one whose
-training was so, too, if there is one.
+training was so, too, if there is one. A dense captioner on an encoder that is small already is no such measure: in its
+place stands one of equal training on the whole encoder, from another study (CONTROLS).
 """
 
 import argparse
@@ -34,6 +35,9 @@ PUBLISHED = (  # of COCO; the second score is of each paper's own dense captione
 )
 
 
+CONTROLS = {"on_tiny": ("flickr8k_captioners", "up_down_dense")}  # of runs that take their encoder from a small file
+
+
 def rows_of(folder: Path, study: str, dense: dict[str, float]) -> Iterator[dict[str, Any]]:
     """A row for each file of a finished run. `dense`: CIDEr of the dense runs before it, by name; it joins them."""
     recipe, result = read_recipe(folder), json.loads((folder / RESULT).read_text(encoding="utf8"))
@@ -44,7 +48,8 @@ def rows_of(folder: Path, study: str, dense: dict[str, float]) -> Iterator[dict[
     for values in ("trained",) if trained else ("half", "compact"):
         scores = scored(folder, recipe, values)
         cider = round(100 * scores["CIDEr"], 2)
-        if recipe.pruning.method == "none" and not trained and values == "half":
+        whole = recipe.pruning.method == "none" and not trained and not recipe.encoder_from
+        if whole and values == "half":
             dense[folder.name] = cider
         beside = folder.name if folder.name in dense else _control(folder, recipe, dense)
         yield {
@@ -75,8 +80,11 @@ def rows_of(folder: Path, study: str, dense: dict[str, float]) -> Iterator[dict[
 def _control(folder: Path, recipe: Recipe, dense: dict[str, float]) -> str:
     """The dense run that a run is compared with: its teacher, or that of the run it goes on from; of the same objective
     where there is one."""
+    if folder.name in CONTROLS:
+        return CONTROLS[folder.name][1]
     if recipe.distillation.teacher:
-        return Path(recipe.distillation.teacher).parent.name
+        teacher = Path(recipe.distillation.teacher).parent
+        return CONTROLS.get(teacher.name, ("", teacher.name))[1]
     before = folder.with_name(Path(recipe.initial).parent.name)
     earlier = read_recipe(before)
     assert isinstance(earlier, Recipe)
@@ -111,7 +119,7 @@ def carry_out() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args()
     names = json.loads((options.runs / STUDY).read_text(encoding="utf8"))["runs"]
-    dense: dict[str, float] = {}
+    dense = {run: _cider(options.results / study / "runs.csv", run) for study, run in CONTROLS.values()}
     rows = [
         row
         for name in names
@@ -128,6 +136,11 @@ def carry_out() -> None:
     points = [Point(str(row["name"]), float(row["bytes"]), float(row["cider"]), best) for row in rows]
     with drawing():
         write_figure(frontier_figure(points, PUBLISHED), options.results / "frontier.png")
+
+
+def _cider(table: Path, run: str) -> float:
+    with table.open(newline="", encoding="utf8") as file:
+        return next(round(float(row["CIDEr"]), 2) for row in csv.DictReader(file) if row["run"] == run)
 
 
 def _others(table: Path, commands: set[str]) -> list[dict[str, Any]]:

@@ -9,12 +9,13 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import operator
 import os
 import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -139,14 +140,20 @@ def digest(*values: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Lines such as 'training.epochs: 3 -> 20' for every value that differs."""
+def differences(
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    prefix: str = "",
+    *,
+    same: Callable[[Any, Any], bool] = operator.eq,
+) -> list[str]:
+    """Lines such as 'training.epochs: 3 -> 20' for every value that is not the `same`."""
     lines: list[str] = []
     for key in [*new, *(k for k in old if k not in new)]:
         a, b = old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            lines += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
+            lines += differences(a, b, f"{prefix}{key}.", same=same)
+        elif not same(a, b):
             lines.append(f"{prefix}{key}: {a} -> {b}")
     return lines
 

@@ -56,6 +56,15 @@ def test_a_run_that_has_trained_nothing_holds_no_folder(tmp_path):
         take(tmp_path, other, resume=True)
 
 
+def test_a_file_may_be_named_from_the_root_or_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    take(tmp_path / "run", replace(DENSE, initial="runs/dense/model.safetensors"))
+    (tmp_path / "run/log.jsonl").touch()
+    take(tmp_path / "run", replace(DENSE, initial=str(tmp_path / "runs/dense/model.safetensors")), resume=True)
+    with pytest.raises(TrainingError, match=r"other settings.*initial"):
+        take(tmp_path / "run", replace(DENSE, initial=str(tmp_path / "runs/other/model.safetensors")), resume=True)
+
+
 def test_of_two_that_claim_a_folder_at_once_the_second_sees_what_the_first_wrote(tmp_path, monkeypatch):
     """Another process comes and trains between the first look and the lock."""
     other = replace(DENSE, training=replace(DENSE.training, epochs=9))

@@ -91,8 +91,8 @@ class Stages:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.measured < 0 or not 0 <= self.first < 1 or not 0 < self.cut < 1:
             raise ConfigError(
-                f"compress: epochs = {self.epochs}, measured = {self.measured}, first = {self.first}, cut = {self.cut}; "
-                "give at least 1 epoch, at least 0 to measure, and shares from 0 to 1"
+                f"compress: epochs = {self.epochs}, measured = {self.measured}, first = {self.first}, "
+                f"cut = {self.cut}; give at least 1 epoch, at least 0 to measure, and shares from 0 to 1"
             )
 
 
@@ -271,7 +271,7 @@ def _to_budget(work: _Work) -> tuple[Made, ...]:
 
 
 def _measured_sparsity(work: _Work, wanted: float) -> float:
-    """The least sparsity whose file is to have the wanted size, by the prediction and how far it is from a trained file."""
+    """The least sparsity whose trained file is to have the wanted size: predicted, and set right by a measurement."""
     captioner, bits, where = load(work.model), work.stages.bits, part_to_prune(work.dense)
     sparsity = sparsity_for(captioner, wanted, bits, where)
     if not sparsity or not 0 < work.stages.measured < work.stages.epochs:

@@ -1,6 +1,7 @@
 """The folder of a run: which recipe it belongs to, whether it is finished, and who trains in it. Here is no torch."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from laconic.config import check_plain, differences, from_mapping, to_mapping
+from laconic.config import check_plain, differences, expand, from_mapping, to_mapping
 from laconic.errors import ConfigError, TrainingError
 from laconic.machine.files import write_text
 from laconic.recipes.older import in_todays_form, is_old, without_defaults
@@ -142,7 +143,14 @@ def _changes(held: dict[str, Any], recipe: AnyRecipe) -> list[str]:
     asked = to_mapping(recipe)
     if isinstance(recipe, Recipe) and is_old(held):  # and so holds no defaults
         asked["pruning"]["options"] = without_defaults(asked["pruning"]["options"])
-    return differences(to_mapping(_recipe_of(held)), asked)
+    return differences(to_mapping(_recipe_of(held)), asked, same=_alike)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two settings are one: a file may be named from the working folder or from the root."""
+    if one == other or not all(isinstance(value, str) and os.sep in value for value in (one, other)):
+        return bool(one == other)
+    return expand(one).absolute() == expand(other).absolute()
 
 
 def _check_result(result: Any, recipe: AnyRecipe) -> None:

@@ -233,13 +233,14 @@ def _check_stays_sparse(captioner: ImageCaptioner, recipe: Recipe) -> None:
     """ConfigError where training would fill up a sparse part because nothing masks it."""
     pruning, rates = recipe.pruning, recipe.training
     masked = "" if pruning.method == NONE else pruning.where
+    file = recipe.initial or recipe.inherit or recipe.encoder_from
     counted = non_zeros(captioner)
     for part, rate in (("decoder", rates.learning_rate), ("encoder", rates.encoder_learning_rate)):
         weights = counted[f"{part}_weights"]
         zeros = 1 - counted[part] / weights if weights else 0.0
         if rate > 0 and zeros > SPARSE and masked not in ("all", part):
             raise ConfigError(
-                f"{recipe.initial or recipe.inherit or recipe.encoder_from}: {zeros:.0%} of its {part} is zero, and training would fill it "
+                f"{file}: {zeros:.0%} of its {part} is zero, and training would fill it "
                 f'up; to keep it sparse set pruning.method = "frozen" with pruning.where = "all" or "{part}", or, '
                 f'beside another method with pruning.where = "all", pruning.freeze = "{part}"'
             )

@@ -19,7 +19,6 @@ from torch.autograd.function import once_differentiable
 from laconic.compress.piecewise import pieces
 from laconic.compress.stacking import QUANTISER, Transform
 
-
 ON_GRID = 1e-5  # relative: a step is held as its logarithm, which rounds it
 
 
