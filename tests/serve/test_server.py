@@ -1,5 +1,6 @@
 """The process: where it listens, and how it ends."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -7,14 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
 from laconic.errors import ConfigError
-from laconic.serve.server import address_of, beyond_loopback, listen
+from laconic.serve.server import Server, address_of, beyond_loopback, listen
+from laconic.serve.service import Service
+from laconic.serve.settings import Settings
 from laconic.spec.model import EncoderConfig
 
 
@@ -64,6 +67,41 @@ def test_version_six():
 def test_a_host_that_is_not_here(host):
     with pytest.raises(ConfigError, match="--host"):
         listen(host, 0)
+
+
+# The end
+
+
+def asked(client: socket.socket) -> bytes:
+    """First line of the answer to a question of whether the server is ready; nothing where it just hung up."""
+    with client, suppress(ConnectionError):
+        client.settimeout(20)
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        return client.recv(4096).partition(b"\r\n")[0]
+    return b""
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_who_has_just_connected_hears_of_the_end(engine, turns):
+    """However far asyncio has come with a connection: between accepting it and knowing of it lie turns of its loop."""
+
+    async def end() -> list[bytes]:
+        sockets = listen("127.0.0.1", 0)
+        service = Service(engine, "tiny", Settings())
+        server = Server(service, lambda _: None)
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup(sockets)
+        clients = [socket.create_connection(sockets[0].getsockname()) for _ in range(8)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        service.stopping = True
+        answers = asyncio.gather(*(asyncio.to_thread(asked, client) for client in clients))
+        await server.shutdown(sockets)
+        service.close()
+        return await answers
+
+    assert asyncio.run(end()) == [b"HTTP/1.1 503 Service Unavailable"] * 8
 
 
 # Processes

@@ -30,6 +30,7 @@ HEAD_BYTES = 16384  # of a request's head at most
 KEEP_ALIVE = 15  # seconds for the next request of a connection
 SPARE = 64  # file descriptors that are no connections
 BACKLOG = 1024
+TURNS = 4  # of asyncio's loop, in which a connection that it has accepted becomes one that it knows of; it takes two
 LAST = 2.0  # seconds in which who has connected may still ask, when no further connections are accepted
 
 
@@ -123,6 +124,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Closes the doors. Who has just come in gets to ask, and to hear that the server is stopping."""
         loop = asyncio.get_running_loop()
+        await self._stop_accepting()
         waiting = list(_connected(sockets or []))
         for server in self.servers:
             server.close()
@@ -132,6 +134,16 @@ class Server(uvicorn.Server):
         while self.server_state.connections and loop.time() < ends:
             await asyncio.sleep(0.01)
         await super().shutdown(sockets)
+
+    async def _stop_accepting(self) -> None:
+        """Has asyncio accept nobody, and finish with those whom it has: it forgets them where it closes meanwhile."""
+        loop = asyncio.get_running_loop()
+        with suppress(NotImplementedError):  # Windows
+            for server in self.servers:
+                for listening in server.sockets:
+                    loop.remove_reader(listening.fileno())
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
 
     def _connection(self) -> asyncio.Protocol:
         made: type[Any] = self.config.http_protocol_class
