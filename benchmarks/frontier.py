@@ -127,7 +127,7 @@ def carry_out() -> None:
         for row in rows_of(options.runs / name, options.study, dense)
     ]
     table = options.results / "frontier.csv"
-    rows = [*_others(table, {row["command"] for row in rows}), *rows]
+    rows = [*others(table, {row["command"] for row in rows}), *rows]
     with table.open("w", newline="", encoding="utf8") as file:
         writer = csv.DictWriter(file, list(rows[-1]), restval="", lineterminator="\n")
         writer.writeheader()
@@ -143,7 +143,7 @@ def _cider(table: Path, run: str) -> float:
         return next(round(float(row["CIDEr"]), 2) for row in csv.DictReader(file) if row["run"] == run)
 
 
-def _others(table: Path, commands: set[str]) -> list[dict[str, Any]]:
+def others(table: Path, commands: set[str]) -> list[dict[str, Any]]:
     """Rows of a table that other commands made."""
     if not table.exists():
         return []

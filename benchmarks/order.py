@@ -5,8 +5,8 @@
 A row for each finished run of the study, with bytes and non-zeros of its decoder (the encoder rests, and is the same in
 all of them), CIDEr, and the cross-entropy of a word of the validation captions, in which runs differ less by chance.
 Beside them the captioners that were pruned alone, their decoders quantised after training on 64 training photos: to
-4 bits for each weight, and to as few as those that were trained in 3 bits have. What has been scored before is not
-scored again.
+4 bits for each weight, and to nearly as few as that can do. What has been scored before is not
+scored again, and rows of runs that are not in the folder stay as they are.
 """
 
 import argparse
@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from frontier import others
 
 from laconic import data, store
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import load, save
-from laconic.compress.quantized.after_training import entropy, quantize
+from laconic.compress.quantized.after_training import quantize
 from laconic.config import expand
 from laconic.machine.process import settle_in
 from laconic.recipes.calibration import training_batches
@@ -38,7 +39,7 @@ from laconic.training.features import cache_features
 from laconic.training.loop import cross_entropy
 
 PHOTOS = 64  # to calibrate on
-CODES = 4.0  # bits for each weight, calibrated
+CODES = (4.0, 2.6)  # bits for each weight, calibrated
 ORDERS = {
     "PQ": "prune, then\nquantise",
     "QP": "quantise,\nthen prune",
@@ -52,11 +53,10 @@ def rows_of(folder: Path, cache: Path, study: str) -> Iterator[dict[str, Any]]:
     """Rows of a finished run: its own, and of one that was pruned alone those of its calibrated forms."""
     order, *bits, seed = folder.name.split("_")
     yield row(folder, folder / MODEL, cache, study, order=order, bits=int(bits[0][0]) if bits else 32, seed=int(seed))
-    trained = folder.with_name(f"PQ_3bits_{seed}") / MODEL
-    if order == "P" and trained.exists():
-        for target in (CODES, bits_of(trained)):
+    if order == "P":
+        for target in CODES:
             file = calibrated(folder, target)
-            yield row(folder, file, cache, study, order="P calibrated", bits=round(target, 2), seed=int(seed))
+            yield row(folder, file, cache, study, order="P calibrated", bits=target, seed=int(seed))
 
 
 def row(folder: Path, file: Path, cache: Path, study: str, *, order: str, bits: float, seed: int) -> dict[str, Any]:
@@ -122,17 +122,6 @@ def calibrated(folder: Path, bits: float) -> Path:
     return file
 
 
-def bits_of(file: Path) -> float:
-    """Bits of the decoder's codes for each of its weights that is not zero, each coded by its frequency."""
-    packed = store.load(file)
-    bits = count = 0.0
-    for name, step in packed.steps.items():
-        if name.startswith("decoder."):
-            codes = torch.from_numpy(packed[name]).div(step).round()
-            bits, count = bits + entropy(codes), count + int(codes.count_nonzero())
-    return bits / count
-
-
 def figure_of(rows: list[dict[str, Any]]) -> Any:
     """CIDEr of each order less that of pruning first, by seed, for each number of bits."""
     found: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
@@ -164,7 +153,9 @@ def carry_out() -> None:
     settle_in(options.threads)
     folders = sorted(path.parent for path in options.runs.glob(f"*/{RESULT}"))
     rows = [row for folder in folders for row in rows_of(folder, options.cache, options.study)]
-    with (options.results / "order.csv").open("w", newline="", encoding="utf8") as file:
+    table = options.results / "order.csv"
+    rows = sorted([*others(table, {row["command"] for row in rows}), *rows], key=lambda row: str(row["name"]))
+    with table.open("w", newline="", encoding="utf8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

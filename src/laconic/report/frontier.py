@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLOSE = 1.5  # times larger than the one before: their names would lie on each other
+SAME_LINE = 1.0  # per cent: their names would stand on one line
 OURS, OTHERS = "#2166ac", "#8a8a8a"
 
 
@@ -60,10 +61,14 @@ def frontier_figure(points: Sequence[Point], published: Sequence[Point]) -> "Fig
         _name(axes, point, OURS, left=left, up=6 if left else -4)
     for point in published:
         axes.plot(point.bytes / 1e6, point.share, "s", color=OTHERS, markersize=5)
-        _name(axes, point, OTHERS, left=True, up=0)
+        _name(axes, point, OTHERS, left=True, up=-13 if any(_near(point, one) for one in best) else 0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.margins(x=0.15, y=0.12)
     return figure
+
+
+def _near(one: Point, other: Point) -> bool:
+    return abs(one.share - other.share) < SAME_LINE and abs(math.log(one.bytes / other.bytes)) < math.log(4)
 
 
 def _name(axes: "Axes", point: Point, colour: str, *, left: bool, up: float) -> None:
