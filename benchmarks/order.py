@@ -41,11 +41,11 @@ from laconic.training.loop import cross_entropy
 PHOTOS = 64  # to calibrate on
 CODES = (4.0, 2.6)  # bits for each weight, calibrated
 ORDERS = {
-    "PQ": "prune, then\nquantise",
-    "QP": "quantise,\nthen prune",
-    "joint": "both from the\nbeginning",
-    "late": "quantise from\nthe middle on",
-    "APQ": "factorise, prune,\nquantise",
+    "PQ": "prune,\nquantise",
+    "QP": "quantise,\nprune",
+    "joint": "both\nat once",
+    "late": "both, few\nbits late",
+    "APQ": "factorise,\nprune,\nquantise",
 }
 
 
