@@ -57,9 +57,9 @@ def test_a_head_has_its_time(served, engine):
 
 
 def test_slow_bodies_are_told_so_and_stand_in_nobodys_way(served, engine, photo):
-    with served(engine, stall_timeout=0.5) as (port, service):
+    with served(engine, stall_timeout=3.0) as (port, service):
         slow = [connect(port, HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * 10) for _ in range(60)]
-        while service.working < 60:
+        while service.working < 60:  # before the first has been too slow
             time.sleep(0.01)
         assert seconds_of_a_caption(port, photo(1)) < 5
         for one in slow:
