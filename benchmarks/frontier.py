@@ -80,17 +80,19 @@ def rows_of(folder: Path, study: str, dense: dict[str, float]) -> Iterator[dict[
 def _control(folder: Path, recipe: Recipe, dense: dict[str, float]) -> str:
     """The dense run that a run is compared with: its teacher, or that of the run it goes on from; of the same objective
     where there is one."""
-    if folder.name in CONTROLS:
-        return CONTROLS[folder.name][1]
-    if recipe.distillation.teacher:
-        teacher = Path(recipe.distillation.teacher).parent
-        return CONTROLS.get(teacher.name, ("", teacher.name))[1]
+    if folder.name in CONTROLS or recipe.distillation.teacher:
+        return _whole(folder.name if folder.name in CONTROLS else Path(recipe.distillation.teacher).parent.name)
     before = folder.with_name(Path(recipe.initial).parent.name)
     earlier = read_recipe(before)
     assert isinstance(earlier, Recipe)
     name = _control(before, earlier, dense) if earlier.pruning.method != "none" else before.name
     alike = f"{name}_{recipe.objective}"
     return alike if alike in dense else name
+
+
+def _whole(run: str) -> str:
+    """The dense run on a whole encoder: itself, or what stands in its place."""
+    return CONTROLS[run][1] if run in CONTROLS else run
 
 
 def scored(folder: Path, recipe: Recipe, values: str) -> dict[str, float]:
@@ -126,12 +128,7 @@ def carry_out() -> None:
         if (options.runs / name / RESULT).is_file()
         for row in rows_of(options.runs / name, options.study, dense)
     ]
-    table = options.results / "frontier.csv"
-    rows = [*others(table, {row["command"] for row in rows}), *rows]
-    with table.open("w", newline="", encoding="utf8") as file:
-        writer = csv.DictWriter(file, list(rows[-1]), restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = write_rows(options.results / "frontier.csv", rows)
     best = max(float(row["dense_cider"] or 0) for row in rows)  # others were on the way to it
     points = [Point(str(row["name"]), float(row["bytes"]), float(row["cider"]), best) for row in rows]
     with drawing():
@@ -143,8 +140,17 @@ def _cider(table: Path, run: str) -> float:
         return next(round(float(row["CIDEr"]), 2) for row in csv.DictReader(file) if row["run"] == run)
 
 
-def others(table: Path, commands: set[str]) -> list[dict[str, Any]]:
-    """Rows of a table that other commands made."""
+def write_rows(table: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Writes the rows behind those that other commands made; gives all of them."""
+    rows = [*_others(table, {row["command"] for row in rows}), *rows]
+    with table.open("w", newline="", encoding="utf8") as file:
+        writer = csv.DictWriter(file, list(rows[-1]), restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def _others(table: Path, commands: set[str]) -> list[dict[str, Any]]:
     if not table.exists():
         return []
     with table.open(newline="", encoding="utf8") as file:

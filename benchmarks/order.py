@@ -10,7 +10,6 @@ scored again, and rows of runs that are not in the folder stay as they are.
 """
 
 import argparse
-import csv
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from frontier import others
+from frontier import write_rows
 
 from laconic import data, store
 from laconic.captioner.image_captioner import ImageCaptioner
@@ -153,12 +152,7 @@ def carry_out() -> None:
     settle_in(options.threads)
     folders = sorted(path.parent for path in options.runs.glob(f"*/{RESULT}"))
     rows = [row for folder in folders for row in rows_of(folder, options.cache, options.study)]
-    table = options.results / "order.csv"
-    rows = sorted([*others(table, {row["command"] for row in rows}), *rows], key=lambda row: str(row["name"]))
-    with table.open("w", newline="", encoding="utf8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = write_rows(options.results / "order.csv", rows)
     with drawing():
         write_figure(figure_of(rows), options.results / "order.png")
 

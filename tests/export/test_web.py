@@ -76,8 +76,10 @@ def run(site: Path, folder: Path, *jobs: dict[str, object]) -> list[object]:
 
 @needs_module
 def test_the_ready_made_captioner_is_small(site):
-    """In bytes as they lie there, which any host sends."""
-    assert sum(path.stat().st_size for path in site.rglob("*") if path.name != MANIFEST) < 2_400_000
+    """In bytes as they lie there, which any host sends: program, plan and page beside the packed file."""
+    packed = packed_file(SMALLEST).stat().st_size
+    assert packed < 1_000_000
+    assert sum(path.stat().st_size for path in site.rglob("*") if path.name != MANIFEST) < 2.5 * packed
 
 
 @needs_module

@@ -5,6 +5,7 @@ Knows nothing of training, data sets or metrics.
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from laconic.models.layers import fold_batch_norm
 from laconic.spec.model import ModelConfig
 from laconic.spec.packed import damaged_configuration, packed_config, read_spec
 from laconic.store.codecs import keeps_float32
+from laconic.store.values import codes_on_grid
 from laconic.text import Vocabulary
 
 MAX_WEIGHTS = 2**28  # of a captioner with its encoder, 1 GiB; the largest that were published have a fifth of it
@@ -83,14 +85,12 @@ def save(
 @torch.no_grad()
 def still_on_grid(captioner: ImageCaptioner, steps: Mapping[str, float]) -> dict[str, float]:
     """Those of the steps, by names of weights, whose weights are whole multiples of them to the last bit."""
-    weights = captioner.state_dict()
-
-    def lies(name: str, step: float) -> bool:
-        weight = weights[name].float()
-        size = weight.new_tensor(step)
-        return torch.equal((weight / size).round_() * size, weight)
-
-    return {name: step for name, step in steps.items() if name in weights and lies(name, step)}
+    weights, kept = captioner.state_dict(), {}
+    for name in steps.keys() & weights.keys():
+        with suppress(ValueError):  # it has moved
+            codes_on_grid(weights[name].float().cpu().numpy(), steps[name])
+            kept[name] = steps[name]
+    return kept
 
 
 @torch.no_grad()

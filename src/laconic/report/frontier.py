@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLOSE = 1.5  # times larger than the one before: their names would lie on each other
-SAME_LINE = 1.0  # per cent: their names would stand on one line
+SAME_LINE, SAME_PLACE = 1.0, 4.0  # per cent, and times larger: names of points that near would lie on each other
 OURS, OTHERS = "#2166ac", "#8a8a8a"
 
 
@@ -68,7 +68,7 @@ def frontier_figure(points: Sequence[Point], published: Sequence[Point]) -> "Fig
 
 
 def _near(one: Point, other: Point) -> bool:
-    return abs(one.share - other.share) < SAME_LINE and abs(math.log(one.bytes / other.bytes)) < math.log(4)
+    return abs(one.share - other.share) < SAME_LINE and abs(math.log(one.bytes / other.bytes)) < math.log(SAME_PLACE)
 
 
 def _name(axes: "Axes", point: Point, colour: str, *, left: bool, up: float) -> None:
