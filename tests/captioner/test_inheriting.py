@@ -49,6 +49,17 @@ def test_what_is_alike_is_taken_as_it_is(name: str) -> None:
     torch.testing.assert_close(logits(smaller), logits(larger), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_tables_of_the_same_form_keep_their_zeros(tied: bool) -> None:
+    larger, smaller = (make("soft_attention", seed=seed, rank=6, tied=tied) for seed in (0, 1))
+    with torch.no_grad():
+        larger.decoder.embedding.weight[:, ::2] = 0
+        larger.decoder.reduce.weight[::3] = 0
+    inherit(smaller, larger)
+    for name, weight in larger.decoder.named_parameters():
+        assert torch.equal(smaller.decoder.get_parameter(name), weight), name
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_a_rank_that_is_enough_changes_nothing(name: str) -> None:
     larger = make(name)

@@ -51,7 +51,7 @@ def inherit(smaller: ImageCaptioner, larger: ImageCaptioner) -> None:
     if isinstance(config, ObjectRelationConfig) and isinstance(source.config, ObjectRelationConfig):
         weights = _shared(weights, config, source.config)
     if smaller.vocabulary == larger.vocabulary:
-        weights |= _tables(config, weights, reduces=to.reduce is not None)
+        weights |= _same_tables(shapes, source) or _tables(config, weights, reduces=to.reduce is not None)
     else:
         shapes = {name: shape for name, shape in shapes.items() if name not in TABLES}
     _check_shapes(shapes, {name: tuple(weight.shape) for name, weight in weights.items()})
@@ -90,6 +90,13 @@ def _whole_tables(captioner: TorchCaptioner[Any]) -> Weights:
     if REDUCE in weights:
         weights[OUTPUT] = weights[OUTPUT] @ weights.pop(REDUCE)
     return weights
+
+
+def _same_tables(shapes: Mapping[str, Shape], source: TorchCaptioner[Any]) -> Weights:
+    """The source's tables where they have the form that is asked for, with their zeros; else none."""
+    tables: Weights = {name: weight for name, weight in source.named_parameters() if name in TABLES}
+    wanted = {name: shape for name, shape in shapes.items() if name in TABLES}
+    return tables if wanted == {name: tuple(weight.shape) for name, weight in tables.items()} else {}
 
 
 def _tables(config: WordTables, weights: Mapping[str, Tensor], *, reduces: bool) -> Weights:

@@ -3,7 +3,9 @@
 The Pruner, the Quantizer and UPop attach in the same way. Knows nothing of masks.
 """
 
+import sys
 from collections.abc import Callable, Iterable
+from types import FrameType
 
 import torch
 from torch import nn
@@ -17,7 +19,8 @@ class Attachment:
     it is given, before each step.
 
     A step within a step (of an optimizer that wraps another) is none of the training's, and neither is one that a
-    GradScaler has skipped. Gradients that a skipped step leaves behind are those that `forget` clears.
+    GradScaler has skipped, or one that has raised. Gradients that a skipped step leaves behind are those that `forget`
+    clears.
 
     Args:
         optimizer: of the training.
@@ -39,18 +42,26 @@ class Attachment:
         refuse_untold(optimizer)
         self.optimizer = optimizer
         depth = 0
+        outermost: FrameType | None = None
 
         def before(*_: object) -> None:
-            nonlocal depth
-            if depth == 0 and starting is not None:
-                starting()
+            nonlocal depth, outermost
+            caller = sys._getframe(1)
+            if depth and not _is_within(caller, outermost):  # that step has raised, so that nobody told of its end
+                depth = 0
+            if depth == 0:
+                outermost = caller
+                if starting is not None:
+                    starting()
             depth += 1
 
         def after(*_: object) -> None:
-            nonlocal depth
+            nonlocal depth, outermost
             depth -= 1
-            if depth == 0 and not _skipped(optimizer):
-                stepped()
+            if depth == 0:
+                outermost = None
+                if not _skipped(optimizer):
+                    stepped()
 
         zero_grad = optimizer.zero_grad
 
@@ -86,6 +97,13 @@ def unscale(parameters: Iterable[nn.Parameter], scale: float) -> bool:
     """
     gradients = [p.grad.div_(scale) for p in parameters if p.grad is not None]
     return all_finite([gradient.reshape(-1) for gradient in gradients])
+
+
+def _is_within(frame: FrameType | None, outer: FrameType | None) -> bool:
+    """Whether a call is part of another one."""
+    while frame is not None and frame is not outer:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _skipped(optimizer: torch.optim.Optimizer) -> bool:

@@ -133,3 +133,7 @@ def test_an_unknown_optimizer_is_refused_at_its_first_step(task):
     Pruner(model, Fisher(0.9), steps=40).attach(optimizer)
     with pytest.raises(PruningError, match="which Foreign lacks"):
         task.train(model, optimizer, 1)
+
+
+def test_of_nothing_nothing_is_kept():
+    assert keep_largest({}, 0.5) == {}

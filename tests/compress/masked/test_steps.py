@@ -14,7 +14,7 @@ from laconic.compress.masked.fisher import Fisher
 from laconic.compress.masked.magnitude import Gradual, Magnitude
 from laconic.compress.masked.pruner import Pruner
 from laconic.compress.masked.supermask import Supermask
-from laconic.errors import PruningError
+from laconic.errors import LaconicWarning, PruningError
 
 METHODS = {"supermask": Supermask(0.9), "gradual": Gradual(0.9), "fisher": Fisher(0.9)}
 SPARSITY = 1 - (25856 - int(0.9 * 25856)) / 25856
@@ -317,3 +317,55 @@ def test_a_masked_model_is_traced_and_exported(task, adam, name):
     model.eval()
     for made in (torch.jit.trace(model, task.x), torch.export.export(model, (task.x,)).module()):
         torch.testing.assert_close(made(task.x), model(task.x))
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_step_that_raises_is_none_and_the_next_ones_count(task, nested):
+    class Twice(torch.optim.Adam):
+        """Steps within its step, as optimizers do that look ahead."""
+
+        def step(self, closure=None):
+            return super().step(closure)
+
+    model = task.net()
+    optimizer = (Twice if nested else torch.optim.Adam)(model.parameters(), lr=1e-3)
+    pruner = Pruner(model, Gradual(0.9), steps=20).attach(optimizer)
+
+    def closure():
+        raise RuntimeError("out of memory")
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            optimizer.step(closure)
+    assert pruner.steps_done == 0
+    task.train(model, optimizer, 20)
+    assert pruner.steps_done == 20
+    pruner.finalize()
+
+
+class Unread(nn.Module):
+    """A layer that the loss depends on, and one that it does not."""
+
+    def __init__(self, task):
+        super().__init__()
+        self.read, self.unread = task.net(), nn.Linear(64, 128)
+
+    def forward(self, x):
+        return self.read(x)
+
+
+def test_weights_without_a_gradient_are_told_of_and_known_after_a_resume(task, adam):
+    model = Unread(task)
+    optimizer = adam(model)
+    pruner = Pruner(model, Fisher(0.9), steps=40).attach(optimizer)
+    with pytest.warns(LaconicWarning, match=r"unread\.weight: never had a gradient, so 24% of the weights to prune"):
+        task.train(model, optimizer, 35)
+    assert pruner.near_target
+    resumed = Unread(task)
+    again = Pruner(resumed, Fisher(0.9), steps=40)
+    resumed.load_state_dict(model.state_dict())
+    again.load_state_dict(copy.deepcopy(pruner.state_dict()))
+    assert (again.target, again.near_target) == (pruner.target, True)

@@ -95,3 +95,8 @@ def test_what_cannot_be_told_is_not_counted():
         F.linear(x, weight.clone())
         grouped(torch.randn(1, 4, 5, 5))
     assert not seen
+
+
+def test_inputs_that_never_change_leave_second_moments_that_can_be_inverted():
+    constant = torch.full((200_000, 3), 7.3)
+    torch.linalg.cholesky(moments(constant).second(about_mean=True))

@@ -34,7 +34,7 @@ def keep_largest(
     for name, tensor in scores.items():
         if tensor.isnan().any():
             raise PruningError(f"{name} cannot be ranked: its scores are not numbers, so the training has diverged")
-    if scope == "uniform":
+    if scope == "uniform" or not scores:
         return {
             name: _keep(tensor.flatten(), sparsity, None if ties is None else ties[name].flatten()).view_as(tensor)
             for name, tensor in scores.items()

@@ -3,7 +3,8 @@
 A new one is a frozen dataclass that inherits from `Scored` and says in `scores` which weights matter.
 """
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +16,7 @@ from laconic.compress.masked.masks import FixedMask
 from laconic.compress.masked.method import Method
 from laconic.compress.masked.ranking import Scope, Scores, keep_largest
 from laconic.compress.masked.schedule import Schedule
-from laconic.errors import PruningError
+from laconic.errors import LaconicWarning, PruningError
 
 # Optimizers of PyTorch with a mean of g^2 per weight, and the names that such means have in an optimizer's state.
 # Others (Adamax: a maximum, Adagrad: a sum, Adafactor: rows and columns) are none.
@@ -68,10 +69,8 @@ class Ranked(Driver):
         self._trained = weights  # what the optimizer knows
         if method.schedule is not None:
             method.schedule.over(steps)  # raises where they are too few
+        check_named(method.parts, weights)
         self._part = {name: _part_of(name, method.parts) for name in weights}
-        for part in method.parts:
-            if part not in self._part.values():
-                raise PruningError(f"parts: there is no weight to prune in {part!r}; there are {', '.join(weights)}")
 
     @property
     def moving(self) -> dict[str, MaskedWeight]:
@@ -97,6 +96,19 @@ class Ranked(Driver):
         progress = schedule.sparsity(1.0, step, self.steps)
         if progress is not None:
             self.prune(progress, moments=moments)
+        if self.settled(step) and self._unscored:
+            self._tell_unscored()
+
+    def _tell_unscored(self) -> None:
+        """What no loss depends on cannot be ranked; nobody would see in the model that it has not been pruned."""
+        names = sorted(self._unscored)
+        share = sum(self.weights[name].size for name in names) / self.count
+        warnings.warn(
+            f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}: never had a gradient, so {share:.0%} of the "
+            "weights to prune stay as they are; leave them out with where, or take them out of the model",
+            LaconicWarning,
+            stacklevel=2,
+        )
 
     def settled(self, step: int) -> bool:
         schedule = self.method.schedule
@@ -156,11 +168,12 @@ class Ranked(Driver):
         return self.share_under({name: self._sparsity(self._part[name]) for name in ranked})
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "sensed": self.sensed}
+        return {**super().state_dict(), "sensed": self.sensed, "unscored": sorted(self._unscored)}
 
     def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
         super().load_state_dict(state, step)
         self.sensed = bool(state.get("sensed", False))
+        self._unscored = self.weights.keys() & set(state.get("unscored", ()))
 
     def _require_losses(self) -> None:
         if self.method.needs_losses and not self.sensed:
@@ -202,6 +215,14 @@ class Ranked(Driver):
 def _no_moments(method: Method, optimizer: torch.optim.Optimizer) -> PruningError:
     name, lacking = type(method).__name__, type(optimizer).__name__
     return PruningError(f"{name} reads second moments, which {lacking} lacks: attach the pruner to an Adam")
+
+
+def check_named(parts: Iterable[str], names: Collection[str]) -> None:
+    """PruningError where the names of weights begin with none of the parts."""
+    found = {_part_of(name, parts) for name in names}
+    for part in parts:
+        if part not in found:
+            raise PruningError(f"parts: there is no weight to prune in {part!r}; there are {', '.join(names)}")
 
 
 def _part_of(name: str, parts: Iterable[str]) -> str | None:

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 # Samples that the prior counts for. Measured on TINY3 with three images: 100 and 2000 do worse on two others.
 PRIOR = 500
+LEAST_SPREAD = 1e-3  # of inputs about their mean, as a share of their mean square: below it there is only rounding
 LEAST_PRIOR = 0.01  # share of the prior however many samples there are, so that the moments stay invertible
 
 aten = torch.ops.aten
@@ -75,7 +76,8 @@ class Moments:
             if about_mean:
                 block = block - torch.outer(total, total) * (seen * (2 - seen) / samples**2)
             prior = max(1 - seen, LEAST_PRIOR)
-            level = block.diagonal().mean()
+            # of inputs that are always the same, what is left about their mean is rounding, and may be negative
+            level = torch.maximum(block.diagonal().mean(), LEAST_SPREAD * squares.diagonal().mean() / samples)
             block = block * (1 - prior)
             block.diagonal().add_(prior * level)
             matrix[start:stop, start:stop] += block
