@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from laconic.decode.search import Decoding
 from laconic.errors import ConfigError, TrainingError
 from laconic.recipes import choosing, compressing
 from laconic.recipes.choosing import Candidate, choose
-from laconic.recipes.compressing import Aim, Stages, compress, predicted_bytes, sparsity_for, stage_recipe
+from laconic.recipes.compressing import Aim, Stages, compress, stage_recipe
+from laconic.recipes.file_sizes import predicted_bytes
 from laconic.recipes.recipe import DataRecipe, Recipe
 from laconic.recipes.run import run_recipe
 from laconic.spec.model import DecoderConfig, EncoderConfig
@@ -40,29 +42,6 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-# Sizes
-
-
-def test_a_predicted_size_falls_with_the_sparsity_and_the_bits(dense: Path) -> None:
-    captioner = load(dense / "model.safetensors")
-    before = {name: tensor.clone() for name, tensor in captioner.state_dict().items()}
-    sizes = [predicted_bytes(captioner, share, 4) for share in (0.0, 0.5, 0.9)]
-    assert sizes == sorted(sizes, reverse=True)
-    assert predicted_bytes(captioner, 0.5, 3) < sizes[1]
-    assert all(tensor.equal(captioner.state_dict()[name]) for name, tensor in before.items())
-
-
-def test_the_sparsity_for_a_budget_fits_it_closely(dense: Path) -> None:
-    captioner = load(dense / "model.safetensors")
-    full, least = (predicted_bytes(captioner, share, 4) for share in (0.0, 0.9))
-    budget = (full + least) // 2
-    found = sparsity_for(captioner, budget, 4)
-    assert 0.98 * budget < predicted_bytes(captioner, found, 4) <= budget
-    assert sparsity_for(captioner, full + 1, 4) == 0.0
-    with pytest.raises(ConfigError, match="too little"):
-        sparsity_for(captioner, 1000, 4)
-
-
 # Stages
 
 
@@ -73,6 +52,30 @@ def test_a_stage_prunes_quantises_and_distils_from_the_dense_captioner(dense: Pa
     assert recipe.distillation.teacher == recipe.initial == str(model)
     assert (recipe.quantization.bits, recipe.quantization.where) == (4, "all")
     assert (recipe.training.epochs, recipe.training.encoder_learning_rate) == (2, SHORT.encoder_learning_rate)
+
+
+@pytest.mark.parametrize("key", ["inherit", "encoder_from", "initial"])
+def test_a_stage_begins_with_the_dense_captioner_whatever_that_began_with(key: str) -> None:
+    dense = replace(DENSE, **{key: "earlier.safetensors"})
+    recipe = stage_recipe(dense, SHORT, sparsity=0.8, initial=Path("a"), teacher=Path("a"), epochs=1)
+    assert (recipe.initial, recipe.inherit, recipe.encoder_from) == ("a", "", "")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"bits": 9}, {"bits": 0}, {"learning_rate": -1.0}, {"encoder_learning_rate": 0.0}, {"epochs": 0}]
+)
+def test_a_stage_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"compress.*{next(iter(wrong))}"):
+        Stages(**wrong)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_before(dense: Path, tmp_path: Path) -> None:
+    budget = predicted_bytes(load(dense / "model.safetensors"), 0.6, 4)
+    out = tmp_path / "out"
+    (out / "model.safetensors").mkdir(parents=True)
+    with pytest.raises(TrainingError, match="cannot be written"):
+        compress(dense, Aim(budget=budget), out, tmp_path / "cache", stages=SHORT)
+    assert not (out / "compressed.json").exists()
 
 
 def test_a_budget_is_met_by_the_file_itself(dense: Path, tmp_path: Path) -> None:
@@ -193,7 +196,13 @@ def test_shares(text: str, share: float) -> None:
     assert share_of(text) == share
 
 
-@pytest.mark.parametrize("words", [["--budget", "1 apple"], ["--budget", "0MB"], ["--keep", "120%"], ["--keep", "x"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--budget", size] for size in ("1 apple", "0MB", "0.5", "9" * 400)),
+        *(["--keep", share] for share in ("120%", "x")),
+    ],
+)
 def test_what_is_no_size_or_share_is_refused(words: list[str], dense: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compress", str(dense), *words]) == 2
     assert words[1] in capsys.readouterr().err
@@ -206,6 +215,20 @@ def test_the_command_shows_what_came_out(dense: Path, tmp_path: Path, capsys: py
     said = capsys.readouterr().out
     assert "stage1" in said
     assert "laconic caption" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(["--bits", "9"], "9"), (["--trial-epochs", "0", "--bits", "3", "4"], "trial"), (["--threads", "-1"], "-1")],
+)
+def test_what_cannot_be_is_found_before_a_recipe_is_trained(
+    words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dense.toml").write_text('data = { name = "scenes", train = 8, val = 2 }\n')
+    folder = ["-o", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    assert main(["compress", str(tmp_path / "dense.toml"), "--keep", "90%", *words, *folder]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 # Choosing

@@ -17,9 +17,10 @@ from laconic.data import Scenes, readable, write_karpathy
 from laconic.data.karpathy import SPLITS
 from laconic.errors import ConfigError, DataError
 from laconic.recipes.methods import method_class, method_of
-from laconic.recipes.plan import Place, build, check, encoder_changes, part, plan, splits
+from laconic.recipes.plan import Place, build, check, encoder_changes, part, plan
 from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
 from laconic.recipes.run import run_recipe
+from laconic.recipes.splits import splits
 from laconic.recipes.tickets import FrozenMasks
 from laconic.spec.model import DecoderConfig, EncoderConfig
 from laconic.training.checkpoint import save_checkpoint
@@ -206,6 +207,14 @@ def test_options_that_a_method_does_not_have_are_refused_by_name(short, method, 
         ({"decoder": DecoderConfig(options={"hidden": 10**6})}, "here: the captioner has .* weights, the limit is"),
         ({"encoder": EncoderConfig("vgg")}, "here: encoder 'vgg' is unknown"),
         ({"data": DataRecipe("scene")}, "here: no data set 'scene'"),
+        (
+            {"pruning": Pruning("fisher", options={"sparsity": 0.5, "parts": {"encoder": 0.5}})},
+            "here: parts: .* in 'encoder'",
+        ),
+        (
+            {"pruning": Pruning("fisher", "all", options={"sparsity": 0.5})},
+            r"here: pruning.*set training\.encoder_learning_rate above 0",
+        ),
     ],
 )
 def test_what_cannot_be_is_found_without_data_or_memory(short, change, message):

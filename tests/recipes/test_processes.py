@@ -205,3 +205,9 @@ def test_ctrl_c_waits_while_a_run_is_started_and_ends_it_without_a_traceback(mon
     signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # to this thread: any other would let it in
     with pytest.raises(SystemExit):
         processes._work(Recipe(), tmp_path, tmp_path, 0, Pipe())
+
+
+def test_a_run_whose_need_is_not_among_them_is_not_started(monkeypatch, tmp_path):
+    Pool(monkeypatch, set())
+    (outcome,) = carry_out([StudyRun("b", Recipe(), ("a",))], Workshop(tmp_path, tmp_path))
+    assert (outcome.status, outcome.reason) == ("not started", "needs a, which is not among the runs")

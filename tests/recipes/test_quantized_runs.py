@@ -13,9 +13,9 @@ from laconic.captioner.packing import load
 from laconic.cli import main
 from laconic.decode.search import Decoding
 from laconic.recipes import run as running
-from laconic.recipes.plan import splits
 from laconic.recipes.recipe import DataRecipe, Pruning, Quantization, Recipe
 from laconic.recipes.run import run_recipe
+from laconic.recipes.splits import splits
 from laconic.spec.model import DecoderConfig, EncoderConfig
 from laconic.training.settings import Distillation, Training
 

@@ -14,7 +14,7 @@ from laconic.errors import ConfigError
 from laconic.recipes.plan import check, encoder_changes
 from laconic.recipes.recipe import CUBIC, FLAT, DataRecipe, Pruning, Quantization, Recipe
 from laconic.spec.model import EncoderConfig
-from laconic.training.settings import Training
+from laconic.training.settings import Scst, Training
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
@@ -30,6 +30,15 @@ def test_an_option_in_its_old_place_is_refused_with_the_new_one(key, tmp_path):
 def test_options_of_no_method_are_refused():
     with pytest.raises(ConfigError, match=r"pruning\.options\.sparsity = 0\.5, but nothing is pruned: name a "):
         Pruning(options={"sparsity": 0.5})
+
+
+def test_what_nothing_would_read_is_refused():
+    with pytest.raises(ConfigError, match=r'pruning\.freeze = "encoder", but nothing is pruned'):
+        Pruning(freeze="encoder")
+    with pytest.raises(ConfigError, match=r"give quantization\.bits"):
+        Quantization(start=0.25)
+    with pytest.raises(ConfigError, match='set objective = "scst"'):
+        Recipe(scst=Scst(samples=3))
 
 
 def test_batch_norms_of_a_packed_captioner_are_not_trained_on():
@@ -54,6 +63,8 @@ def test_region_features_and_photos_exclude_each_other():
     recipe = Recipe(data, EncoderConfig("regions", channels=6), training=Training(mirror=False))
     with pytest.raises(ConfigError, match="cannot be mirrored"):
         replace(recipe, training=replace(recipe.training, mirror=True))
+    with pytest.raises(ConfigError, match=r"set training\.encoder_learning_rate = 0"):
+        replace(recipe, training=replace(recipe.training, encoder_learning_rate=1e-4))
     with pytest.raises(ConfigError, match="leave encoder_from out"):
         replace(recipe, encoder_from="runs/dense")
     with pytest.raises(ConfigError, match=r"needs data\.regions"):

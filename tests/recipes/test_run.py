@@ -16,9 +16,10 @@ from laconic.decode.search import Decoding
 from laconic.errors import TrainingError
 from laconic.recipes import run as running
 from laconic.recipes.methods import METHODS, method_class, method_of
-from laconic.recipes.plan import Place, build, encoder_changes, plan, splits
+from laconic.recipes.plan import Place, build, encoder_changes, plan
 from laconic.recipes.recipe import DataRecipe, Pruning, Recipe
 from laconic.recipes.run import Watcher, first_losses, run_recipe
+from laconic.recipes.splits import splits
 from laconic.spec.model import DecoderConfig, EncoderConfig
 from laconic.training.checkpoint import load_checkpoint
 from laconic.training.settings import Scst, Training

@@ -11,9 +11,10 @@ from laconic.captioner.captioning import evaluate
 from laconic.captioner.engine import Engine
 from laconic.captioner.packing import load
 from laconic.errors import ConfigError
-from laconic.recipes.plan import build, splits
+from laconic.recipes.plan import build
 from laconic.recipes.recipe import DataRecipe, Recipe
 from laconic.recipes.run import run_recipe
+from laconic.recipes.splits import splits
 from laconic.recipes.study import read_study
 from laconic.spec.model import DecoderConfig
 from laconic.training.settings import Distillation, Scst

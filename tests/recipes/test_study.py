@@ -140,6 +140,22 @@ def test_options_belong_to_their_method(read):
     assert same.recipe.pruning.options == {"sparsity": 0.9, "init": 3.0}
 
 
+def test_options_belong_to_their_captioner(read):
+    base = '[base]\ndata.name = "scenes"\ndecoder = { name = "up_down", options = { hidden = 256 } }\n'
+    other, same = read(
+        base
+        + '[[run]]\nname = "other"\ndecoder.name = "soft_attention"\n'
+        + '[[run]]\nname = "same"\ndecoder = { name = "up_down", options.dropout = 0.1 }\n'
+    )
+    assert other.recipe.decoder.options == {}
+    assert same.recipe.decoder.options == {"hidden": 256, "dropout": 0.1}
+
+
+def test_a_folder_may_be_named_with_a_slash_behind_it(read, tmp_path):
+    _, second = read(RUN + '[[run]]\nname = "b"\ninitial = "{runs}/a/"\n')
+    assert second.recipe.initial == str(tmp_path / "runs" / "a" / "model.safetensors")
+
+
 def test_a_teacher_is_the_model_of_a_run_before(read, tmp_path):
     taught = 'name = "b"\ndistillation.teacher = "{runs}/a"\n[[run]]\nname = "a"'
     first, second = read(RUN.replace('name = "a"', taught))
@@ -195,6 +211,10 @@ RUN = 'base = "base.toml"\n[[run]]\nname = "a"\n'
         ),
         (RUN + 'objective = "scst"', "run 'a': objective = \"scst\" improves a trained captioner"),
         (RUN + 'initial = "{runs}/b"', "'{runs}/b' names no run of the study; runs: a"),
+        (RUN + 'initial = "./{runs}/a"', "'./{runs}/a'; {runs} stands at the beginning"),
+        ('base = "base.toml"\n[[grid]]\nvary.data.val = [1, 1]', "data.val = .*two values have one label"),
+        ('base = "base.toml"\n[[grid]]\nvary.data.root = ["1", 1]', "two values have one label"),
+        ('base = "base.toml"\n[[grid]]\nname = "{x}"\nvary.x = [2026-01-01]', "run name"),
         (RUN + 'initial = ["x"]', r"'a': initial = \['x'\]; expected str"),
         (RUN + 'distillation.teacher = ["x"]', r"'a': distillation: teacher = \['x'\]; expected str"),
         (RUN + 'initial = "{other}"', "'a': {other} in '{other}' is unknown; there are {runs}"),

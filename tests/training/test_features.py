@@ -334,7 +334,7 @@ def test_damaged_region_features_are_left_out_before_the_training(tmp_path):
 def test_keys_of_caches_that_exist_already_stay_as_they_are(encoder, monkeypatch):
     """A new option of encoders must not make every cache stale."""
     monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
-    monkeypatch.setattr(features, "encoder_digest", lambda encoder: "weights")
+    monkeypatch.setattr(features, "weights_digest", lambda encoder: "weights")
     assert cache_key(encoder, CONFIG, examples()[:1], mirror=False) == "3f3d98804a6c8f11"
 
 

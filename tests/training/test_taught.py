@@ -58,11 +58,11 @@ def test_those_nearest_to_what_people_wrote(teacher):
     assert written == tuple(found[index] for index in np.argsort(-near, kind="stable")[:3])
 
 
-@pytest.mark.parametrize("text", ["", "[", "{}", "[[]]", "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "[", "{}", "[[]]", '{"origin": "a", "captions": 3}', "[" * 100_000])
 def test_a_damaged_file_is_named(text, tmp_path):
     (tmp_path / "taught.json").write_text(text)
     with pytest.raises(FormatError, match=r"taught\.json.*--resume"):
-        read_captions(tmp_path / "taught.json", 2)
+        read_captions(tmp_path / "taught.json", "a")
 
 
 RECIPE = Recipe(
@@ -84,6 +84,26 @@ def test_they_join_the_images_own_and_stay_the_same_after_a_stop(tmp_path):
     learned = learned_captions(planned, source, Watcher())
     assert [some[: len(mine)] for some, mine in zip(learned, own, strict=True)] == own
     assert {len(some) - len(mine) for some, mine in zip(learned, own, strict=True)} == {2}
-    (tmp_path / "run" / "taught.json").write_text(json.dumps([["x"]] * 24))
-    again = learned_captions(replace(planned, place=replace(planned.place, resume=True)), source, Watcher())
-    assert again[0] == (*own[0], "x")
+    path = tmp_path / "run" / "taught.json"
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({**kept, "captions": [["x"]] * 24}))
+    assert learned_captions(planned, source, Watcher())[0] == (*own[0], "x")
+
+
+@pytest.mark.parametrize("other", [{"choice": "nearest"}, {"sequences": 1}, {"teacher": "second"}])
+def test_captions_of_another_teacher_are_not_taken_for_this_ones(other, tmp_path):
+    """A run that was stopped before it had trained holds no folder, and what its teacher wrote may lie there."""
+    for epochs, name in enumerate(("first", "second"), 1):
+        training = replace(RECIPE.training, epochs=epochs)
+        run_recipe(replace(RECIPE, training=training), tmp_path / name, tmp_path / "cache")
+    if "teacher" in other:
+        other = {"teacher": str(tmp_path / "second" / "model.safetensors")}
+    options = Distillation(str(tmp_path / "first" / "model.safetensors"), sequences=2)
+    place = Place(tmp_path / "run", tmp_path / "cache", resume=True)
+    place.folder.mkdir()
+    before, after = (plan(replace(RECIPE, distillation=replace(options, **some)), place) for some in ({}, other))
+    source = open_sources(before, Watcher())["train"]
+    learned_captions(before, source, Watcher())
+    path = place.folder / "taught.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "captions": [["x"]] * 24}))
+    assert not any("x" in some for some in learned_captions(after, source, Watcher()))

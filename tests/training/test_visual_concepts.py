@@ -54,7 +54,7 @@ def test_the_file_is_an_encoder_as_a_recipe_begins_with(source, tmp_path):
     fresh = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     load_imagenet(encoder, path)
     assert all(not torch.equal(tensor, fresh[name]) for name, tensor in encoder.state_dict().items())
-    assert sorted(file.name for file in path.parent.iterdir()) == ["encoder.npz", "log.jsonl"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["encoder.json", "encoder.npz", "log.jsonl"]
     before = path.stat().st_mtime_ns
     assert learn_concepts(CONFIG, source, CAPTIONS, SETTINGS, tmp_path / "run").stat().st_mtime_ns == before
 
@@ -85,3 +85,17 @@ def test_one_that_was_stopped_ends_the_same_and_other_settings_are_refused(sourc
         learn_concepts(CONFIG, source, CAPTIONS, replace(SETTINGS, epochs=3), tmp_path / "parts")
     parts = learn_concepts(CONFIG, source, CAPTIONS, SETTINGS, tmp_path / "parts")
     assert parts.read_bytes() == whole.read_bytes()
+
+
+def test_a_finished_one_is_taken_for_what_it_was_learned_from_alone(source, tmp_path):
+    path = learn_concepts(CONFIG, source, CAPTIONS, SETTINGS, tmp_path)
+    before = path.read_bytes()
+    assert learn_concepts(CONFIG, source, CAPTIONS, SETTINGS, tmp_path) == path
+    with pytest.raises(TrainingError, match="trained with other settings; delete it"):
+        learn_concepts(CONFIG, source, CAPTIONS, replace(SETTINGS, epochs=3), tmp_path)
+    with pytest.raises(TrainingError, match="other vocabulary and training captions"):
+        learn_concepts(CONFIG, source, [["another"], *CAPTIONS[1:]], SETTINGS, tmp_path)
+    (tmp_path / "encoder.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"encoder\.json: cannot be read"):
+        learn_concepts(CONFIG, source, CAPTIONS, SETTINGS, tmp_path)
+    assert path.read_bytes() == before

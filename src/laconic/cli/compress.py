@@ -1,5 +1,6 @@
 """The verb `compress`: a trained captioner made as small as asked for."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from laconic.spec.manifest import MODEL
 if TYPE_CHECKING:
     from laconic.recipes.choosing import Trial
     from laconic.recipes.compressing import Compressed
+    from laconic.recipes.recipe import Recipe
     from laconic.recipes.run import Watcher
 
 UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 1024, "mib": 1024**2}
@@ -63,12 +65,16 @@ def compress(options: Compress) -> None:
     from laconic.cli.progress import watching
     from laconic.machine.process import settle_in
     from laconic.recipes.choosing import Candidate, choose
-    from laconic.recipes.compressing import Aim, Stages
+    from laconic.recipes.compressing import Aim, Stages, check_stored_bits, read_run
     from laconic.recipes.compressing import compress as carry_out
 
     aim = Aim(budget, keep)
     if not options.runs or not options.bits:
         raise ConfigError("compress: name a finished run or a recipe, and how many bits weights have")
+    for bits in options.bits:
+        check_stored_bits(bits)
+    if options.trial_epochs < 1:
+        raise ConfigError(f"--trial-epochs {options.trial_epochs}: give at least 1")
     stages = Stages(
         epochs=options.epochs,
         bits=options.bits[0],
@@ -79,6 +85,8 @@ def compress(options: Compress) -> None:
     first = options.runs[0]
     out = options.out or Path("runs") / f"{first.stem if _is_recipe(first) else first.resolve().name}_compressed"
     settle_in(options.threads)
+    for run in options.runs:  # all of them, before the first recipe is trained
+        _read_recipe(run) if _is_recipe(run) else read_run(run)
     console = console_for()
     with watching(console) as watch:
         runs = [_finished(run, out, options.cache, watch) for run in options.runs]
@@ -103,13 +111,18 @@ def _finished(run: Path, out: Path, cache: Path, watch: "Watcher") -> Path:
     """The folder of a finished run: as it is named, or of a recipe that is carried out."""
     if not _is_recipe(run):
         return run
-    from laconic.config import read_toml
-    from laconic.recipes.recipe import Recipe
     from laconic.recipes.run import run_recipe
 
     folder = out / "dense" / run.stem
-    run_recipe(read_toml(run, Recipe), folder, cache, resume=True, watch=watch)
+    run_recipe(_read_recipe(run), folder, cache, resume=True, watch=watch)
     return folder
+
+
+def _read_recipe(file: Path) -> "Recipe":
+    from laconic.config import read_toml
+    from laconic.recipes.recipe import Recipe
+
+    return read_toml(file, Recipe)
 
 
 def size_of(text: str) -> int:
@@ -117,9 +130,10 @@ def size_of(text: str) -> int:
     if not text:
         return 0
     match = _SIZE.fullmatch(text)
-    if match is None or match[2].lower() not in UNITS or not float(match[1]):
+    size = float(match[1]) * UNITS.get(match[2].lower(), 0) if match else 0.0
+    if not 1 <= size < math.inf:
         raise ConfigError(f"--budget {text}: is no size; give bytes, or a number with kB or MB, such as 1.3MB")
-    return int(float(match[1]) * UNITS[match[2].lower()])
+    return int(size)
 
 
 def share_of(text: str) -> float:

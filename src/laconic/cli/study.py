@@ -100,7 +100,7 @@ def _is_finished(folder: Path, run: "StudyRun") -> bool:
 
     try:
         return finished(folder / run.name, run.recipe) is not None
-    except TrainingError:  # told when it is its turn
+    except TrainingError:  # check_files tells
         return False
 
 

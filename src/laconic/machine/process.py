@@ -1,5 +1,6 @@
 """How a process that trains uses its machine: threads and memory. For programs, not for the library's functions."""
 
+from laconic.errors import ConfigError
 from laconic.machine.cores import cores
 from laconic.machine.memory import keep_memory
 
@@ -14,10 +15,12 @@ def bound_threads(threads: int = 0) -> None:
     """Sets PyTorch's number of threads, 0 for its own choice, which the environment may have made.
 
     There are never more threads than `cores`: they would only wait for each other, and thousands bring the machine
-    down or the process to its end.
+    down or the process to its end. ConfigError for fewer than none.
     """
     import torch
 
+    if threads < 0:
+        raise ConfigError(f"threads = {threads}; give 0 for all, or at least 1")
     wanted = min(threads or torch.get_num_threads(), cores())
     if wanted != torch.get_num_threads():
         torch.set_num_threads(wanted)

@@ -31,8 +31,8 @@ from laconic.errors import ConfigError, DataError
 from laconic.models.evaluated import evaluated
 from laconic.models.layers import Features
 from laconic.recipes.folders import DAMAGED, read_recipe
-from laconic.recipes.plan import splits
 from laconic.recipes.recipe import Recipe
+from laconic.recipes.splits import splits
 from laconic.spec.model import REGIONS
 from laconic.spec.pixels import images_at_once
 from laconic.spec.tokens import PAD, SPECIAL

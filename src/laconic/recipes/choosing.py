@@ -18,12 +18,12 @@ from laconic.recipes.compressing import (
     Aim,
     Stages,
     part_to_prune,
-    predicted_bytes,
     read_run,
-    sparsity_for,
     stage_recipe,
 )
+from laconic.recipes.file_sizes import predicted_bytes, sizes, sparsity_for
 from laconic.recipes.folders import write_json
+from laconic.recipes.recipe import Recipe
 from laconic.recipes.run import Watcher, run_recipe
 from laconic.spec.manifest import MODEL
 
@@ -83,19 +83,24 @@ def choose(
     if not candidates or len(set(names)) < len(names):
         raise ConfigError(f"compress: {', '.join(names) or 'nothing'} to choose from; give runs of different names")
     size, trials = _size(aim, candidates[0], stages), []
-    for name, candidate in zip(names, candidates, strict=True):
-        dense, _ = read_run(candidate.run)
-        model = candidate.run / MODEL
-        sparsity = sparsity_for(load(model), size, candidate.bits, part_to_prune(dense))
+    recipes = [_recipe(candidate, size, stages, epochs) for candidate in candidates]  # all, before the first is trained
+    for name, candidate, recipe in zip(names, candidates, recipes, strict=True):
+        sparsity = recipe.pruning.options["sparsity"]
         watch.say(f"trial {name}: {sparsity:.1%} of the weights are to go, {epochs} epochs")
-        told = replace(stages, bits=candidate.bits)
-        recipe = stage_recipe(dense, told, sparsity=sparsity, initial=model, teacher=model, epochs=epochs)
         result = run_recipe(recipe, out / TRIALS / name, cache, resume=True, watch=watch)
         made, score = int(result["bytes"]), float(result["scores"][SCORE])
         trials.append(Trial(name, str(candidate.run), candidate.bits, sparsity, made, score))
     best = tuple(sorted(trials, key=lambda trial: -trial.score))
     write_json(out / CHOICE, {"trials": [asdict(trial) for trial in best]})
     return best
+
+
+def _recipe(candidate: Candidate, size: float, stages: Stages, epochs: int) -> Recipe:
+    """Of a candidate's trial, whose file has a size of so many bytes."""
+    told, model = replace(stages, bits=candidate.bits), candidate.run / MODEL
+    dense, _ = read_run(candidate.run)
+    sparsity = sparsity_for(sizes(load(model), candidate.bits, part_to_prune(dense)), size)
+    return stage_recipe(dense, told, sparsity=sparsity, initial=model, teacher=model, epochs=epochs)
 
 
 def _size(aim: Aim, first: Candidate, stages: Stages) -> float:

@@ -14,33 +14,28 @@ as their teacher; in the second half their weights learn to be the few whole num
   is good enough counts.
 """
 
-import copy
 import json
+import math
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from laconic.captioner.image_captioner import ImageCaptioner
-from laconic.captioner.packing import load, save, shorten_floats
-from laconic.compress.masked.magnitude import Magnitude
-from laconic.compress.masked.pruner import Pruner
-from laconic.compress.quantized.aware import Quantizer
-from laconic.errors import ConfigError, TrainingError
+from laconic.captioner.packing import load
+from laconic.compress.quantized.bits import FEWEST_BITS, FLOAT, MOST_BITS, check_bits
+from laconic.errors import ConfigError, PruningError, TrainingError
+from laconic.machine.files import atomically
+from laconic.recipes.file_sizes import MOST_SPARSE, sizes, sparsity_for
 from laconic.recipes.folders import DAMAGED, read_recipe, write_json
-from laconic.recipes.plan import part
 from laconic.recipes.recipe import Pruning, Quantization, Recipe
 from laconic.recipes.run import Watcher, run_recipe
 from laconic.spec.manifest import COMPRESSED, MODEL, RESULT
 from laconic.spec.model import REGIONS
-from laconic.training.settings import Distillation
+from laconic.training.settings import Distillation, Scst
 
 SCORE = "CIDEr"  # by which good enough is judged
 ROOM = 0.03  # of a budget that the predicted size leaves free: learned masks and steps take a little more or less
-MOST_SPARSE = 0.995  # beyond it captioners say the same of every photo
-CLOSE = 0.002  # of the budget: near enough for a predicted size
 MEASURED = "measured"  # folder of the short stage that tells how large a trained file is
 TRIES = 3  # stages towards a budget
 MOST_STAGES = 8  # down from a dense captioner: 0.6 of its weights first, and 0.4 of the rest each time, leave 1.1 %
@@ -94,6 +89,13 @@ class Stages:
                 f"compress: epochs = {self.epochs}, measured = {self.measured}, first = {self.first}, "
                 f"cut = {self.cut}; give at least 1 epoch, at least 0 to measure, and shares from 0 to 1"
             )
+        rates = self.learning_rate, self.encoder_learning_rate
+        if not all(0 < rate < math.inf for rate in rates):
+            raise ConfigError(
+                f"compress: learning_rate = {rates[0]}, encoder_learning_rate = {rates[1]}; give rates above 0: what "
+                "is pruned has to learn on"
+            )
+        check_stored_bits(self.bits)
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,17 @@ def compress(
         raise TrainingError(f"{out}: {_missed(work, made)}")
     found = Compressed(dense, made, max(good, key=lambda one: one.score) if aim.budget else min(good, key=_size))
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(out / found.chosen.name / MODEL, out / MODEL)
+    _copy(out / found.chosen.name / MODEL, out / MODEL)
     write_json(out / COMPRESSED, {"aim": asdict(aim), **asdict(found)})
     return found
+
+
+def _copy(file: Path, to: Path) -> None:
+    try:
+        with atomically(to) as copied, file.open("rb") as made:
+            shutil.copyfileobj(made, copied)
+    except OSError as error:
+        raise TrainingError(f"{to}: cannot be written ({error}); free the disk or give --out another") from error
 
 
 def stage_recipe(
@@ -194,10 +204,12 @@ def stage_recipe(
     return replace(
         dense,
         imagenet="",
+        inherit="",
         encoder_from="",
         encoder=replace(dense.encoder, norm=False),  # packing folds it
         initial=str(initial),
         objective="cross_entropy",
+        scst=Scst(),
         pruning=Pruning("fisher", where, options={"sparsity": round(sparsity, 5)}),
         distillation=Distillation(str(teacher)),
         quantization=Quantization(stages.bits, where),
@@ -210,50 +222,19 @@ def stage_recipe(
     )
 
 
+def check_stored_bits(bits: int) -> None:
+    """ConfigError for a number of bits that weights of a compressed file cannot have."""
+    try:
+        check_bits(bits)
+    except PruningError as error:
+        raise ConfigError(f"compress: {error}") from None
+    if bits == FLOAT:
+        raise ConfigError(f"compress: bits = {bits}; give {FEWEST_BITS} to {MOST_BITS}")
+
+
 def part_to_prune(recipe: Recipe) -> Literal["all", "decoder"]:
     """What can be pruned: region features have no encoder."""
     return "decoder" if recipe.encoder.name == REGIONS else "all"
-
-
-def predicted_bytes(captioner: ImageCaptioner, sparsity: float, bits: int, where: str = "all") -> int:
-    """Size of the file that a captioner makes once so much of it is pruned and quantised; nothing is trained.
-
-    Which weights go changes a size by some per cent: masks cost by their number, and values by their bits.
-    """
-    trial = copy.deepcopy(captioner)
-    chosen = part(where)  # type: ignore[arg-type]
-    Pruner(trial, Magnitude(sparsity, "distribution"), where=chosen, frozen="prune").finalize()
-    quantizer = Quantizer(trial, bits, where=chosen)
-    quantizer.finalize()
-    steps = quantizer.steps()
-    shorten_floats(trial, steps)
-    with tempfile.TemporaryDirectory() as folder:
-        return save(trial, Path(folder) / MODEL, "trained", steps=steps)
-
-
-def sparsity_for(captioner: ImageCaptioner, budget: float, bits: int, where: str = "all") -> float:
-    """The least sparsity whose predicted size fits into a budget of bytes. ConfigError where none does."""
-    least = predicted_bytes(captioner, MOST_SPARSE, bits, where)
-    if least > budget:
-        raise ConfigError(
-            f"compress: {budget / 1e6:.2f} MB is too little: with {MOST_SPARSE:.1%} of its weights gone and {bits} "
-            f"bits for each of the others this captioner has {least / 1e6:.2f} MB; give more, fewer bits, or a smaller "
-            "captioner"
-        )
-    low, high = 0.0, MOST_SPARSE
-    largest, smallest = predicted_bytes(captioner, low, bits, where), least
-    if largest <= budget:
-        return low
-    while True:  # a size is nearly a straight line over the sparsity, so a few trials find it
-        share = (largest - budget * (1 - CLOSE / 2)) / (largest - smallest)
-        middle = low + min(max(share, 0.02), 0.98) * (high - low)
-        size = predicted_bytes(captioner, middle, bits, where)
-        if size <= budget and (size >= budget * (1 - CLOSE) or high - low < CLOSE / 10):
-            return middle
-        if size <= budget:
-            high, smallest = middle, size
-        else:
-            low, largest = middle, size
 
 
 def _to_budget(work: _Work) -> tuple[Made, ...]:
@@ -272,15 +253,14 @@ def _to_budget(work: _Work) -> tuple[Made, ...]:
 
 def _measured_sparsity(work: _Work, wanted: float) -> float:
     """The least sparsity whose trained file is to have the wanted size: predicted, and set right by a measurement."""
-    captioner, bits, where = load(work.model), work.stages.bits, part_to_prune(work.dense)
-    sparsity = sparsity_for(captioner, wanted, bits, where)
+    size_at = sizes(load(work.model), work.stages.bits, part_to_prune(work.dense))
+    sparsity = sparsity_for(size_at, wanted)
     if not sparsity or not 0 < work.stages.measured < work.stages.epochs:
         return sparsity
     trained = work.stage(MEASURED, sparsity, work.model, work.stages.measured)
-    share = trained.bytes / predicted_bytes(captioner, sparsity, bits, where)
+    share = trained.bytes / size_at(sparsity)
     work.watch.say(f"{MEASURED}: a trained file has {share:.0%} of the predicted size")
-    least = predicted_bytes(captioner, MOST_SPARSE, bits, where)
-    return sparsity_for(captioner, max(wanted / share, least), bits, where)
+    return sparsity_for(size_at, max(wanted / share, size_at(MOST_SPARSE)))
 
 
 def _down(work: _Work) -> tuple[Made, ...]:

@@ -11,23 +11,25 @@ from pathlib import Path
 
 import torch
 
-from laconic import data, store
+from laconic import store
 from laconic.captioner.accounting import non_zeros
 from laconic.captioner.ensemble import Ensemble
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.inheriting import inherit
 from laconic.captioner.packing import load, outline
 from laconic.compress.masked.method import Method
+from laconic.compress.masked.scored import Scored, check_named
 from laconic.compress.quantized.bits import allot_bits
 from laconic.compress.sites import Where, prunable
 from laconic.config import digest, expand
-from laconic.data import DATASETS, Dataset, Photos
+from laconic.data import DATASETS, Dataset
 from laconic.data.regions import RegionStore, open_regions
 from laconic.errors import ConfigError, PruningError
 from laconic.models.encoders import load_imagenet
 from laconic.recipes.folders import check_ticket
 from laconic.recipes.methods import NONE, method_of
 from laconic.recipes.recipe import DataRecipe, Part, Recipe
+from laconic.recipes.splits import splits
 from laconic.spec.captioners import form
 from laconic.spec.model import REGIONS, ModelConfig
 from laconic.text import SPECIALS, Vocabulary
@@ -101,6 +103,7 @@ def plan(recipe: Recipe, place: Place) -> Plan:
     Raises:
         ConfigError, DataError, FormatError: for what cannot be, is not there, or does not fit; naming key or file.
     """
+    check(recipe)
     chosen = None if recipe.pruning.method == NONE else method_of(recipe.pruning.method, recipe.pruning.options)
     if chosen is not None and chosen.needs_ticket:
         check_ticket(expand(str(recipe.pruning.options["ticket"])), recipe)
@@ -125,33 +128,42 @@ def plan(recipe: Recipe, place: Place) -> Plan:
     )
 
 
-def check(recipe: Recipe, where: str) -> None:
+def check(recipe: Recipe, where: str = "") -> None:
     """ConfigError at `where` for a data set, encoder, captioner, option, pruning or quantisation that is not possible.
 
     Reads no file, and builds the captioner without memory.
     """
+    pruning, place = recipe.pruning, f"{where}: " if where else ""
     if recipe.data.name not in DATASETS:
-        raise ConfigError(f"{where}: no data set {recipe.data.name!r}; there are {', '.join(DATASETS)}")
-    pruning = recipe.pruning
+        raise ConfigError(f"{place}no data set {recipe.data.name!r}; there are {', '.join(DATASETS)}")
     try:
         captioner = outline(ModelConfig(recipe.encoder, recipe.decoder), Vocabulary(SPECIALS))
         if recipe.quantization.table:
             shapes = {name: tuple(getattr(*sites[0]).shape) for name, sites in prunable(captioner).items()}
             allot_bits(shapes, recipe.quantization.table)
         if pruning.method != NONE:
-            method_of(pruning.method, pruning.options)
+            _check_method(method_of(pruning.method, pruning.options), captioner, recipe)
     except (ConfigError, PruningError) as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise ConfigError(f"{place}{error}") from None
 
 
-def splits(recipe: DataRecipe) -> tuple[Dataset, Dataset]:
-    """Training and validation examples; photos that are missing are found so when they are read."""
-    root = expand(recipe.root) if recipe.root else None
-    photos: Photos = "none" if recipe.regions else "some"
-    # a data set without tokens refuses to be asked for them
-    asked = {} if recipe.tokens == "auto" else {"tokens": recipe.tokens}
-    train, val = (data.load(recipe.name, root, split, photos=photos, **asked) for split in ("train", "val"))
-    return _first(train, recipe.train), _first(val, recipe.val)
+def _check_method(method: Method, captioner: ImageCaptioner, recipe: Recipe) -> None:
+    """ConfigError, PruningError where a method asks for weights that are not there, or do not learn."""
+    pruning, rates = recipe.pruning, recipe.training
+    names = prunable(captioner, part(pruning.where))
+    if isinstance(method, Scored):
+        check_named(method.parts, names)
+    kept = part(pruning.freeze)
+    for each, rate in (("encoder", rates.encoder_learning_rate), ("decoder", rates.learning_rate)):
+        ranked = [
+            name for name, sites in names.items() if name.startswith(f"{each}.") and not kept(name, getattr(*sites[0]))
+        ]
+        if method.needs_moments and not rate and ranked:
+            key = "encoder_learning_rate" if each == "encoder" else "learning_rate"
+            raise ConfigError(
+                f"pruning.method = {pruning.method!r} ranks weights by how they learn, and the {each} stays as it is: "
+                f"set training.{key} above 0, or leave the {each} out with pruning.where"
+            )
 
 
 def build(recipe: Recipe, train: Dataset) -> ImageCaptioner:
@@ -289,7 +301,3 @@ def _origin(captioner: ImageCaptioner, train: Dataset) -> dict[str, str]:
     vocabulary = captioner.vocabulary
     words = [*vocabulary.words, f"spelled to the base {vocabulary.base}"] if vocabulary.base else vocabulary.words
     return {"vocabulary": digest(words), "set of training captions": digest(list(captions))}
-
-
-def _first(examples: Dataset, count: int) -> Dataset:
-    return [examples[i] for i in range(min(count, len(examples)))] if count else examples

@@ -100,6 +100,7 @@ def carry_out(runs: Sequence[StudyRun], shop: Workshop, watch: StudyWatcher | No
 
     try:
         while waiting or workers:
+            ended = len(outcomes)
             for one in list(waiting):
                 verdict = _verdict(one, outcomes, shop.folder)
                 if verdict is not None:
@@ -111,6 +112,11 @@ def carry_out(runs: Sequence[StudyRun], shop: Workshop, watch: StudyWatcher | No
             if workers:
                 for name in _listen(workers, watch):
                     end(_dismiss(name, workers.pop(name)))
+            elif len(outcomes) == ended:  # nobody is left who could finish what the others need
+                for one in waiting:
+                    lacking = ", ".join(need for need in one.needs if need not in outcomes)
+                    end(Outcome(one.name, "not started", reason=f"needs {lacking}, which is not among the runs"))
+                waiting.clear()
     finally:
         for worker in workers.values():
             worker.process.terminate()

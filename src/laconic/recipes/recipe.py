@@ -92,6 +92,11 @@ class Pruning:
                 f"pruning.options.{key} = {value!r}, but nothing is pruned: name a pruning.method "
                 f"({', '.join(METHODS)}), or leave it out"
             )
+        if self.method == NONE and self.freeze != "none":
+            raise ConfigError(
+                f'pruning.freeze = "{self.freeze}", but nothing is pruned: name a pruning.method; "frozen" keeps all '
+                "zeros that there are"
+            )
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,9 @@ class Quantization:
             raise ConfigError(f"quantization: {error}") from None
         if not 0 <= self.start < 1:
             raise ConfigError(f"quantization.start = {self.start}; give 0 <= start < 1")
+        default = type(self)
+        if not self.table and (self.start != default.start or self.where != default.where):
+            raise ConfigError("quantization: where and start are for weights of few bits: give quantization.bits")
 
     @property
     def table(self) -> dict[str, int]:
@@ -150,7 +158,8 @@ class Recipe:
             imagenet.
         objective: "cross_entropy" learns the words of the captions; "scst" then raises their CIDEr score, and needs
             --initial.
-        imagenet: a .npz file of encoder weights (docs/DATA.md); empty trains the encoder from scratch.
+        imagenet: a .npz file of encoder weights (docs/DATA.md); empty trains the encoder from scratch. Not read where
+            the captioner begins with a packed one, whose encoder it takes.
         decoding: how captions are searched: for the scores after each epoch, which pick the best one, and at the end.
     """
 
@@ -174,6 +183,8 @@ class Recipe:
             raise ConfigError('objective = "scst" improves a trained captioner: give its packed file as initial')
         if self.objective == "scst" and self.distillation.teacher:
             raise ConfigError('a teacher is for cross-entropy: leave distillation.teacher out with objective = "scst"')
+        if self.objective != "scst" and self.scst != Scst():
+            raise ConfigError('scst: its options are for self-critical training: set objective = "scst"')
         begins = [key for key in ("initial", "inherit", "encoder_from") if getattr(self, key)]
         if len(begins) > 1:
             raise ConfigError(f"{' and '.join(begins)} each say what to begin with; give one of them")
@@ -194,5 +205,7 @@ class Recipe:
                 raise ConfigError("region features have no encoder: leave encoder_from out")
             if not self.data.regions:
                 raise ConfigError('encoder.name = "regions" needs data.regions, a folder or file of region features')
+            if self.training.encoder_learning_rate > 0:
+                raise ConfigError("region features have no encoder to train: set training.encoder_learning_rate = 0")
             if self.training.mirror:
                 raise ConfigError("region features cannot be mirrored: set training.mirror = false")

@@ -21,6 +21,7 @@ from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import folded, save, shorten_floats, still_on_grid
 from laconic.compress.masked.pruner import Pruner
 from laconic.compress.quantized.aware import Quantizer
+from laconic.config import digest, to_mapping
 from laconic.data import Dataset
 from laconic.machine.distributed import broadcast, is_writer, writer_first
 from laconic.machine.process import slow_in_bfloat16
@@ -32,7 +33,7 @@ from laconic.spec.manifest import CAPTIONS, GATES, MODEL, RESULT, TAUGHT
 from laconic.training.batches import Batches, Source, make_batches
 from laconic.training.checkpoint import save_checkpoint
 from laconic.training.evaluation import Validator, evaluate
-from laconic.training.features import RegionSource, cache_features, cache_pixels
+from laconic.training.features import RegionSource, cache_features, cache_pixels, weights_digest
 from laconic.training.given import Progress
 from laconic.training.loop import Run, best_device, cross_entropy
 from laconic.training.taught import read_captions, written_by
@@ -144,23 +145,24 @@ def prepare(plan: Plan, sources: Mapping[str, Source], watch: Watcher) -> Run:
 def learned_captions(plan: Plan, source: Source, watch: Watcher) -> list[tuple[str, ...]]:
     """What the captioner learns, by row: the images' own captions, and those that a teacher writes where it is asked.
 
-    The teacher's stay in the run's folder while it lasts, so that a run goes on with the same ones.
+    The teacher's stay in the run's folder while it lasts, so that a run goes on with the same ones; where the folder's
+    are of another teacher, they are written anew.
     """
     own = [tuple(plan.train[i].captions) for i in range(len(plan.train))]
     options, teacher = plan.recipe.distillation, plan.teacher
     if teacher is None or not options.sequences:
         return own
     path = plan.place.folder / TAUGHT
-    with writer_first():
-        if not (plan.place.resume and path.is_file()):
-            decoding = replace(plan.recipe.decoding, beam=max(plan.recipe.decoding.beam, options.sequences))
+    decoding = replace(plan.recipe.decoding, beam=max(plan.recipe.decoding.beam, options.sequences))
+    origin = digest(to_mapping(options), to_mapping(decoding), plan.origin, weights_digest(teacher))
+    with writer_first():  # the others find what it has written
+        taught = read_captions(path, origin) if path.is_file() else None
+        if taught is None:
             taught = written_by(
                 teacher.to(best_device()), source, own, decoding, count=options.sequences, choice=options.choice,
                 progress=partial(watch.stage, "captions of the teacher"),
             )  # fmt: skip
-            if is_writer():
-                write_json(path, taught)
-        taught = read_captions(path, len(own))
+            write_json(path, {"origin": origin, "captions": taught})
     return taught if options.alone else [first + second for first, second in zip(own, taught, strict=True)]
 
 
@@ -189,7 +191,8 @@ def make_quantizer(plan: Plan, batches: Batches) -> Quantizer | None:
 def finalize(plan: Plan, training: Run) -> dict[str, float]:
     """Makes an ordinary captioner of what was trained; the steps of the weights that were quantised, here or before.
 
-    Of a quantised one all is as its file holds it from now on, so that what is scored is what is shipped.
+    Of a quantised one all is as its file holds it from now on, so that what is scored is what is shipped; but features
+    of an encoder that rests were taken before its float weights are rounded to float16 here.
     """
     if isinstance(training.pruner, Pruner):
         training.pruner.finalize()

@@ -216,6 +216,8 @@ def _axes(table: Settings, where: str) -> dict[str, dict[str, Settings]]:
         if not isinstance(values, list) or not values:
             raise ConfigError(f"{where}: vary.{'.'.join(keys)} = {values!r}; expected a list of values")
         axes[axis] = {_label(value): _nested(keys, value) for value in values}
+        if len(axes[axis]) < len(values):
+            raise ConfigError(f"{where}: vary.{'.'.join(keys)} = {values!r}: two values have one label; name choices")
     empty = [axis for axis, options in axes.items() if not options]
     if empty or not axes:
         raise ConfigError(f"{where}: {f'axis {empty[0]!r} has no choice' if empty else 'no axis; add vary or choices'}")
@@ -246,7 +248,7 @@ def _nested(keys: Sequence[str], value: Any) -> Settings:
 
 
 def _label(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)  # TOML has dates, too
 
 
 # Completing
@@ -255,11 +257,12 @@ def _label(value: Any) -> str:
 def merge(settings: Settings, changes: Settings) -> dict[str, Any]:
     """`settings` with `changes` on top, table by table.
 
-    Options belong to their method: changes that name another one begin with its defaults.
+    Options belong to their method or captioner: changes that name another one begin with its defaults.
     """
     merged = dict(settings)
-    if "method" in changes and merged.get("method", changes["method"]) != changes["method"]:
-        merged.pop("options", None)
+    for owner in ("method", "name"):
+        if owner in changes and merged.get(owner, changes[owner]) != changes[owner]:
+            merged.pop("options", None)
     for key, value in changes.items():
         held = merged.get(key)
         both = isinstance(held, Mapping) and isinstance(value, Mapping)
@@ -278,7 +281,9 @@ def _complete(draft: _Draft, base: Settings, folder: Path, names: frozenset[str]
             return [fill(some) for some in value]
         if not isinstance(value, str) or not _PLACE.search(value):
             return value
-        text = _fill(value, {**draft.labels, "runs": "{runs}"}, where)
+        text = _fill(value, {**draft.labels, "runs": "{runs}"}, where).rstrip("/")
+        if "{runs}" in text.removeprefix("{runs}/"):
+            raise ConfigError(f"{where}: {value!r}; {{runs}} stands at the beginning, as in {{runs}}/NAME")
         if text.startswith("{runs}/"):
             name = text.removeprefix("{runs}/").split("/")[0]
             if name not in names:

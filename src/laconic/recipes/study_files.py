@@ -1,12 +1,14 @@
 """What the runs of a study start from: files that must be there, and data that can be read. Here is no torch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from laconic import data
 from laconic.config import SHARED, expand
 from laconic.errors import ConfigError, DataError
 from laconic.recipes.folders import AnyRecipe, finished
+from laconic.recipes.recipe import DataRecipe
+from laconic.recipes.splits import splits
 from laconic.recipes.study import StudyRun
 from laconic.tasks.settings import SlimRecipe
 
@@ -18,7 +20,7 @@ def check_files(runs: Sequence[StudyRun], folder: Path) -> None:
         ConfigError: where a file is missing and no run of the study makes it, or data cannot be read.
         TrainingError: where a run's folder is damaged or holds a run with other settings.
     """
-    seen: set[tuple[str, str, bool]] = set()
+    seen: set[DataRecipe] = set()
     for run in runs:
         if finished(folder / run.name, run.recipe) is not None:
             continue
@@ -51,18 +53,15 @@ def _files(recipe: AnyRecipe) -> dict[str, str]:
     }
 
 
-def _check_data(run: StudyRun, seen: set[tuple[str, str, bool]]) -> None:
+def _check_data(run: StudyRun, seen: set[DataRecipe]) -> None:
     """ConfigError where a run's annotations cannot be read or its photos are gone; each data set is looked at once."""
     if isinstance(run.recipe, SlimRecipe):
         return  # its task looks at them
-    asked = run.recipe.data
-    key = asked.name, asked.root, bool(asked.regions)
-    if key in seen:
+    asked = replace(run.recipe.data, train=0, val=0)
+    if asked in seen:
         return
-    seen.add(key)
+    seen.add(asked)
     try:
-        root = expand(asked.root) if asked.root else None
-        for split in ("train", "val"):
-            data.load(asked.name, root, split, photos="none" if asked.regions else "some")
+        splits(asked)
     except (ConfigError, DataError) as error:
         raise ConfigError(f"run {run.name!r}: data: {error}") from None

@@ -127,10 +127,10 @@ class PixelCache:
         return torch.from_numpy(images)
 
 
-def encoder_digest(encoder: nn.Module) -> str:
-    """SHA-256 over names and values of an encoder's parameters and buffers."""
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 over names and values of a module's parameters and buffers."""
     total = hashlib.sha256()
-    for name, tensor in sorted(encoder.state_dict().items()):
+    for name, tensor in sorted(module.state_dict().items()):
         total.update(name.encode())
         total.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
     return total.hexdigest()
@@ -141,7 +141,7 @@ def cache_key(encoder: nn.Module, config: EncoderConfig, examples: Dataset, mirr
     seen = {"name": config.name, "size": config.size, "stride": config.stride, "norm": config.norm}
     if detects(config):
         seen["regions"] = config.regions
-    return digest(FORMAT, encoder_digest(encoder), seen, images_digest(examples), mirror, torch.__version__)
+    return digest(FORMAT, weights_digest(encoder), seen, images_digest(examples), mirror, torch.__version__)
 
 
 def cache_features(

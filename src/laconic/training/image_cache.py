@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock
 
 from laconic.data import Dataset, Skipped, readable
-from laconic.errors import TrainingError
+from laconic.errors import DataError, TrainingError
 from laconic.machine.files import npy_header, write_text
 
 BATCH = 32  # images at a time, up to the usual size; of larger ones as many as take the same memory
@@ -106,8 +106,11 @@ def open_rows(where: Path, job: Job) -> Rows:
     """Opens the cache in folder `where`, computing what is missing. One that is complete need not be writable.
 
     Raises:
+        DataError: no images.
         TrainingError: where disk or memory are too small, or the cache cannot be written or is damaged.
     """
+    if not len(job.examples):
+        raise DataError(f"{where}: there are no images to read; give a data set that has some")
     try:
         state = _read_state(where)
         if state is None or state["done"] < len(job.examples):

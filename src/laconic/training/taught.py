@@ -60,15 +60,17 @@ def written_by(
     return written
 
 
-def read_captions(path: Path, rows: int) -> list[tuple[str, ...]]:
-    """What `written_by` gave, from the JSON file of a run. FormatError where it is not of so many rows."""
+def read_captions(path: Path, origin: str) -> list[tuple[str, ...]] | None:
+    """What `written_by` gave, from the JSON file of a run; None where that has captions of another origin: of other
+    teachers, or written in another way. FormatError where it cannot be read."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: cannot be read ({error}); delete it and go on with --resume") from None
-    if not isinstance(found, list) or len(found) != rows:
-        raise FormatError(f"{path}: is not of {rows:,} images; delete it and go on with --resume")
-    return [tuple(map(str, captions)) for captions in found]
+        if found["origin"] != origin:
+            return None
+        return [tuple(map(str, captions)) for captions in found["captions"]]
+    except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise FormatError(f"{path}: cannot be read ({told}); delete it and go on with --resume") from None
 
 
 Pick = Callable[[int, list[Hypothesis]], list[Hypothesis]]

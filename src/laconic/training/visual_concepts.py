@@ -6,6 +6,7 @@ a captioner, whose attention has to learn where to look at the same time. `learn
 a recipe takes as `imagenet`.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from laconic.config import digest, to_mapping
+from laconic.errors import TrainingError
+from laconic.machine.files import write_text
 from laconic.models.encoders import build_encoder, normalize, save_encoder
 from laconic.models.layers import fold_batch_norm
 from laconic.spec.encoders import channels_of, normalization_of
@@ -26,6 +29,7 @@ from laconic.training.loop import Run
 from laconic.training.settings import Training
 
 ENCODER = "encoder.npz"  # what is left in the folder
+ORIGIN = "encoder.json"  # what it was learned from
 LONGEST = 50  # words of a caption that are looked for
 ABSENT = 4.0  # a word that is there counts as much as so many that are not: of a vocabulary, few words are said
 
@@ -81,9 +85,15 @@ def learn_concepts(
         TrainingError: where the folder holds a training with other settings or captions.
     """
     path = folder / ENCODER
-    if path.exists():
-        return path
     vocabulary = Vocabulary.build((caption for some in captions for caption in some), 1, max_length=LONGEST)
+    origin = {
+        "vocabulary": digest(vocabulary.words),
+        "training captions": digest(list(captions)),
+        "settings": digest(to_mapping(config), to_mapping(settings)),
+    }
+    if path.exists():
+        _check_learned_so(folder, origin)
+        return path
     torch.manual_seed(settings.seed)
     detector = WordDetector(config, len(vocabulary))
     batches = make_batches(
@@ -95,15 +105,24 @@ def learn_concepts(
         seed=settings.seed,
         mirror=settings.mirror,
     )
-    origin = {
-        "vocabulary": digest(vocabulary.words),
-        "training captions": digest(list(captions)),
-        "settings": digest(to_mapping(config), to_mapping(settings)),
-    }
     run = Run(detector, batches, settings, folder, objective=WordDetection(), show=show, origin=origin)
     run.resume()
     run.fit()
     fold_batch_norm(detector.encoder)
+    write_text(folder / ORIGIN, json.dumps(origin, indent=1))
     save_encoder(detector.encoder, path)
     run.last.unlink()
     return path
+
+
+def _check_learned_so(folder: Path, origin: Mapping[str, str]) -> None:
+    """TrainingError where the folder's encoder has learned from something else."""
+    try:
+        learned = json.loads((folder / ORIGIN).read_bytes())
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{folder / ORIGIN}: cannot be read ({error}); delete {folder} and train again") from None
+    changed = [key for key, value in origin.items() if not isinstance(learned, dict) or learned.get(key) != value]
+    if changed:
+        raise TrainingError(
+            f"{folder}: its encoder was trained with other {' and '.join(changed)}; delete it, or give another folder"
+        )
