@@ -1,17 +1,20 @@
-"""Whole captioners, encoder included, by the bytes of their files: results/frontier.csv and its figure.
+"""Whole captioners, encoder included, by the bytes of their files: a table in results, and of the frontier a figure.
 
     python benchmarks/frontier.py runs/flickr8k_frontier
+    python benchmarks/frontier.py runs/flickr8k_whole
 
-Packs each finished run of the study: one trained in few bits as it was trained, any other in half precision and in
-calibrated compact form. Every row is such a file, captioned from raw photos of the validation split and scored; what
-has been scored before is not scored again, and rows of runs that are not in the folder stay as they are. Each captioner
-is compared with the dense one that it was made from, and where its training was self-critical, with a dense one whose
-training was so, too, if there is one. A dense captioner on an encoder that is small already is no such measure: in its
-place stands one of equal training on the whole encoder, from another study (CONTROLS).
+The study names the table: results/frontier.csv, results/whole.csv. Packs each finished run of it: one trained in few
+bits as it was trained, any other in half precision and in calibrated compact form. Every row is such a file, captioned
+from raw photos of the validation split and scored; what has been scored before is not scored again, and rows of runs
+that are not in the folder stay as they are. Each captioner is compared with the dense one that it was made from; with
+one that went on from that as long without being pruned, where the study has it ("more"); and where its training was
+self-critical, with a dense one whose training was so, too. A dense captioner on an encoder that is small already is no
+such measure: in its place stands one of equal training on the whole encoder, from another study (CONTROLS).
 """
 
 import argparse
 import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +25,7 @@ from laconic.captioner.captioning import evaluate
 from laconic.captioner.engine import Engine
 from laconic.cli import main
 from laconic.config import expand
+from laconic.machine.files import write_text
 from laconic.recipes.folders import read_recipe, write_json
 from laconic.recipes.recipe import Recipe
 from laconic.report.drawing import drawing, write_figure
@@ -34,8 +38,9 @@ PUBLISHED = (  # of COCO; the second score is of each paper's own dense captione
     Point("ACORT-small in half precision, COCO, without its encoder", 8.4e6, 126.9, 130.3),
 )
 
-
-CONTROLS = {"on_tiny": ("flickr8k_captioners", "up_down_dense")}  # of runs that take their encoder from a small file
+FRONTIER = "frontier"
+WHOLE_UP_DOWN = ("flickr8k_captioners", "up_down_dense")
+CONTROLS = {"on_tiny": WHOLE_UP_DOWN, "tiny_smaller": WHOLE_UP_DOWN}  # of runs with the encoder of a small file
 
 
 def rows_of(folder: Path, study: str, dense: dict[str, float]) -> Iterator[dict[str, Any]]:
@@ -81,7 +86,8 @@ def _control(folder: Path, recipe: Recipe, dense: dict[str, float]) -> str:
     """The dense run that a run is compared with: its teacher, or that of the run it goes on from; of the same objective
     where there is one."""
     if folder.name in CONTROLS or recipe.distillation.teacher:
-        return _whole(folder.name if folder.name in CONTROLS else Path(recipe.distillation.teacher).parent.name)
+        made_from = _whole(folder.name if folder.name in CONTROLS else Path(recipe.distillation.teacher).parent.name)
+        return f"{made_from}_more" if f"{made_from}_more" in dense else made_from
     before = folder.with_name(Path(recipe.initial).parent.name)
     earlier = read_recipe(before)
     assert isinstance(earlier, Recipe)
@@ -116,23 +122,24 @@ def scored(folder: Path, recipe: Recipe, values: str) -> dict[str, float]:
 
 def carry_out() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, help="folder of the study's finished runs")
-    parser.add_argument("--study", default="recipes/studies/flickr8k_frontier.toml")
+    parser.add_argument("runs", type=Path, help="folder of the study's finished runs, named like its file")
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args()
+    study, table = f"recipes/studies/{options.runs.name}.toml", options.runs.name.removeprefix("flickr8k_")
     names = json.loads((options.runs / STUDY).read_text(encoding="utf8"))["runs"]
     dense = {run: _cider(options.results / study / "runs.csv", run) for study, run in CONTROLS.values()}
     rows = [
         row
         for name in names
         if (options.runs / name / RESULT).is_file()
-        for row in rows_of(options.runs / name, options.study, dense)
+        for row in rows_of(options.runs / name, study, dense)
     ]
-    rows = write_rows(options.results / "frontier.csv", rows)
-    best = max(float(row["dense_cider"] or 0) for row in rows)  # others were on the way to it
-    points = [Point(str(row["name"]), float(row["bytes"]), float(row["cider"]), best) for row in rows]
-    with drawing():
-        write_figure(frontier_figure(points, PUBLISHED), options.results / "frontier.png")
+    rows = write_rows(options.results / f"{table}.csv", rows)
+    if table == FRONTIER:
+        best = max(float(row["dense_cider"] or 0) for row in rows)  # others were on the way to it
+        points = [Point(str(row["name"]), float(row["bytes"]), float(row["cider"]), best) for row in rows]
+        with drawing():
+            write_figure(frontier_figure(points, PUBLISHED), options.results / f"{table}.png")
 
 
 def _cider(table: Path, run: str) -> float:
@@ -143,10 +150,13 @@ def _cider(table: Path, run: str) -> float:
 def write_rows(table: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Writes the rows behind those that other commands made; gives all of them."""
     rows = [*_others(table, {row["command"] for row in rows}), *rows]
-    with table.open("w", newline="", encoding="utf8") as file:
-        writer = csv.DictWriter(file, list(rows[-1]), restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, list(dict.fromkeys(key for row in rows for key in row)), restval="", lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(table, text.getvalue())
     return rows
 
 
