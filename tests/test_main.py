@@ -1,6 +1,7 @@
 """The command itself: Ctrl-C at any moment of its start is one line."""
 
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -41,10 +42,13 @@ def test_ctrl_c_while_modules_load(tmp_path: Path, module: str, line: str) -> No
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "laconic: stopped\n")
 
 
-def test_ctrl_c_afterwards_is_an_exception() -> None:
+def test_stopped_afterwards_is_an_exception(capfd: pytest.CaptureFixture[str]) -> None:
     """So that what is under way is put away."""
     with pytest.raises(KeyboardInterrupt):
-        command._stop(2, None)
+        command._stop(signal.SIGINT, None)
+    with pytest.raises(SystemExit, match="143"):
+        command._stop(signal.SIGTERM, None)
+    assert capfd.readouterr().err == "laconic: stopped\n"
 
 
 @pytest.mark.parametrize(

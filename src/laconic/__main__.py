@@ -9,7 +9,7 @@ import sys
 from types import FrameType
 
 STOPPED = 130
-TRAINING = "demo", "train", "study", "pack"  # verbs whose matrix products may need threads
+TRAINING = "demo", "train", "study", "compress", "slim", "pack"  # verbs whose matrix products may need threads
 
 
 def main() -> int:
@@ -18,6 +18,8 @@ def main() -> int:
         _reserve_streams()
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
             signal.signal(signal.SIGINT, _stop)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _stop)
         _spare_threads(sys.argv[1:])
         from laconic.cli import main as run
 
@@ -44,14 +46,18 @@ def _spare_threads(words: list[str]) -> None:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    """Ctrl-C: KeyboardInterrupt, but while modules are imported the end at once: their code makes other errors of it,
-    and nothing is begun that would have to be put away."""
+    """Ctrl-C, or the system's end: KeyboardInterrupt, SystemExit, so that what is under way is put away. But while
+    modules are imported the end at once: their code makes other errors of it, and verbs import what they need before
+    they begin something."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib._bootstrap"):
             _say_stopped()
-            os._exit(STOPPED)
+            os._exit(128 + signum)
         frame = frame.f_back
-    raise KeyboardInterrupt
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
+    _say_stopped()
+    raise SystemExit(128 + signum)
 
 
 def _say_stopped() -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -173,6 +174,32 @@ def test_another_captioner_or_folder_is_refused(photos: Path, unbroken: Path, tm
     draw(tmp_path / "others" / "deep", 8)
     with pytest.raises(ConfigError, match="is not the folder that was listed"):
         run(tmp_path / "others", out)
+
+
+def test_a_finished_job_is_of_its_own_folder(photos: Path, unbroken: Path, tmp_path: Path) -> None:
+    """The output of one folder is not taken for that of another, or of none."""
+    draw(tmp_path / "others" / "deep", 8)
+    with pytest.raises(ConfigError, match="is not the folder that was listed"):
+        run(tmp_path / "others", unbroken)
+    with pytest.raises(DataError, match=r"missing: no such folder; .* was finished before"):
+        run(tmp_path / "missing", unbroken)
+    draw(tmp_path / "few", 4)
+    out = tmp_path / "captions.jsonl"
+    run(tmp_path / "few", out)
+    (tmp_path / "few" / "new").mkdir()
+    with pytest.warns(LaconicWarning, match="has changed since it was listed; what has come since is not captioned"):
+        assert run(tmp_path / "few", out)["captions"] == 4
+
+
+def test_a_finished_job_is_of_its_own_tar_file(tmp_path: Path) -> None:
+    for name, count in (("one", 2), ("other", 12)):
+        draw(tmp_path / name, count)
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            tar.add(tmp_path / name, ".")
+    out = tmp_path / "captions.jsonl"
+    assert run(tmp_path / "one.tar", out) == run(tmp_path / "one.tar", out)
+    with pytest.raises(ConfigError, match="is not the folder that was listed"):
+        run(tmp_path / "other.tar", out)
 
 
 def test_photos_that_come_and_go_meanwhile(tmp_path: Path) -> None:

@@ -85,9 +85,9 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("pack M -o dense.safetensors", "is no packed file"),
         ("unpack M -o packed.safetensors", "is no file of `laconic unpack`"),
         ("convert RUN -o refs.json", "is no packed file"),
-        ("report RUN -o .", "holds files of the same names and is no folder of a report"),
+        ("report RUN -o .", "is not empty and is no folder of a report"),
         ("report RUN -o README.md", "README.md: is a file"),
-        ("train recipe.toml -o models", "holds files of the same names and is no folder of a run; give another path\n"),
+        ("train recipe.toml -o models", "is not empty and is no folder of a run; give another path\n"),
         ("train recipe.toml -o M", "M: is a file"),
         ("study recipe.toml -o models", "is no folder of a study"),
         # what belongs to a run

@@ -69,6 +69,20 @@ def test_what_is_neither(
     assert says in capsys.readouterr().err
 
 
+def test_a_first_photo_that_cannot_be_read_is_one_of_several(
+    photos: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty.jpg").touch()
+    Path("text.png").write_text("no picture")
+    for name in ("empty.jpg", "text.png"):
+        assert main(["caption", name]) == 2
+        assert name in capsys.readouterr().err
+        assert main(["caption", name, "photos/0.png"]) == 0
+        said, told = capsys.readouterr()
+        assert said.startswith("photos/0.png: ")
+        assert name in told
+
+
 def test_an_installation_without_it_says_so(photos: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.unlink()
     assert main(["caption", "photos/0.png"]) == 2

@@ -28,7 +28,7 @@ def test_the_sparsity_for_a_budget_fits_it_closely(captioner: ImageCaptioner) ->
     found = sparsity_for(size_at, budget)
     assert 0.98 * budget < predicted_bytes(captioner, found, 4) <= budget
     assert sparsity_for(size_at, size_at(0.0) + 1) == 0.0
-    with pytest.raises(ConfigError, match="too little"):
+    with pytest.raises(ConfigError, match="are too few"):
         sparsity_for(size_at, size_at(MOST_SPARSE) - 1)
 
 

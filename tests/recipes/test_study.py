@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import save
 from laconic.config import to_mapping
 from laconic.errors import ConfigError, TrainingError
 from laconic.recipes.folders import claim
 from laconic.recipes.recipe import Recipe
 from laconic.recipes.study import StudyRun, in_order, merge, only, read_study
 from laconic.recipes.study_files import check_files
+from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
+from laconic.text import SPECIALS, Vocabulary
 
 STUDIES = sorted((Path(__file__).parents[2] / "recipes" / "studies").glob("*.toml"))
 
@@ -104,6 +108,20 @@ def test_files_that_nothing_makes_are_missed_before_the_first_run(read, tmp_path
     with claim(tmp_path / "runs" / "a", first.recipe, resume=False):
         (tmp_path / "runs" / "a" / "result.json").write_text(json.dumps(RESULT))
     check_files([first], tmp_path / "runs")  # finished, needs it no more
+
+
+def test_packed_files_that_cannot_be_begun_with_are_found_before_the_first_run(read, tmp_path):
+    config = ModelConfig(EncoderConfig("vgg_small", size=32), DecoderConfig(options={"word": 8, "hidden": 9}))
+    save(ImageCaptioner(config, Vocabulary(SPECIALS)), tmp_path / "small.safetensors")
+    (tmp_path / "none.safetensors").write_bytes(b"no captioner")
+    begins = f'{RUN}encoder = {{ name = "vgg_small", size = %s }}\ninitial = "{tmp_path}/%s.safetensors"\n'
+    for size, name, message in (
+        (64, "small", r"run 'a': initial: .*another encoder than .*encoder\.size: 32 -> 64"),
+        (32, "small", r"run 'a': initial: .*another captioner than .*decoder\.options\.hidden: 9 -> 8"),
+        (32, "none", "run 'a': initial: .*none.safetensors: not a safetensors file"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check_files(read(begins % (size, name)), tmp_path / "runs")
 
 
 def test_data_that_cannot_be_read_is_missed_before_the_first_run(read, tmp_path):

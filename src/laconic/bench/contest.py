@@ -188,6 +188,7 @@ def contest(
 
     `contestants`: CONTESTANTS where not given. Raises ConfigError where none runs.
     """
+    subject.packed.verify()
     ways: dict[str, Callable[[], Any]] = {}
     captions: dict[str, list[tuple[int, ...]]] = {}
     left_out: dict[str, str] = {}
@@ -199,7 +200,7 @@ def contest(
         except Exception as error:  # whatever other packages raise: a benchmark of the others still has its use
             left_out[name] = reason(error)
     if not ways:
-        raise ConfigError(f"{subject.path}: nothing here runs it: {'; '.join(left_out.values())}")
+        raise ConfigError(f"{subject.path}: nothing here runs it: {'; '.join(dict.fromkeys(left_out.values()))}")
     seconds = interleaved(ways, rounds)
     images, first = len(subject.inputs), next(iter(captions.values()))
     rows = [

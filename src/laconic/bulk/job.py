@@ -109,20 +109,27 @@ def check_request(request: Request, overwrite: bool = False) -> None:
                 )
     if request.job.exists():
         _check_asked(_read(request.job), request)
-    elif not request.folder.exists():
-        raise DataError(f"{printable(request.folder)}: no such folder; give the folder that holds the images")
-    elif not holds_files(request.folder):
+    elif request.folder.exists() and not holds_files(request.folder):
         raise DataError(f"{printable(request.folder)}: holds no file; give the folder that holds the images")
+    if request.finished.exists() and not request.folder.exists():
+        raise DataError(
+            f"{printable(request.folder)}: no such folder; {printable(request.out)} was finished before, of the folder "
+            "that was here then or of another one"
+        )
+    if not request.job.exists() and not request.folder.exists():
+        raise DataError(f"{printable(request.folder)}: no such folder; give the folder that holds the images")
 
 
 def counts(request: Request) -> dict[str, int] | None:
     """Of a finished job, how many images, captions and skipped ones there are; None where it is not finished.
 
-    Raises ConfigError where the job asked for something else, or its output is gone.
+    Raises ConfigError where the job asked for something else or was of another folder, or its output is gone.
     """
     if not request.finished.exists():
         return None
-    _check_asked(_read(request.job), request)
+    held = _read(request.job)
+    _check_asked(held, request)
+    _check_folder(held, request)
     if not request.out.exists():
         raise ConfigError(
             f"{printable(request.out)}: was finished, and is gone; delete {printable(request.state)} to begin anew"
@@ -175,10 +182,10 @@ def _shards(request: Request, claims: Claims) -> Shards:
     try:
         listing = held["shards"]
         shards = Shards(request.state / listing.pop("path"), **listing)
-        if not request.finished.exists():
-            _check_folder(shards, request, held["top"])
     except (KeyError, TypeError, AttributeError):
         raise _damaged(request.job) from None
+    if not request.finished.exists():
+        _check_folder(held, request)
     return shards
 
 
@@ -193,6 +200,7 @@ def _begin(request: Request, worker: Worker) -> None:
         "program": "laconic caption",
         "asked": dict(request.asked),
         "top": _top(request),
+        "probes": _probes(shards),
         "shards": {**asdict(shards), "path": shards.path.name},
     }
     write_json_once(request.job, document)
@@ -214,14 +222,20 @@ def _check_asked(held: Mapping[str, Any], request: Request) -> None:
         )
 
 
-def _check_folder(shards: Shards, request: Request, top: Any) -> None:
-    """ConfigError where the folder is another than was listed, as far as a look tells; warns where it has changed."""
-    folder = request.folder
-    if not folder.is_dir() or _top(request) == top:
-        return
+def _probes(shards: Shards) -> list[str]:
+    """Some of the listed files, from the whole of the listing, by their places in the folder."""
     places = sorted({shard * (len(shards) - 1) // max(1, PROBES - 1) for shard in range(PROBES)})
-    probes = [record for place in places if not (record := shards[place][0]).problem]
-    there = sum((folder / (probe.tar or probe.name)).exists() for probe in probes)
+    return [record.tar or record.name for place in places if not (record := shards[place][0]).problem]
+
+
+def _check_folder(held: Mapping[str, Any], request: Request) -> None:
+    """ConfigError where the folder is another than was listed, as far as a look tells; warns where it has changed."""
+    folder, top, probes = request.folder, held.get("top"), held.get("probes")
+    if not isinstance(probes, list) or not all(isinstance(probe, str) for probe in probes):
+        raise _damaged(request.job)
+    if not folder.exists() or _top(request) == top:
+        return
+    there = sum((folder / probe).exists() for probe in probes) if folder.is_dir() else 0
     if 2 * there < len(probes):
         raise ConfigError(
             f"{printable(folder)}: is not the folder that was listed (it has {there} of {len(probes)} of those files); "
@@ -236,9 +250,10 @@ def _check_folder(shards: Shards, request: Request, top: Any) -> None:
 
 
 def _top(request: Request) -> str:
-    """Equal for folders whose visible entries have the same names, in whatever order they come."""
+    """Equal for folders whose visible entries have the same names, in whatever order they come, and for tar files of
+    one size."""
     if not request.folder.is_dir():
-        return ""
+        return f"{request.folder.stat().st_size} bytes" if request.folder.exists() else ""
     total = 0
     with os.scandir(request.folder) as entries:
         for entry in entries:

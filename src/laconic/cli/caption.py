@@ -115,18 +115,18 @@ def caption(options: Caption) -> int:
 
 
 def _told_apart(first: Path | None, others: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
-    """Captioner and images: the first word is either, as its content tells, or its name where there is no such file."""
+    """Captioner and images: the first word is either, as its name tells, or its content if its name is no image's."""
     from laconic.data.formats import EXTENSIONS, HEAD, is_image
 
     if first is None:
         return Path(SMALLEST), others
     if first.is_dir():
         photos = not any((first / name).exists() for name in (MODEL, RECIPE, RESULT))
-    elif first.is_file():
+    elif first.suffix.lower() in EXTENSIONS or not first.is_file():
+        photos = first.suffix.lower() in EXTENSIONS
+    else:
         with first.open("rb") as file:
             photos = is_image(file.read(HEAD))
-    else:
-        photos = first.suffix.lower() in EXTENSIONS
     return (Path(SMALLEST), (first, *others)) if photos else (first, others)
 
 

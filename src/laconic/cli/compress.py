@@ -69,8 +69,10 @@ def compress(options: Compress) -> None:
     from laconic.recipes.compressing import compress as carry_out
 
     aim = Aim(budget, keep)
-    if not options.runs or not options.bits:
-        raise ConfigError("compress: name a finished run or a recipe, and how many bits weights have")
+    if not options.runs:
+        raise ConfigError("compress: name the folder of a finished run, or a recipe whose captioner is trained first")
+    if not options.bits:
+        raise ConfigError("--bits: give at least one number of bits, such as 4")
     for bits in options.bits:
         check_stored_bits(bits)
     if options.trial_epochs < 1:

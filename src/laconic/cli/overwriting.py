@@ -141,5 +141,5 @@ def _check_kind(options: Any, option: str, path: Path, output: Output) -> None:
     except OSError:
         own = False
     if not own:
-        kind = "holds files of the same names" if output.folder else "is there already"
+        kind = "is not empty" if output.folder else "is there already"
         raise ConfigError(f"{option} {path}: {kind} and is no {output.what}; give another path{insist}")

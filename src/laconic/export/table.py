@@ -1,7 +1,8 @@
 """The table of what a captioner is exported to, and the one function that writes any of it.
 
 A target is a module of this package with a function `write(packed, folder, options)`, which fills an empty folder and
-says in lines what there is to know about it.
+says in lines what there is to know about it, and where that takes packages that others do not, with `prepare()`, which
+imports them, before there is a folder that somebody who stops it would leave.
 """
 
 import importlib
@@ -73,9 +74,11 @@ def export(file: Path, folder: Path, to: Goal, options: Options | None = None) -
         raise ConfigError(f"{folder}: holds something else than an export; give a new or an empty folder")
     packed = store.load(file)
     packed.verify()
-    write: Any = importlib.import_module(target.module).write
+    module: Any = importlib.import_module(target.module)
+    if hasattr(module, "prepare"):
+        module.prepare()
     with folder_atomically(folder) as place:
-        lines: list[str] = write(packed, place, options)
+        lines: list[str] = module.write(packed, place, options)
         files = [path for path in sorted(place.rglob("*")) if path.is_file()]
         sizes = {path.relative_to(place).as_posix(): path.stat().st_size for path in files}
         manifest = {"laconic_export": to, "captioner": printable(Path(file).name), "bytes": sizes}

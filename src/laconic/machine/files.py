@@ -117,7 +117,7 @@ def _create(target: Path, mode: int) -> tuple[int, Path]:
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
         except FileExistsError:
             continue
-        _lock(descriptor, wait=True)
+        locked(descriptor, wait=True)
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(temporary), os.fstat(descriptor)):
                 return descriptor, temporary
@@ -134,7 +134,7 @@ def _sweep(target: Path) -> None:
             path = target.with_name(name)
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                if stat.S_ISREG(os.fstat(descriptor).st_mode) and _lock(descriptor, wait=False):
+                if stat.S_ISREG(os.fstat(descriptor).st_mode) and locked(descriptor, wait=False):
                     os.unlink(path)
             finally:
                 os.close(descriptor)
@@ -157,8 +157,9 @@ def _stem(target: Path) -> str:
     return f".{os.fsencode(target.name)[:NAME_BYTES].decode(errors='ignore')}."
 
 
-def _lock(descriptor: int, *, wait: bool) -> bool:
-    """Whether the file is now locked by this process; False where another holds it, or nothing can be locked."""
+def locked(descriptor: int, *, wait: bool) -> bool:
+    """Whether a file or folder is now locked by this process; False where another holds it, or nothing can be
+    locked. It is free again when the descriptor is closed, or the process ends."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (OSError, AttributeError):

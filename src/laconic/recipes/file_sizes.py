@@ -55,8 +55,8 @@ def sparsity_for(size_at: Callable[[float], int], budget: float) -> float:
     least = size_at(MOST_SPARSE)
     if least > budget:
         raise ConfigError(
-            f"compress: {budget / 1e6:.2f} MB is too little: with {MOST_SPARSE:.1%} of its weights gone this captioner "
-            f"has {least / 1e6:.2f} MB; give more, fewer bits, or a smaller captioner"
+            f"compress: {budget:,.0f} bytes are too few: with {MOST_SPARSE:.1%} of its weights gone this captioner has "
+            f"{least:,} bytes; give more, fewer bits, or a smaller captioner"
         )
     low, high = 0.0, MOST_SPARSE
     largest, smallest = size_at(low), least

@@ -26,11 +26,11 @@ from laconic.data import DATASETS, Dataset
 from laconic.data.regions import RegionStore, open_regions
 from laconic.errors import ConfigError, PruningError
 from laconic.models.encoders import load_imagenet
+from laconic.recipes.beginning import check_encoder, check_initial
 from laconic.recipes.folders import check_ticket
 from laconic.recipes.methods import NONE, method_of
 from laconic.recipes.recipe import DataRecipe, Part, Recipe
 from laconic.recipes.splits import splits
-from laconic.spec.captioners import form
 from laconic.spec.model import REGIONS, ModelConfig
 from laconic.text import SPECIALS, Vocabulary
 from laconic.training.distillation import KnowledgeDistillation, load_teacher
@@ -202,28 +202,15 @@ def _fresh(recipe: Recipe, train: Dataset) -> ImageCaptioner:
 
 def _copy_encoder(captioner: ImageCaptioner, recipe: Recipe) -> None:
     seen = load(expand(recipe.encoder_from))
-    _check_encoder(seen, recipe, recipe.encoder_from)
+    check_encoder(seen.spec, recipe, recipe.encoder_from)
     captioner.encoder.load_state_dict(seen.encoder.state_dict())
     _check_stays_sparse(captioner, recipe)
 
 
-def _check_encoder(captioner: ImageCaptioner, recipe: Recipe, file: str) -> None:
-    if captioner.config.encoder != recipe.encoder:
-        raise ConfigError(f"{file}: has encoder {captioner.config.encoder}, the recipe asks for {recipe.encoder}")
-
-
 def _initial(recipe: Recipe) -> ImageCaptioner:
     captioner = load(expand(recipe.initial))
-    _check_encoder(captioner, recipe, recipe.initial)
-    if captioner.vocabulary.base != recipe.data.radix:
-        raise ConfigError(
-            f"{recipe.initial}: spells words with data.radix = {captioner.vocabulary.base}, "
-            f"the recipe asks for {recipe.data.radix}"
-        )
-    held, asked = captioner.config.decoder, recipe.decoder
-    if form(held.name, held.options) != form(asked.name, asked.options):
-        raise ConfigError(f"{recipe.initial}: has decoder {held}, the recipe asks for {asked}")
-    fresh = ImageCaptioner(ModelConfig(recipe.encoder, asked), captioner.vocabulary)
+    check_initial(captioner.spec, recipe, recipe.initial)
+    fresh = ImageCaptioner(ModelConfig(recipe.encoder, recipe.decoder), captioner.vocabulary)
     fresh.load_state_dict(captioner.state_dict())
     _check_stays_sparse(fresh, recipe)
     return fresh

@@ -4,13 +4,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from laconic import store
 from laconic.config import SHARED, expand
-from laconic.errors import ConfigError, DataError
+from laconic.errors import ConfigError, DataError, FormatError
+from laconic.recipes.beginning import check_encoder, check_initial
 from laconic.recipes.folders import AnyRecipe, finished
-from laconic.recipes.recipe import DataRecipe
+from laconic.recipes.recipe import DataRecipe, Recipe
 from laconic.recipes.splits import splits
 from laconic.recipes.study import StudyRun
+from laconic.spec.packed import read_spec
 from laconic.tasks.settings import SlimRecipe
+
+PACKED = ("initial", "inherit", "encoder_from", "distillation.teacher", "distillation.ensemble")  # keys of such files
 
 
 def check_files(runs: Sequence[StudyRun], folder: Path) -> None:
@@ -28,9 +33,27 @@ def check_files(runs: Sequence[StudyRun], folder: Path) -> None:
         for key, text in _files(run.recipe).items():
             path = expand(text)
             if text and not path.exists() and not any(path.is_relative_to(place) for place in made):
-                remedy = f"set {SHARED} to the folder that holds your data, or correct the path"
+                set_it = f"set {SHARED} to the folder that holds your data, or " if SHARED in text else ""
+                remedy = f"{set_it}correct the path"
                 raise ConfigError(f"run {run.name!r}: {key} = {text!r}; there is no {path}: {remedy}")
+            if text and path.is_file() and isinstance(run.recipe, Recipe):
+                _check_packed(run.name, run.recipe, key, path)
         _check_data(run, seen)
+
+
+def _check_packed(name: str, recipe: Recipe, key: str, path: Path) -> None:
+    """ConfigError where a file's index is damaged, or its captioner is none that the recipe begins with."""
+    kind = key.partition("[")[0]
+    if kind not in PACKED:
+        return
+    try:
+        spec = read_spec(store.load(path))
+        if kind == "initial":
+            check_initial(spec, recipe, str(path))
+        elif kind == "encoder_from":
+            check_encoder(spec, recipe, str(path))
+    except (ConfigError, FormatError) as error:
+        raise ConfigError(f"run {name!r}: {key}: {error}") from None
 
 
 def _files(recipe: AnyRecipe) -> dict[str, str]:

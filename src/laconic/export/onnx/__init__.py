@@ -19,6 +19,7 @@
 Importing this module needs none of the packages that writing does.
 """
 
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -31,16 +32,20 @@ NEEDED = ("torch", "onnx", "onnxscript", "onnxruntime")
 MAX_LENGTH = 20  # words of a caption where nobody says otherwise
 
 
+def prepare() -> None:
+    """Imports what writes the files, which takes seconds. MissingError where a package is not installed."""
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise MissingError(f"ONNX files are written with {', '.join(missing)}: pip install 'laconic[onnx]'")
+    importlib.import_module("laconic.export.onnx.files")
+
+
 def write(packed: Packed, folder: Path, options: Options) -> list[str]:
     """Fills a folder, see laconic.export.table; lines that say how large the files are.
 
     Raises:
-        MissingError: a package that makes ONNX files is not installed.
         ConfigError: there are no captions of that length, or PyTorch's exporter cannot follow the captioner.
         TrainingError: its weights are damaged: it gives numbers that are no probabilities.
     """
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise MissingError(f"ONNX files are written with {', '.join(missing)}: pip install 'laconic[onnx]'")
     from laconic.export.onnx.files import models_of
 
     spec, lines = read_spec(packed), list[str]()
