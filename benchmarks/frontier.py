@@ -3,13 +3,13 @@
     python benchmarks/frontier.py runs/flickr8k_frontier
     python benchmarks/frontier.py runs/flickr8k_whole
 
-The study names the table: results/frontier.csv, results/whole.csv. Packs each finished run of it: one trained in few
-bits as it was trained, any other in half precision and in calibrated compact form. Every row is such a file, captioned
-from raw photos of the validation split and scored; what has been scored before is not scored again, and rows of runs
-that are not in the folder stay as they are. Each captioner is compared with the dense one that it was made from; with
-one that went on from that as long without being pruned, where the study has it ("more"); and where its training was
-self-critical, with a dense one whose training was so, too. A dense captioner on an encoder that is small already is no
-such measure: in its place stands one of equal training on the whole encoder, from another study (CONTROLS).
+The study names the table: results/frontier.csv, results/whole.csv, results/regions.csv. Packs each finished run of it:
+one trained in few bits as it was trained, any other in half precision and in calibrated compact form. Every row is such
+a file, captioned from raw photos of the validation split and scored; what has been scored before is not scored again,
+and rows of runs that are not in the folder stay as they are. Each captioner is compared with the dense one that it was
+made from, and where its training was self-critical, with a dense one whose training was so, too. A dense captioner on
+an encoder that is small already is no such measure: in its place stands one of equal training on the whole encoder,
+from another study (CONTROLS).
 """
 
 import argparse
@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import laconic
 from laconic import data, metrics, store
 from laconic.captioner.captioning import evaluate
-from laconic.captioner.engine import Engine
 from laconic.cli import main
 from laconic.config import expand
 from laconic.machine.files import write_text
@@ -30,6 +30,7 @@ from laconic.recipes.folders import read_recipe, write_json
 from laconic.recipes.recipe import Recipe
 from laconic.report.drawing import drawing, write_figure
 from laconic.report.frontier import Point, frontier_figure
+from laconic.spec.encoders import detects
 from laconic.spec.manifest import MODEL, RESULT, STUDY
 
 PUBLISHED = (  # of COCO; the second score is of each paper's own dense captioner, trained in the same way
@@ -86,8 +87,7 @@ def _control(folder: Path, recipe: Recipe, dense: dict[str, float]) -> str:
     """The dense run that a run is compared with: its teacher, or that of the run it goes on from; of the same objective
     where there is one."""
     if folder.name in CONTROLS or recipe.distillation.teacher:
-        made_from = _whole(folder.name if folder.name in CONTROLS else Path(recipe.distillation.teacher).parent.name)
-        return f"{made_from}_more" if f"{made_from}_more" in dense else made_from
+        return _whole(folder.name if folder.name in CONTROLS else Path(recipe.distillation.teacher).parent.name)
     before = folder.with_name(Path(recipe.initial).parent.name)
     earlier = read_recipe(before)
     assert isinstance(earlier, Recipe)
@@ -114,7 +114,8 @@ def scored(folder: Path, recipe: Recipe, values: str) -> dict[str, float]:
             raise SystemExit(f"{folder}: cannot be packed")
     examples = data.load(recipe.data.name, expand(recipe.data.root), "val")
     names = (*metrics.STANDARD, "METEOR")  # the last where there are Java and pycocoevalcap
-    scores, _, _ = evaluate(Engine.load(file), examples, recipe.decoding, names=names)
+    captioner = laconic.load(file, backend="torch" if detects(recipe.encoder) else "engine")
+    scores, _, _ = evaluate(captioner, examples, recipe.decoding, names=names)
     kept = {"bytes": file.stat().st_size, **{name: float(score) for name, score in scores.items() if score is not None}}
     write_json(known, kept)
     return kept
