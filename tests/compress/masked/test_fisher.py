@@ -7,7 +7,7 @@ from torch import nn
 from laconic.compress.masked.fisher import Fisher
 from laconic.compress.masked.pruner import Pruner
 from laconic.compress.masked.schedule import Cubic
-from laconic.errors import PruningError
+from laconic.errors import LaconicWarning, PruningError
 
 
 def test_a_large_weight_that_does_nothing_goes_first():
@@ -51,10 +51,15 @@ def test_weights_that_no_loss_reads_keep_their_mask():
     pruner = Pruner(model, Fisher(0.5, schedule=Cubic(start=2, end=3)), steps=4)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     pruner.attach(optimizer)
-    for _ in range(4):
-        model[1](torch.randn(8, 3)).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+
+    def train() -> None:
+        for _ in range(4):
+            model[1](torch.randn(8, 3)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    with pytest.warns(LaconicWarning, match=r"^0\.weight: never had a gradient, so 50% of the weights"):
+        train()
     kept = pruner.masks()
     assert kept["0.weight"].all()
     assert int(kept["1.weight"].sum()) == 9 - 4
