@@ -174,7 +174,8 @@ def test_photos_come_by_all_ways(visit, photos, tmp_path):
     page.wait_for_selector(".card:nth-of-type(3)")
     page.click("#camera")
     page.click("#viewfinder .take:enabled")
-    page.wait_for_selector(".card:nth-of-type(4)[data-state=captioned]")
+    for place in range(4, 0, -1):
+        page.wait_for_selector(f".card:nth-of-type({place})[data-state=captioned]")
     expected = laconic.load().caption(photos[:3])
     assert page.locator(".caption").all_text_contents()[1:] == expected[::-1]
     give(page, "paste", Path())
