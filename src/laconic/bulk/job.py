@@ -107,17 +107,18 @@ def check_request(request: Request, overwrite: bool = False) -> None:
                     f"{printable(skipped)}: is there already and is no list of skipped images, which goes there; "
                     "rename it, or --overwrite"
                 )
+    folder = printable(request.folder)
     if request.job.exists():
         _check_asked(_read(request.job), request)
-    elif request.folder.exists() and not holds_files(request.folder):
-        raise DataError(f"{printable(request.folder)}: holds no file; give the folder that holds the images")
-    if request.finished.exists() and not request.folder.exists():
-        raise DataError(
-            f"{printable(request.folder)}: no such folder; {printable(request.out)} was finished before, of the folder "
-            "that was here then or of another one"
-        )
-    if not request.job.exists() and not request.folder.exists():
-        raise DataError(f"{printable(request.folder)}: no such folder; give the folder that holds the images")
+        if request.finished.exists() and not request.folder.exists():
+            raise DataError(
+                f"{folder}: no such folder; {printable(request.out)} was finished before, of the folder that was here "
+                "then or of another one"
+            )
+    elif not request.folder.exists():
+        raise DataError(f"{folder}: no such folder; give the folder that holds the images")
+    elif not holds_files(request.folder):
+        raise DataError(f"{folder}: holds no file; give the folder that holds the images")
 
 
 def counts(request: Request) -> dict[str, int] | None:
