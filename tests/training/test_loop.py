@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,9 @@ def make_run(folder: Path, method: str, **options) -> Run:
     torch.manual_seed(settings.seed)
     config = SoftAttentionConfig(VOCABULARY, 3, 4, word=6, hidden=8, dropout=0.3)
     model = SoftAttention(config)
-    pruner = Pruner(model, Supermask(0.6), steps=STEPS) if method == "pruned" else None
+    pruner = None if method == "dense" else Pruner(model, Supermask(0.6), steps=STEPS)
+    if method == "averaged":
+        settings = replace(settings, average=0.8)
     return Run(model, make_batches(), settings, folder, pruner=pruner, **{"validate": validate, **options})
 
 
@@ -100,7 +103,7 @@ def equal(a: object, b: object) -> bool:
     return a == b
 
 
-@pytest.fixture(scope="module", params=["dense", "pruned"])
+@pytest.fixture(scope="module", params=["dense", "pruned", "averaged"])
 def unbroken(request, tmp_path_factory):
     """Method, and a run that nothing has stopped."""
     run = make_run(tmp_path_factory.mktemp("unbroken"), request.param)
@@ -125,6 +128,7 @@ def assert_same(run: Run, expected: Run) -> None:
 KILLS = {  # a step, or the writing of its checkpoint
     "dense": (f"step@{2 * PER_EPOCH + 3}",),
     "pruned": (f"step@{PER_EPOCH - 2}", f"step@{2 * PER_EPOCH + 3}", f"write@{4 * PER_EPOCH}"),
+    "averaged": (f"step@{3 * PER_EPOCH + 3}",),
 }
 
 
@@ -183,7 +187,7 @@ def test_a_run_killed_again_and_again_ends_like_an_unbroken_one(unbroken, killed
     """SIGKILL in the first epoch, in a later one, and while the checkpoint of an epoch is being written."""
     method, expected = unbroken
     reached = load_checkpoint(killed / method / "last.pt")["step"]
-    assert reached == (3 if method == "pruned" else 2) * PER_EPOCH
+    assert reached == {"dense": 2, "pruned": 3, "averaged": 3}[method] * PER_EPOCH
     run = make_run(killed / method, method)
     run.resume()
     assert run.step == reached
@@ -432,6 +436,7 @@ def test_a_stop_between_the_two_checkpoints_loses_neither(tmp_path, monkeypatch)
         ({"learning_rate": 0.0}, "trains nothing"),
         ({"label_smoothing": 2.0}, "label_smoothing = 2.0"),
         ({"clip": 0.0}, "clip = 0.0"),
+        ({"average": 1.0}, "average = 1.0; give 0 <= average < 1"),
         ({"checkpoint_minutes": -1.0}, "checkpoint_minutes = -1.0"),
         ({"weight_decay": 1e30}, "weight_decay = 1e.30 takes learning_rate x weight_decay = 1e.27 of the weights"),
         ({"weight_decay": 2.0, "encoder_learning_rate": 0.5}, "takes encoder_learning_rate x weight_decay = 1 of"),
@@ -449,6 +454,52 @@ def test_without_an_eligible_epoch_the_last_weights_stay(tmp_path):
     assert run.best == {}
     assert scores.keys() == {"CIDEr"}
     assert equal(run.model.state_dict(), load_checkpoint(run.last)["model"])
+
+
+def test_averages_are_scored_shipped_and_left_in_the_model_and_the_latest_weights_go_on(tmp_path):
+    """Beside a run without averages: the same steps, and another model at the end."""
+    plain = make_run(tmp_path / "plain", "dense")
+    plain.fit()
+    run = make_run(tmp_path / "averaged", "dense", settings=replace(SETTINGS, average=0.8))
+    means = {name: weight.detach().clone() for name, weight in run.model.named_parameters()}
+    ordinary = run._train_step
+
+    def train_step(epoch: int, position: int):
+        result = ordinary(epoch, position)
+        for name, weight in run.model.named_parameters():
+            decay = min(0.8, (run.step + 1) / (run.step + 11))
+            means[name].lerp_(weight.detach(), 1 - decay)
+        return result
+
+    run._train_step = train_step
+    run.fit()
+    latest = load_checkpoint(run.last)["model"]
+    assert equal(latest, load_checkpoint(plain.last)["model"])
+    assert run.best["step"] == STEPS  # else what follows would be about an earlier epoch
+    for name, weight in run.model.named_parameters():
+        torch.testing.assert_close(weight.detach(), means[name])
+        assert not torch.equal(weight, latest[name])
+    assert run.scores["CIDEr"] == validate(run.model)["CIDEr"] != plain.scores["CIDEr"]
+
+
+def test_without_scores_the_averages_are_left_in_the_model(tmp_path):
+    run = make_run(tmp_path, "dense", validate=None, settings=replace(SETTINGS, average=0.8))
+    run.fit()
+    state = load_checkpoint(run.last)
+    for (name, weight), mean in zip(run.model.named_parameters(), state["averaged"]["means"], strict=True):
+        assert torch.equal(weight, mean)
+        assert not torch.equal(weight, state["model"][name])
+
+
+def test_averages_of_another_model_are_refused(tmp_path):
+    settings = replace(SETTINGS, epochs=1, average=0.8)
+    make_run(tmp_path, "dense", settings=settings).fit()
+    path = tmp_path / "last.pt"
+    state = load_checkpoint(path)
+    state["averaged"]["means"][0] = torch.zeros(2, 2)
+    torch.save(state, path)
+    with pytest.raises(TrainingError, match=r"an average of shape \(2, 2\) for a weight of shape"):
+        make_run(tmp_path, "dense", settings=settings).resume()
 
 
 def test_a_run_without_validation_needs_no_scores(tmp_path):

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from laconic.errors import TrainingError
 from laconic.machine.distributed import barrier, broadcast, is_writer, parallel, rank, total, world
 from laconic.spec import manifest
+from laconic.training.averaging import Averaged, averaged_of
 from laconic.training.batches import Batch
 from laconic.training.checkpoint import load_checkpoint, save_checkpoint
 from laconic.training.given import Loss, Masking, Objective, Progress, Show, Supply, Validate
@@ -121,6 +122,9 @@ class Run:
         self.optimizer = make_optimizer(model, settings)
         for one in self.compressing.values():
             one.attach(self.optimizer)
+        self.averaged: Averaged | None = None
+        if settings.average:
+            self.averaged = Averaged(averaged_of(model, self.optimizer), settings.average)
         self.steps = settings.epochs * len(batches)
         self.step = 0
         self.seconds = 0.0  # of training, over all sittings
@@ -156,6 +160,8 @@ class Run:
             loss, facts = self._train_step(epoch, position)
             self.seconds += time.perf_counter() - started
             self.step += 1
+            if self.averaged is not None:
+                self.averaged.update(self.step)
             self._note(epoch, loss, facts)
             if self.step % per_epoch == 0:
                 self._end_of_epoch(epoch)
@@ -164,6 +170,8 @@ class Run:
         self._parallel = None
         if self.best:
             self.model.load_state_dict(load_checkpoint(self.best_path)["model"])
+        elif self.averaged is not None:
+            self.averaged.settle()
         barrier()  # the writer may delete its checkpoints now
         return self.best or self.scores
 
@@ -218,8 +226,10 @@ class Run:
     def _score(self, validate: Validate) -> None:
         every = self.compressing.values()
         eligible = all(one.near_target for one in every)
-        with ExitStack() as stack:
-            for one in every if eligible else ():  # what is scored is what would be shipped
+        with ExitStack() as stack:  # what is scored is what would be shipped
+            if self.averaged is not None:
+                stack.enter_context(self.averaged.in_place())
+            for one in every if eligible else ():
                 stack.enter_context(one.trimmed())
             self.scores = validate(self.model)
             self._keep_if_best(eligible)
@@ -267,6 +277,10 @@ class Run:
 
     # Checkpoints
 
+    def _further(self) -> dict[str, Masking | Averaged]:
+        """What has a state of its own, by its name in a checkpoint."""
+        return {**self.compressing, **({} if self.averaged is None else {"averaged": self.averaged})}
+
     def save(self) -> None:
         """Writes everything needed to go on from here."""
         self._saved_at = time.monotonic()
@@ -281,7 +295,7 @@ class Run:
             "scores": self.scores,
             "origin": self.origin,
         }
-        state |= {name: one.state_dict() for name, one in self.compressing.items()}
+        state |= {name: one.state_dict() for name, one in self._further().items()}
         save_checkpoint(state, self.last)
         self._drop_other_bests()
 
@@ -303,7 +317,7 @@ class Run:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             check_moments(self.optimizer)
-            for name, one in self.compressing.items():
+            for name, one in self._further().items():
                 one.load_state_dict(state[name])
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise TrainingError(

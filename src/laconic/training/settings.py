@@ -27,6 +27,8 @@ class Training:
         warmup: steps over which the learning rates rise linearly to their full value.
         weight_decay: share of the weights, times the learning rate, that each step takes away (AdamW).
         clip: gradients are scaled down to this norm where theirs is larger.
+        average: decay of an exponential moving average of the weights, such as 0.995 for the last 200 steps or so; the
+            average is scored and shipped in place of the latest weights. 0 for none.
         label_smoothing: share of the probability that the loss spreads over all words instead of the right one.
         precision: "bf16" computes matrix products in bfloat16, weights stay float32. It is faster on GPUs and on
             processors with instructions for bfloat16 (AVX-512 or AMX), and many times slower on others.
@@ -44,6 +46,7 @@ class Training:
     warmup: int = 100
     weight_decay: float = 0.0
     clip: float = 5.0
+    average: float = 0.0
     label_smoothing: float = 0.0
     precision: Literal["float32", "bf16"] = "bf16"
     mirror: bool = True
@@ -76,6 +79,8 @@ class Training:
                 )
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"training: label_smoothing = {self.label_smoothing}; give 0 <= label_smoothing < 1")
+        if not 0 <= self.average < 1:
+            raise ConfigError(f"training: average = {self.average}; give 0 <= average < 1")
         if not self.clip > 0:
             raise ConfigError(f"training: clip = {self.clip}; give more than 0")
 
