@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.packing import load
 from laconic.decode.search import Decoding
-from laconic.errors import FormatError
+from laconic.errors import ConfigError, FormatError
 from laconic.metrics.bleu import Bleu
 from laconic.recipes.plan import Place, plan
 from laconic.recipes.recipe import DataRecipe, Recipe
 from laconic.recipes.run import Watcher, learned_captions, open_sources, run_recipe
 from laconic.spec.model import DecoderConfig, EncoderConfig, ModelConfig
 from laconic.text import Vocabulary
+from laconic.training.distillation import look_themselves
+from laconic.training.features import cache_pixels
 from laconic.training.settings import Distillation, Training
 from laconic.training.taught import read_captions, written_by
 
@@ -107,3 +110,32 @@ def test_captions_of_another_teacher_are_not_taken_for_this_ones(other, tmp_path
     path = place.folder / "taught.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "captions": [["x"]] * 24}))
     assert not any("x" in some for some in learned_captions(after, source, Watcher()))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_teacher_of_captions_alone_sees_with_its_own_encoder(several, tmp_path):
+    """Larger photos, another encoder: it writes what it says of the photos, and words it cannot teach."""
+    larger = EncoderConfig("toy", size=64, stride=32)
+    run_recipe(replace(RECIPE, encoder=larger), tmp_path / "teacher", tmp_path / "cache")
+    file = tmp_path / "teacher" / "model.safetensors"
+    options = Distillation(str(file), weight=0.0, sequences=1, ensemble=(str(file),) if several else ())
+    planned = plan(replace(RECIPE, distillation=options), Place(tmp_path / "run", tmp_path / "cache"))
+    (tmp_path / "run").mkdir()
+    source = open_sources(planned, Watcher())["train"]
+    learned = learned_captions(planned, source, Watcher())
+    photos = cache_pixels(planned.train, 64, tmp_path / "cache")
+    speaks = load(file).eval()
+    for row in range(24):
+        (found,) = speaks.search(photos.batch(np.array([row])), Decoding(beam=1))
+        assert learned[row] == (*planned.train[row].captions, speaks.vocabulary.decode(found[0].tokens))
+    with pytest.raises(ConfigError, match=r"size=64.*asks for.*size=32.*weight = 0 and distillation.sequences"):
+        plan(replace(RECIPE, distillation=replace(options, weight=0.5)), Place(tmp_path / "run", tmp_path / "cache"))
+
+
+def test_a_teacher_that_reads_regions_is_given_what_its_student_is_given(teacher):
+    options = Distillation("some.safetensors", weight=0.0, sequences=1)
+    regions = ModelConfig(EncoderConfig("regions", channels=8), DecoderConfig(options={"word": 12, "hidden": 16}))
+    assert look_themselves(options, [teacher])
+    assert not look_themselves(options, [teacher, ImageCaptioner(regions, VOCABULARY)])
+    assert not look_themselves(replace(options, weight=0.1), [teacher])
+    assert not look_themselves(replace(options, features=0.1), [teacher])

@@ -32,6 +32,7 @@ from laconic.recipes.recipe import Recipe
 from laconic.spec.manifest import CAPTIONS, GATES, MODEL, RESULT, TAUGHT
 from laconic.training.batches import Batches, Source, make_batches
 from laconic.training.checkpoint import save_checkpoint
+from laconic.training.distillation import look_themselves, members_of
 from laconic.training.evaluation import Validator, evaluate
 from laconic.training.features import RegionSource, cache_features, cache_pixels, weights_digest
 from laconic.training.given import Progress
@@ -158,6 +159,9 @@ def learned_captions(plan: Plan, source: Source, watch: Watcher) -> list[tuple[s
     with writer_first():  # the others find what it has written
         taught = read_captions(path, origin) if path.is_file() else None
         if taught is None:
+            if look_themselves(options, members := members_of(teacher)):
+                size, seen = members[0].config.encoder.size, partial(watch.stage, "photos for the teacher")
+                source = cache_pixels(plan.train, size, plan.place.cache, seen)
             taught = written_by(
                 teacher.to(best_device()), source, own, decoding, count=options.sequences, choice=options.choice,
                 progress=partial(watch.stage, "captions of the teacher"),

@@ -8,7 +8,7 @@ Knows nothing of the training loop, into which it enters as an Objective.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +26,13 @@ from laconic.errors import ConfigError
 from laconic.machine.distributed import unwrapped
 from laconic.models.layers import fold_batch_norm
 from laconic.spec.encoders import cells_of, channels_of
+from laconic.spec.model import REGIONS
 from laconic.training.batches import Batch
 from laconic.training.given import Loss
 from laconic.training.loop import cross_entropy
 from laconic.training.settings import Distillation
 
+BY_CAPTIONS = "or have it teach by its captions alone: weight = 0 and distillation.sequences"
 SAME = 0.01  # relative difference of encoder weights that still makes the same features: rounding to half precision
 
 
@@ -70,7 +72,7 @@ class KnowledgeDistillation:
         inputs, seen = batch.inputs, None
         with torch.no_grad():
             if options.features:
-                sees = cast(ImageCaptioner, teacher.members[0] if isinstance(teacher, Ensemble) else teacher)
+                sees = members_of(teacher)[0]
                 seen = sees.features(inputs)
                 inputs = seen if sees is teacher else inputs
             taught = teacher(inputs, batch.tokens) if options.weight else None
@@ -109,16 +111,20 @@ def load_teacher(
 
     Args:
         reads_features: whether all are given features of the student's encoder, which stays as it is; else each has
-            its own encoder look at the pixels.
+            its own encoder look at the pixels. Teachers that only write captions do so in any case.
 
     Raises:
-        ConfigError: where one has other words, reads images of another size, or would be given features that are not
-            those of its own encoder; or where there are no grids of the same form to compare.
+        ConfigError: where one has other words; where it is to teach more than captions and reads images of another
+            size, or would be given features that are not those of its own encoder; or where there are no grids of the
+            same form to compare.
     """
     if not options.teacher:
         return None
     files = (options.teacher, *options.ensemble)
-    teachers = [_load(expand(file), student, reads_features=reads_features) for file in files]
+    teachers = [_load(expand(file), student) for file in files]
+    if not look_themselves(options, teachers):
+        for file, teacher in zip(files, teachers, strict=True):
+            _check_sight(file, teacher, student, reads_features=reads_features)
     if options.features:
         if reads_features:
             raise ConfigError(
@@ -136,20 +142,37 @@ def load_teacher(
     return teachers[0] if len(teachers) == 1 else Ensemble(teachers)
 
 
-def _load(path: Path, student: ImageCaptioner, *, reads_features: bool) -> ImageCaptioner:
+def look_themselves(options: Distillation, teachers: Sequence[ImageCaptioner]) -> bool:
+    """Whether teachers are given photos, whatever their student is given: those that only write captions, which then
+    may have any encoder. A teacher that reads regions of a detector is given what its student is given."""
+    return options.captions_alone and all(one.config.encoder.name != REGIONS for one in teachers)
+
+
+def members_of(teacher: ImageCaptioner | Ensemble) -> list[ImageCaptioner]:
+    """The captioners of an ensemble, or the one that there is."""
+    return list(cast(Sequence[ImageCaptioner], teacher.members)) if isinstance(teacher, Ensemble) else [teacher]
+
+
+def _load(path: Path, student: ImageCaptioner) -> ImageCaptioner:
     teacher = load(path)
     if teacher.vocabulary != student.vocabulary:
         raise ConfigError(f"{path}: the teacher has another vocabulary; give one trained on the same captions")
+    return teacher
+
+
+def _check_sight(path: str, teacher: ImageCaptioner, student: ImageCaptioner, *, reads_features: bool) -> None:
+    """ConfigError where a teacher cannot see what its student is given."""
     # packing folds batch norm
     held, asked = (replace(captioner.config.encoder, norm=False) for captioner in (teacher, student))
     if held != asked if reads_features else held.size != asked.size:
-        raise ConfigError(f"{path}: the teacher's encoder is {held}, the recipe asks for {asked}; give both the same")
+        raise ConfigError(
+            f"{path}: the teacher's encoder is {held}, the recipe asks for {asked}; give both the same, {BY_CAPTIONS}"
+        )
     if reads_features and not _same_weights(teacher.encoder, _folded(student.encoder)):
         raise ConfigError(
             f"{path}: the teacher's encoder has other weights than the recipe's frozen one, whose features it would "
-            "read; give a teacher with that same frozen encoder, packed as exact or half"
+            f"read; give a teacher with that same frozen encoder, packed as exact or half, {BY_CAPTIONS}"
         )
-    return teacher
 
 
 def _folded(encoder: nn.Module) -> nn.Module:

@@ -177,6 +177,11 @@ class Distillation:
         if not 0 <= self.features < math.inf:
             raise ConfigError(f"distillation: features = {self.features}; give at least 0")
 
+    @property
+    def captions_alone(self) -> bool:
+        """Whether the teacher is done once it has written its captions, and so may see with any encoder."""
+        return bool(self.sequences) and not self.weight and not self.features
+
 
 def constant(step: int, steps: int, warmup: int) -> float:
     """Factor of the learning rate at a step: linear warm-up, then 1."""
