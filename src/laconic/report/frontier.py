@@ -1,5 +1,6 @@
 """Whole captioners by the bytes of their files, and what each keeps of the score of the dense one it was made from."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLOSE = 1.5  # times larger than the one before: their names would lie on each other
-SAME_LINE, SAME_PLACE = 1.0, 4.0  # per cent, and times larger: names of points that near would lie on each other
 OURS, OTHERS = "#2166ac", "#8a8a8a"
 
 
@@ -48,7 +48,7 @@ def envelope(points: Sequence[Point]) -> list[Point]:
 
 def frontier_figure(points: Sequence[Point], published: Sequence[Point]) -> "Figure":
     """Share of the dense CIDEr against megabytes; a line through the files that no smaller one equals."""
-    figure, axes = subplots(1, 1, 4.2)
+    figure, axes = subplots(1, 1, 4.8)
     axes.set(xscale="log", xlabel="megabytes of the file", ylabel="share of the best dense captioner's CIDEr, %")
     best = envelope(points)
     axes.plot(
@@ -58,20 +58,18 @@ def frontier_figure(points: Sequence[Point], published: Sequence[Point]) -> "Fig
     middle = math.sqrt(best[0].bytes * best[-1].bytes) if best else 0.0
     for before, point in zip([None, *best], best, strict=False):
         left = point.bytes > middle and not (before and point.bytes < CLOSE * before.bytes)
-        _name(axes, point, OURS, left=left, up=6 if left else -4)
-    for point in published:
-        axes.plot(point.bytes / 1e6, point.share, "s", color=OTHERS, markersize=5)
-        _name(axes, point, OTHERS, left=True, up=-13 if any(_near(point, one) for one in best) else 0)
+        _name(axes, point, left=left, up=6 if left else -4)
+    for point, marker in zip(published, itertools.cycle("sD^v"), strict=False):  # named below: they lie near each other
+        shown = f"{point.name}: {point.cider:.1f}"
+        axes.plot(point.bytes / 1e6, point.share, marker, color=OTHERS, markersize=5, linestyle="none", label=shown)
+    if published:
+        axes.legend(loc="upper right", bbox_to_anchor=(1.0, -0.16), fontsize=8, labelcolor=OTHERS)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.margins(x=0.15, y=0.12)
     return figure
 
 
-def _near(one: Point, other: Point) -> bool:
-    return abs(one.share - other.share) < SAME_LINE and abs(math.log(one.bytes / other.bytes)) < math.log(SAME_PLACE)
-
-
-def _name(axes: "Axes", point: Point, colour: str, *, left: bool, up: float) -> None:
+def _name(axes: "Axes", point: Point, *, left: bool, up: float) -> None:
     """Name and score beside a point, on the side where the line is not."""
     from matplotlib.patheffects import withStroke
 
@@ -82,7 +80,7 @@ def _name(axes: "Axes", point: Point, colour: str, *, left: bool, up: float) -> 
         textcoords="offset points",
         ha="right" if left else "left",
         va="center",
-        color=colour,
+        color=OURS,
         fontsize=8,
         path_effects=[withStroke(linewidth=2.5, foreground="white")],
     )
