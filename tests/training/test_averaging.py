@@ -27,15 +27,22 @@ def test_in_place_swaps_and_swaps_back_whatever_happens():
     averaged = Averaged([weight], 0.5)
     with torch.no_grad():
         weight.mul_(5)
-    with pytest.raises(KeyError), averaged.in_place():
-        assert weight.tolist() == [1, 1, 1]
-        raise KeyError
+
+    def failing() -> None:
+        with averaged.in_place():
+            assert weight.tolist() == [1, 1, 1]
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
     assert weight.tolist() == [5, 5, 5]
     assert averaged.means[0].tolist() == [1, 1, 1]
 
 
 def test_statistics_of_batch_norms_are_averaged_and_weights_that_rest_are_not():
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Linear(4, 2), nn.BatchNorm1d(2, track_running_stats=False))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Linear(4, 2), nn.BatchNorm1d(2, track_running_stats=False)
+    )
     optimizer = torch.optim.SGD(model[2].parameters(), lr=1.0)
     found = averaged_of(model, optimizer)
     expected = [*model[2].parameters(), model[1].running_mean, model[1].running_var]

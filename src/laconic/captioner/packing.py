@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from laconic import store
 from laconic.captioner.image_captioner import ImageCaptioner
+from laconic.captioner.unread import clear_unread, unread
 from laconic.errors import ConfigError, FormatError, PruningError
 from laconic.models.layers import fold_batch_norm
 from laconic.spec.model import ModelConfig
@@ -28,22 +29,26 @@ MAX_WEIGHTS = 2**28  # of a captioner with its encoder, 1 GiB; the largest that 
 
 
 def fold(captioner: ImageCaptioner) -> None:
-    """Moves batch norms, and biases and gains that others can take over, into other weights, in place.
+    """Moves batch norms, and biases and gains that others can take over, into other weights, in place, and clears those
+    that no word depends on.
 
     What the captioner says stays the same up to rounding. Folding twice changes nothing more, unless it is quantised
     in between.
     """
     fold_batch_norm(captioner.encoder)
     captioner.decoder.fold()
+    clear_unread(captioner)
 
 
 def folded(captioner: ImageCaptioner, *, exact: bool = False) -> ImageCaptioner:
-    """The captioner with what `fold` moves moved, or with `exact` batch norms only, which every packed file lacks.
+    """The captioner as `fold` leaves it, or with `exact` only its batch norms folded, which every packed file lacks.
 
-    The argument stays as it is, and a part with nothing to fold is shared with it.
+    The argument stays as it is, and a part that stays as it is is shared with it.
     """
     shared: list[Any] = [captioner.spec, captioner.config, captioner.vocabulary]
-    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in captioner.encoder.modules()):
+    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in captioner.encoder.modules())
+    clears = not exact and bool(unread(captioner))
+    if not normed and not clears:
         shared.append(captioner.encoder)
     if exact:
         shared.append(captioner.decoder)
@@ -52,6 +57,8 @@ def folded(captioner: ImageCaptioner, *, exact: bool = False) -> ImageCaptioner:
         fold_batch_norm(other.encoder)
     if other.decoder is not captioner.decoder:
         other.decoder.fold()
+    if clears:
+        clear_unread(other)
     return other
 
 
@@ -95,12 +102,14 @@ def still_on_grid(captioner: ImageCaptioner, steps: Mapping[str, float]) -> dict
 
 @torch.no_grad()
 def shorten_floats(captioner: ImageCaptioner, steps: Mapping[str, float]) -> None:
-    """Folds batch norms and rounds what lies on no step to float16, in place, as "half" would.
+    """Folds batch norms, clears what no word depends on, and rounds what lies on no step to float16, in place, as for
+    "half".
 
     A "trained" file, which loses nothing, then has two bytes for each such number instead of four, and holds what is
     scored before it is written. Numbers that float16 cannot hold stay as they are.
     """
     fold_batch_norm(captioner.encoder)
+    clear_unread(captioner)
     for name, parameter in captioner.named_parameters():
         if name not in steps and not keeps_float32(tuple(parameter.shape)):
             short = parameter.half().float()

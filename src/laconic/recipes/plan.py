@@ -17,6 +17,7 @@ from laconic.captioner.ensemble import Ensemble
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.inheriting import inherit
 from laconic.captioner.packing import load, outline
+from laconic.captioner.unread import lacks_pooled, unread
 from laconic.compress.masked.method import Method
 from laconic.compress.masked.scored import Scored, check_named
 from laconic.compress.quantized.bits import allot_bits
@@ -203,6 +204,11 @@ def _fresh(recipe: Recipe, train: Dataset) -> ImageCaptioner:
 def _copy_encoder(captioner: ImageCaptioner, recipe: Recipe) -> None:
     seen = load(expand(recipe.encoder_from))
     check_encoder(seen.spec, recipe, recipe.encoder_from)
+    if captioner.reads_pooled and lacks_pooled(seen):
+        raise ConfigError(
+            f"{recipe.encoder_from}: its {seen.config.decoder.name} reads the grid alone, and what was behind it "
+            f"was left out in packing; {recipe.decoder.name} reads it; give an exact file, or another encoder"
+        )
     captioner.encoder.load_state_dict(seen.encoder.state_dict())
     _check_stays_sparse(captioner, recipe)
 
@@ -234,6 +240,8 @@ def _check_stays_sparse(captioner: ImageCaptioner, recipe: Recipe) -> None:
     masked = "" if pruning.method == NONE else pruning.where
     file = recipe.initial or recipe.inherit or recipe.encoder_from
     counted = non_zeros(captioner)
+    if lacks_pooled(captioner):  # what no loss reaches stays as it is
+        counted["encoder_weights"] -= sum(captioner.get_parameter(name).numel() for name in unread(captioner))
     for part, rate in (("decoder", rates.learning_rate), ("encoder", rates.encoder_learning_rate)):
         weights = counted[f"{part}_weights"]
         zeros = 1 - counted[part] / weights if weights else 0.0

@@ -1,4 +1,4 @@
-"""The moving average of a model's weights over the last steps, which is scored and shipped in place of the latest weights.
+"""The moving average of a model's weights over the last steps, scored and shipped in place of the latest weights.
 
 Single steps scatter around what is being learned, and the average scatters less (Polyak, Juditsky 1992).
 """

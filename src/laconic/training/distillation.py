@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from laconic.captioner.ensemble import Ensemble
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import load
+from laconic.captioner.unread import unread
 from laconic.config import expand
 from laconic.errors import ConfigError
 from laconic.machine.distributed import unwrapped
@@ -72,7 +73,7 @@ class KnowledgeDistillation:
         inputs, seen = batch.inputs, None
         with torch.no_grad():
             if options.features:
-                sees = members_of(teacher)[0]
+                sees = members_of(cast(ImageCaptioner | Ensemble, teacher))[0]
                 seen = sees.features(inputs)
                 inputs = seen if sees is teacher else inputs
             taught = teacher(inputs, batch.tokens) if options.weight else None
@@ -168,7 +169,7 @@ def _check_sight(path: str, teacher: ImageCaptioner, student: ImageCaptioner, *,
         raise ConfigError(
             f"{path}: the teacher's encoder is {held}, the recipe asks for {asked}; give both the same, {BY_CAPTIONS}"
         )
-    if reads_features and not _same_weights(teacher.encoder, _folded(student.encoder)):
+    if reads_features and not _same_weights(teacher, _folded(student.encoder)):
         raise ConfigError(
             f"{path}: the teacher's encoder has other weights than the recipe's frozen one, whose features it would "
             f"read; give a teacher with that same frozen encoder, packed as exact or half, {BY_CAPTIONS}"
@@ -182,10 +183,12 @@ def _folded(encoder: nn.Module) -> nn.Module:
     return packed
 
 
-def _same_weights(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two encoders of the same form are the same function up to rounding."""
-    mine, theirs = one.state_dict(), other.state_dict()
+def _same_weights(teacher: ImageCaptioner, other: nn.Module) -> bool:
+    """Whether an encoder of the same form gives the teacher what its own gives it, up to rounding."""
+    mine, theirs = teacher.encoder.state_dict(), other.state_dict()
+    unread_ones = {name.removeprefix("encoder.") for name in unread(teacher)}  # of which a packed file may hold none
     return mine.keys() == theirs.keys() and all(
         (tensor.cpu().float() - theirs[name].cpu().float()).norm() <= SAME * theirs[name].float().norm().cpu()
         for name, tensor in mine.items()
+        if name not in unread_ones
     )
