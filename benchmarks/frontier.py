@@ -41,7 +41,12 @@ PUBLISHED = (  # of COCO; the second score is of each paper's own dense captione
 
 FRONTIER = "frontier"
 WHOLE_UP_DOWN = ("flickr8k_captioners", "up_down_dense")
-CONTROLS = {"on_tiny": WHOLE_UP_DOWN, "tiny_smaller": WHOLE_UP_DOWN}  # of runs with the encoder of a small file
+CONTROLS = {  # of runs with the encoder of a small file
+    "on_tiny": WHOLE_UP_DOWN,
+    "tiny_smaller": WHOLE_UP_DOWN,
+    "tiny_smallest": WHOLE_UP_DOWN,
+    "on_tiny_aoanet": ("flickr8k_whole", "aoanet"),
+}
 
 
 def rows_of(folder: Path, study: str, dense: dict[str, float]) -> Iterator[dict[str, Any]]:
@@ -84,21 +89,18 @@ def rows_of(folder: Path, study: str, dense: dict[str, float]) -> Iterator[dict[
 
 
 def _control(folder: Path, recipe: Recipe, dense: dict[str, float]) -> str:
-    """The dense run that a run is compared with: its teacher, or that of the run it goes on from; of the same objective
-    where there is one."""
-    if folder.name in CONTROLS or recipe.distillation.teacher:
-        return _whole(folder.name if folder.name in CONTROLS else Path(recipe.distillation.teacher).parent.name)
-    before = folder.with_name(Path(recipe.initial).parent.name)
-    earlier = read_recipe(before)
-    assert isinstance(earlier, Recipe)
-    name = _control(before, earlier, dense) if earlier.pruning.method != "none" else before.name
+    """The dense run that a run is compared with: its teacher, or the run it goes on from, or what these are compared
+    with; of the same objective where there is one."""
+    if folder.name in CONTROLS:
+        return CONTROLS[folder.name][1]
+    before = folder.with_name(Path(recipe.distillation.teacher or recipe.initial).parent.name)
+    name = before.name
+    if name not in dense:
+        earlier = read_recipe(before)
+        assert isinstance(earlier, Recipe)
+        name = _control(before, earlier, dense)
     alike = f"{name}_{recipe.objective}"
     return alike if alike in dense else name
-
-
-def _whole(run: str) -> str:
-    """The dense run on a whole encoder: itself, or what stands in its place."""
-    return CONTROLS[run][1] if run in CONTROLS else run
 
 
 def scored(folder: Path, recipe: Recipe, values: str) -> dict[str, float]:
