@@ -113,7 +113,9 @@ def test_runs_that_go_on_with_such_a_file(tmp_path):
         Place(tmp_path / "second", tmp_path / "cache"),
     )
     load_teacher(Distillation(str(file)), first, reads_features=True)
-    with pytest.raises(ConfigError, match=r"reads the grid alone, and what was behind it was left out in packing; up_down reads it"):
+    with pytest.raises(
+        ConfigError, match=r"reads the grid alone, and what was behind it was left out in packing; up_down reads it"
+    ):
         plan(replace(RECIPE, encoder_from=str(file), decoder=UP_DOWN), Place(tmp_path / "third", tmp_path / "cache"))
 
 

@@ -26,7 +26,7 @@ from laconic.data import Dataset
 from laconic.machine.distributed import broadcast, is_writer, writer_first
 from laconic.machine.process import slow_in_bfloat16
 from laconic.metrics import caption_quality
-from laconic.recipes.folders import claim, write_json
+from laconic.recipes.folders import AnyRecipe, claim, write_json
 from laconic.recipes.plan import Place, Plan, plan
 from laconic.recipes.recipe import Recipe
 from laconic.spec.manifest import CAPTIONS, GATES, MODEL, RESULT, TAUGHT
@@ -65,15 +65,21 @@ def run_recipe(
         TrainingError: where the folder holds another recipe's run, or an interrupted one and `resume` is off.
     """
     watch = watch or Watcher()
+    return carry_out(recipe, folder, resume, watch, lambda: run(plan(recipe, Place(folder, cache, resume)), watch))
+
+
+def carry_out(
+    recipe: AnyRecipe, folder: Path, resume: bool, watch: Watcher, work: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """The result of `work` in a folder that is this process's own meanwhile, or of the run that is finished there."""
     with claim(folder, recipe, resume) if is_writer() else nullcontext() as done:
         finished = broadcast(done)
         if finished is not None:
             watch.say(f"{folder} is finished; nothing to do")
             return finished
-        planned = plan(recipe, Place(folder, cache, resume))
         if recipe.training.precision == "bf16" and best_device().type == "cpu" and slow_in_bfloat16():
             watch.say(SLOW)
-        return run(planned, watch)
+        return work()
 
 
 def run(plan: Plan, watch: Watcher) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import copy
 import json
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,8 @@ from laconic.config import digest, to_mapping
 from laconic.errors import TrainingError
 from laconic.hf.folders import from_pretrained
 from laconic.machine.distributed import barrier, broadcast, is_writer, writer_first
-from laconic.machine.process import slow_in_bfloat16
-from laconic.recipes.folders import claim, write_json
-from laconic.recipes.run import SLOW, Watcher
+from laconic.recipes.folders import write_json
+from laconic.recipes.run import Watcher, carry_out
 from laconic.spec.manifest import NET, RESULT
 from laconic.tasks.settings import NONE, STAGES, SlimRecipe, Stage
 from laconic.tasks.table import open_task
@@ -67,20 +65,17 @@ def run_slim(
         TrainingError: where the folder holds another recipe's run, or an interrupted one and `resume` is off.
     """
     watch = watch or Watcher()
-    with claim(folder, recipe, resume) if is_writer() else nullcontext() as done:
-        finished = broadcast(done)
-        if finished is not None:
-            watch.say(f"{folder} is finished; nothing to do")
-            return finished
-        if recipe.training.precision == "bf16" and best_device().type == "cpu" and slow_in_bfloat16():
-            watch.say(SLOW)
+
+    def work() -> dict[str, Any]:
         torch.manual_seed(recipe.training.seed)
         with writer_first():
             task = open_task(recipe, cache, watch.stage)
-        return _carry_out(Work(recipe, folder, task, watch, {}))
+        return _slim(Work(recipe, folder, task, watch, {}))
+
+    return carry_out(recipe, folder, resume, watch, work)
 
 
-def _carry_out(work: Work) -> dict[str, Any]:
+def _slim(work: Work) -> dict[str, Any]:
     recipe, task = work.recipe, work.task
     net = task.net.to(best_device())
     slims = recipe.slim.method != NONE
