@@ -41,11 +41,11 @@ PUBLISHED = (  # of COCO; the second score is of each paper's own dense captione
 
 FRONTIER = "frontier"
 WHOLE_UP_DOWN = ("flickr8k_captioners", "up_down_dense")
-CONTROLS = {  # of runs with the encoder of a small file
+CONTROLS = {  # of runs with the encoder of a small file: a run on the whole one, of another study where one is named
     "on_tiny": WHOLE_UP_DOWN,
     "tiny_smaller": WHOLE_UP_DOWN,
     "tiny_smallest": WHOLE_UP_DOWN,
-    "on_tiny_aoanet": ("flickr8k_whole", "aoanet"),
+    "on_tiny_aoanet": ("", "v2_aoanet"),
 }
 
 
@@ -130,7 +130,7 @@ def carry_out() -> None:
     options = parser.parse_args()
     study, table = f"recipes/studies/{options.runs.name}.toml", options.runs.name.removeprefix("flickr8k_")
     names = json.loads((options.runs / STUDY).read_text(encoding="utf8"))["runs"]
-    dense = {run: _cider(options.results / study / "runs.csv", run) for study, run in CONTROLS.values()}
+    dense = {run: _cider(options.results / study / "runs.csv", run) for study, run in CONTROLS.values() if study}
     rows = [
         row
         for name in names
