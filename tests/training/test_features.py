@@ -133,6 +133,16 @@ def test_a_finished_cache_computes_nothing(encoder, tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.grid, first.grid)
 
 
+def test_the_sign_of_a_zero_does_not_matter(encoder, files):
+    """Packed files have none, so that a run which goes on from one finds the features of the run before it."""
+    keys = set()
+    with torch.no_grad():
+        for zero in (0.0, -0.0):
+            encoder.block3.pointwise.weight[0, 0, 0, 0] = zero
+            keys.add(cache_key(encoder, CONFIG, files, False))
+    assert len(keys) == 1
+
+
 def test_key_changes_with_everything_that_matters(encoder, files):
     keys = [cache_key(encoder, CONFIG, files, False), cache_key(encoder, CONFIG, files, True)]
     for change in ({"size": 64}, {"stride": 32}, {"norm": True}, {"name": "mobilenet_v1"}):

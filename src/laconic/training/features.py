@@ -128,11 +128,11 @@ class PixelCache:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """SHA-256 over names and values of a module's parameters and buffers."""
+    """SHA-256 over names and values of a module's parameters and buffers; zeros have no sign, as in packed files."""
     total = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         total.update(name.encode())
-        total.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
+        total.update(np.ascontiguousarray(tensor.detach().cpu().numpy() + 0).data)
     return total.hexdigest()
 
 
