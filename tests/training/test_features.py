@@ -1,5 +1,6 @@
 """Feature cache: never stale, resumable at any image, equal to a direct evaluation, clear failures."""
 
+import copy
 import errno
 import json
 import os
@@ -135,7 +136,7 @@ def test_a_finished_cache_computes_nothing(encoder, tmp_path, monkeypatch):
 
 def test_the_sign_of_a_zero_does_not_matter(encoder, files):
     """Packed files have none, so that a run which goes on from one finds the features of the run before it."""
-    keys = set()
+    keys, encoder = set(), copy.deepcopy(encoder)
     with torch.no_grad():
         for zero in (0.0, -0.0):
             encoder.block3.pointwise.weight[0, 0, 0, 0] = zero
