@@ -10,7 +10,7 @@ import laconic
 from laconic.errors import ConfigError
 
 SMALLEST = "flickr8k_tiny"
-READY_MADE = (SMALLEST,)
+READY_MADE = (SMALLEST, "flickr8k_small")
 """Names of the files, without their ending; the first is the one that is used where none is named."""
 
 FOLDER = Path(laconic.__file__).parent / "data"

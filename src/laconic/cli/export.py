@@ -16,7 +16,8 @@ class Export:
     """Writes a packed captioner in a form that others run (docs/guide/anywhere.md)."""
 
     file: Annotated[Path, Positional, arg(metavar="FILE")]
-    """A packed captioner, the folder of a finished run, or the name of one that comes with laconic: flickr8k_tiny."""
+    """A packed captioner, the folder of a finished run, or the name of one that comes with laconic, flickr8k_tiny or
+    flickr8k_small."""
     folder: Annotated[ExportFolder, Positional, arg(metavar="DIR")]
     """The folder to write: a new or an empty one, or an earlier export."""
     to: Literal["web", "onnx", "c"]
