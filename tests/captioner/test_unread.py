@@ -8,7 +8,7 @@ import torch
 import laconic
 from laconic.captioner.image_captioner import ImageCaptioner
 from laconic.captioner.packing import load, save
-from laconic.captioner.unread import clear_unread, lacks_pooled, unread
+from laconic.captioner.unread import clear, lacks_pooled, unread
 from laconic.cli import main
 from laconic.errors import ConfigError
 from laconic.recipes.plan import Place, plan
@@ -73,7 +73,7 @@ def test_small_files_leave_them_out_and_exact_ones_keep_them(norm, tmp_path):
     with torch.no_grad():
         before = exact.encode(pixels()).grid
         torch.testing.assert_close(half.encode(pixels()).grid, before, rtol=1e-2, atol=1e-2)
-        clear_unread(exact)
+        clear(exact, unread(exact))
         assert torch.equal(exact.encode(pixels()).grid, before)
 
 

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from laconic import store
 from laconic.captioner.image_captioner import ImageCaptioner
-from laconic.captioner.unread import clear_unread, unread
+from laconic.captioner.unread import clear, unread
 from laconic.errors import ConfigError, FormatError, PruningError
 from laconic.models.layers import fold_batch_norm
 from laconic.spec.model import ModelConfig
@@ -37,7 +37,7 @@ def fold(captioner: ImageCaptioner) -> None:
     """
     fold_batch_norm(captioner.encoder)
     captioner.decoder.fold()
-    clear_unread(captioner)
+    clear(captioner, unread(captioner))
 
 
 def folded(captioner: ImageCaptioner, *, exact: bool = False) -> ImageCaptioner:
@@ -58,7 +58,7 @@ def folded(captioner: ImageCaptioner, *, exact: bool = False) -> ImageCaptioner:
     if other.decoder is not captioner.decoder:
         other.decoder.fold()
     if clears:
-        clear_unread(other)
+        clear(other, unread(other))  # asked again: folding has put biases in the place of norms
     return other
 
 
@@ -109,7 +109,7 @@ def shorten_floats(captioner: ImageCaptioner, steps: Mapping[str, float]) -> Non
     scored before it is written. Numbers that float16 cannot hold stay as they are.
     """
     fold_batch_norm(captioner.encoder)
-    clear_unread(captioner)
+    clear(captioner, unread(captioner))
     for name, parameter in captioner.named_parameters():
         if name not in steps and not keeps_float32(tuple(parameter.shape)):
             short = parameter.half().float()

@@ -5,6 +5,7 @@ Relation Transformer and AoANet do not read. Files that are to be small hold zer
 """
 
 import copy
+from collections.abc import Sequence
 
 import torch
 
@@ -30,9 +31,9 @@ def unread(captioner: ImageCaptioner) -> list[str]:
 
 
 @torch.no_grad()
-def clear_unread(captioner: ImageCaptioner) -> None:
-    """Sets them to zero, in place. What the captioner says stays the same to the last bit."""
-    for name in unread(captioner):
+def clear(captioner: ImageCaptioner, names: Sequence[str]) -> None:
+    """Sets what `unread` names to zero, in place. What the captioner says stays the same to the last bit."""
+    for name in names:
         captioner.get_parameter(name).zero_()
 
 
