@@ -25,6 +25,8 @@ def test_both_models_run_in_turns_on_one_thread_on_equal_batches():
     latency(dense, slim, {"x": torch.zeros(1, 5), "scale": 3}, batch=8, rounds=4)
     assert dense.seen == slim.seen == [((8, 5), 3, 1, False, False)] * (timed.WARMING + 4)
     assert torch.get_num_threads() == threads
+    assert dense.training
+    assert slim.training
 
 
 def test_the_ratio_says_how_many_times_faster_the_slim_model_is(monkeypatch):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from laconic.bench.timing import interleaved
+from laconic.compress.modes import evaluated
 from laconic.errors import ConfigError
 
 ROUNDS = 15
@@ -34,7 +35,7 @@ class Latency:
 def latency(
     dense: nn.Module, slim: nn.Module, inputs: Mapping[str, Any], *, batch: int = 1, rounds: int = ROUNDS
 ) -> Latency:
-    """Times `dense(**inputs)` and `slim(**inputs)` in evaluation mode, interleaved.
+    """Times `dense(**inputs)` and `slim(**inputs)` in evaluation mode, interleaved; both then go on as they were.
 
     Args:
         inputs: of one example, tensors whose first dimension is the batch's; others are passed on as they are.
@@ -47,9 +48,7 @@ def latency(
     if batch < 1 or rounds < 1:
         raise ConfigError(f"latency: batch = {batch}, rounds = {rounds}; give at least 1 of each")
     given = repeated(inputs, batch)
-    dense.eval()
-    slim.eval()
-    with _one_thread(), torch.inference_mode():
+    with evaluated(dense, slim), _one_thread(), torch.inference_mode():
         for model in [dense, slim] * WARMING:
             model(**given)
         seconds = interleaved({"dense": lambda: dense(**given), "slim": lambda: slim(**given)}, rounds)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from laconic.compress.modes import evaluated
 from laconic.compress.structured.adapters import find_groups
 from laconic.compress.structured.costs import count
 from laconic.compress.structured.groups import Groups
@@ -200,19 +201,13 @@ def _there(folder: Path) -> bool:
 
 
 def _scores(task: Task, net: nn.Module) -> dict[str, float]:
-    training = net.training
-    net.eval()
-    try:
-        with torch.no_grad():
-            return task.validate(net)
-    finally:
-        net.train(training)
+    with evaluated(net), torch.no_grad():
+        return task.validate(net)
 
 
 def _outputs(net: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     """All tensors of numbers that the net says of the inputs."""
-    net.eval()
-    with torch.no_grad():
+    with evaluated(net), torch.no_grad():
         said = net(**inputs)
     return [leaf.double().cpu() for leaf in _leaves(said) if leaf.is_floating_point() and leaf.numel()]
 

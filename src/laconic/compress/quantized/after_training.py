@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from laconic.compress.modes import evaluated
 from laconic.compress.quantized.moments import InputMoments, Moments
 from laconic.errors import ConfigError, PruningError
 
@@ -69,7 +70,7 @@ def quantize(
         raise ConfigError("quantize: no batches; without any, let the file's plain rounding do it")
     if any(parametrize.is_parametrized(module) for module in model.modules()):
         raise PruningError("quantize: masks are still attached; finalize the pruner first")
-    with _evaluating(model):
+    with evaluated(model), _gradients(model):
         live = {name: p for name, p in model.named_parameters() if p.dtype == torch.float32 and bool(p.any())}
         effects = _effects(live, run, batches)
         if not effects:
@@ -280,11 +281,9 @@ def _bias_of(model: nn.Module, name: str) -> str:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, with gradients of all float parameters to be had."""
-    modes = {module: module.training for module in model.modules()}
+def _gradients(model: nn.Module) -> Iterator[None]:
+    """With gradients of all float parameters to be had."""
     frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
-    model.eval()
     try:
         for parameter in frozen:
             parameter.requires_grad_(True)
@@ -292,5 +291,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
-        for module, mode in modes.items():
-            module.training = mode

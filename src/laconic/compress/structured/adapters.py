@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from laconic.compress.modes import evaluated
 from laconic.compress.structured.groups import Adapter, Group, Groups
 from laconic.compress.structured.takeover import AbsentAttention, AbsentTextAttention, SlimBlipAttention
 from laconic.errors import PruningError
@@ -203,7 +204,6 @@ def _with_macs(groups: Groups, inputs: Inputs) -> Groups:
     calls: dict[str, list[torch.Size]] = {}  # by path of a linear layer: shapes of its inputs
     pairs: dict[str, int] = {}  # by name of a group whose adapter counts them itself
     modules = dict(model.named_modules())
-    training = {name: module.training for name, module in modules.items()}
     handles = [
         modules[path].register_forward_pre_hook(_note(calls.setdefault(path, [])))
         for path in dict.fromkeys(path for group in groups for path in (*group.producers, *group.consumers))
@@ -211,15 +211,12 @@ def _with_macs(groups: Groups, inputs: Inputs) -> Groups:
     for name, adapter in groups.adapters.items():
         if adapter.pairs is not None:
             handles.append(modules[name].register_forward_pre_hook(_count(pairs, name, adapter), with_kwargs=True))
-    model.eval()
     try:
-        with torch.no_grad():
+        with evaluated(model), torch.no_grad():
             inputs(model) if callable(inputs) else model(**inputs)
     finally:
         for handle in handles:
             handle.remove()
-        for name, module in modules.items():
-            module.training = training[name]
     counted = (replace(group, macs=_macs(groups, group, calls, pairs)) for group in groups)
     return replace(groups, groups=tuple(counted))
 

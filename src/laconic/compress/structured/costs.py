@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from laconic.compress.modes import evaluated
 from laconic.errors import PruningError
 
 Shape = tuple[int, ...]
@@ -89,7 +90,7 @@ def parameters(model: nn.Module) -> int:
 def _macs(model: nn.Module, inputs: Mapping[str, Any], rules: Mapping[Any, Any]) -> int:
     counter = FlopCounterMode(display=False, custom_mapping={**ATTENTION, **rules})
     try:
-        with _evaluated(model), torch.no_grad(), counter:
+        with evaluated(model), _known_kernels(), torch.no_grad(), counter:
             model(**inputs)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         given = ", ".join(sorted(inputs)) or "nothing"
@@ -101,21 +102,12 @@ def _macs(model: nn.Module, inputs: Mapping[str, Any], rules: Mapping[Any, Any])
 
 
 @contextmanager
-def _evaluated(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode; each module then goes on in the mode it was in.
-
-    The one kernel that PyTorch runs for a whole `nn.MultiheadAttention` or encoder layer then is not in its own table
-    and would count nothing, so it is off meanwhile.
-    """
-    training, fused = (
-        [module for module in model.modules() if module.training],
-        torch.backends.mha.get_fastpath_enabled(),
-    )
-    model.eval()
+def _known_kernels() -> Iterator[None]:
+    """Without the one kernel that PyTorch runs for a whole `nn.MultiheadAttention` or encoder layer in evaluation mode:
+    it is not in PyTorch's own table and would count nothing."""
+    fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-        for module in training:
-            module.training = True
