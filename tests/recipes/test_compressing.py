@@ -78,6 +78,18 @@ def test_a_file_that_cannot_be_written_leaves_the_one_before(dense: Path, tmp_pa
     assert not (out / "compressed.json").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_found_before_anything_is_computed(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compressing, "run_recipe", lambda *_, **__: pytest.fail("a stage was begun"))
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    with pytest.raises(TrainingError, match=r"file/out: cannot be written.*give --out another"):
+        compress(dense, Aim(budget=10**6), out, tmp_path / "cache", stages=SHORT)
+    with pytest.raises(TrainingError, match="cannot be written"):
+        choose([Candidate(dense, 4)], Aim(budget=10**6), out, tmp_path / "cache", stages=SHORT)
+
+
 def test_a_budget_is_met_by_the_file_itself(dense: Path, tmp_path: Path) -> None:
     captioner = load(dense / "model.safetensors")
     budget = predicted_bytes(captioner, 0.6, 4)

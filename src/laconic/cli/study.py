@@ -51,7 +51,7 @@ class Study:
 
 def study(options: Study) -> int:
     """Carries out a study; 1 where a run failed."""
-    from laconic.recipes.folders import write_json
+    from laconic.recipes.folders import make_folder, write_json
     from laconic.recipes.study import only, read_study
     from laconic.recipes.study_files import check_files
 
@@ -73,10 +73,7 @@ def study(options: Study) -> int:
             needs = f"  after {', '.join(run.needs)}" if run.needs else ""
             console.print(f"{run.name}{needs}", markup=False, highlight=False, soft_wrap=True)
         return 0
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written ({error}); give --out another folder") from None
+    make_folder(folder)
     from laconic.recipes.processes import Workshop, carry_out
 
     out = ["--out", str(options.out)] if options.out else []

@@ -22,7 +22,7 @@ from laconic.recipes.compressing import (
     stage_recipe,
 )
 from laconic.recipes.file_sizes import predicted_bytes, sizes, sparsity_for
-from laconic.recipes.folders import write_json
+from laconic.recipes.folders import make_folder, write_json
 from laconic.recipes.recipe import Recipe
 from laconic.recipes.run import Watcher, run_recipe
 from laconic.spec.manifest import MODEL
@@ -77,11 +77,13 @@ def choose(
 
     Raises:
         ConfigError: no candidate, two that are called alike, or a size that one of them cannot have.
+        TrainingError: where `out` cannot be made.
     """
     stages, watch = stages or Stages(), watch or Watcher()
     names = [f"{candidate.run.resolve().name}_{candidate.bits}bits" for candidate in candidates]
     if not candidates or len(set(names)) < len(names):
         raise ConfigError(f"compress: {', '.join(names) or 'nothing'} to choose from; give runs of different names")
+    make_folder(out)
     size, trials = _size(aim, candidates[0], stages), []
     recipes = [_recipe(candidate, size, stages, epochs) for candidate in candidates]  # all, before the first is trained
     for name, candidate, recipe in zip(names, candidates, recipes, strict=True):

@@ -27,7 +27,7 @@ from laconic.compress.quantized.bits import FEWEST_BITS, FLOAT, MOST_BITS, check
 from laconic.errors import ConfigError, PruningError, TrainingError
 from laconic.machine.files import atomically
 from laconic.recipes.file_sizes import MOST_SPARSE, sizes, sparsity_for
-from laconic.recipes.folders import DAMAGED, read_recipe, write_json
+from laconic.recipes.folders import DAMAGED, make_folder, read_recipe, write_json
 from laconic.recipes.recipe import Pruning, Quantization, Recipe
 from laconic.recipes.run import Watcher, run_recipe
 from laconic.spec.manifest import COMPRESSED, MODEL, RESULT
@@ -168,7 +168,8 @@ def compress(
 
     Raises:
         ConfigError: no finished run of a captioner, or a budget that no file of it fits into.
-        TrainingError: where a stage's folder holds another run; where nothing that was made is what was asked for.
+        TrainingError: where `out` cannot be made or a stage's folder holds another run; where nothing that was made is
+            what was asked for.
     """
     recipe, result = read_run(run)
     work = _Work(
@@ -176,13 +177,13 @@ def compress(
     )
     if aim.keep and not work.score > 0:
         raise ConfigError(f"{run}: its {SCORE} is {work.score}, so there is nothing to keep; train it for longer")
+    make_folder(out)
     made = _to_budget(work) if aim.budget else _down(work)
     good = [one for one in made if one.good]
     dense = Made(str(run), 0.0, int(result["bytes"]), work.score, good=False)
     if not good:
         raise TrainingError(f"{out}: {_missed(work, made)}")
     found = Compressed(dense, made, max(good, key=lambda one: one.score) if aim.budget else min(good, key=_size))
-    out.mkdir(parents=True, exist_ok=True)
     _copy(out / found.chosen.name / MODEL, out / MODEL)
     write_json(out / COMPRESSED, {"aim": asdict(aim), **asdict(found)})
     return found

@@ -95,10 +95,7 @@ def claim(folder: Path, recipe: AnyRecipe, resume: bool) -> Iterator[dict[str, A
     if done is not None:
         yield done
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written ({error}); give --out another folder") from None
+    make_folder(folder)
     with sole_writer(folder):
         done = finished(folder, recipe, own=True)  # once more: nobody else changes it now
         if done is None:
@@ -109,6 +106,17 @@ def claim(folder: Path, recipe: AnyRecipe, resume: bool) -> Iterator[dict[str, A
                     f"{folder}: holds an unfinished run; continue it with --resume or give --out another folder"
                 )
         yield done
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder where there is none; called before the work whose results go there.
+
+    Raises TrainingError where it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written ({error}); give --out another folder") from None
 
 
 def check_ticket(ticket: Path, recipe: Recipe) -> None:
